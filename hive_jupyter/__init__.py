@@ -1,0 +1,101 @@
+"""
+Hive for Jupyter: a second, disposable Python for every notebook.
+
+How the package is laid out, from the floor up (imports run downwards only):
+
+- ``errors``, ``units``, ``protocol``, ``policy``, ``config``: words and data that everybody shares.
+- ``worker/``: runs inside zygote, supervisor and worker; the host never imports it.
+- ``swarm/``: one worker's life, and many; everything there is ``async`` on one loop.
+- ``delegation``, ``status``: one run, and all workers, as the caller sees them.
+- ``manager``: :class:`HiveManager`, the only holder of the portal between sync and async.
+- ``notebook/`` and ``cli``: what the user meets.
+
+Importing the package imports none of that: names are looked up when they are used (PEP 562).
+"""
+
+from __future__ import annotations
+
+import importlib
+import logging
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from hive_jupyter.delegation import Result
+    from hive_jupyter.errors import (
+        AuthorizationError,
+        CircuitOpen,
+        ConfigError,
+        HiveError,
+        NodeDied,
+        NodeError,
+        NodeStartError,
+        NodeTimeout,
+        RemoteError,
+        SandboxUnavailable,
+        ToolError,
+        TransferError,
+    )
+    from hive_jupyter.manager import HiveManager
+    from hive_jupyter.notebook import load_ipython_extension, unload_ipython_extension
+    from hive_jupyter.policy import SandboxPolicy
+    from hive_jupyter.swarm.fallback import Instructions
+    from hive_jupyter.swarm.node import SwarmNode
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "AuthorizationError": "errors",
+    "CircuitOpen": "errors",
+    "ConfigError": "errors",
+    "HiveError": "errors",
+    "HiveManager": "manager",
+    "Instructions": "swarm.fallback",
+    "NodeDied": "errors",
+    "NodeError": "errors",
+    "NodeStartError": "errors",
+    "NodeTimeout": "errors",
+    "RemoteError": "errors",
+    "Result": "delegation",
+    "SandboxPolicy": "policy",
+    "SandboxUnavailable": "errors",
+    "SwarmNode": "swarm.node",
+    "ToolError": "errors",
+    "TransferError": "errors",
+    "load_ipython_extension": "notebook",
+    "unload_ipython_extension": "notebook",
+}
+
+__all__ = [
+    "AuthorizationError",
+    "CircuitOpen",
+    "ConfigError",
+    "HiveError",
+    "HiveManager",
+    "Instructions",
+    "NodeDied",
+    "NodeError",
+    "NodeStartError",
+    "NodeTimeout",
+    "RemoteError",
+    "Result",
+    "SandboxPolicy",
+    "SandboxUnavailable",
+    "SwarmNode",
+    "ToolError",
+    "TransferError",
+    "load_ipython_extension",
+    "unload_ipython_extension",
+]
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        msg = f"module {__name__!r} has no attribute {name!r}"
+        raise AttributeError(msg)
+    return getattr(importlib.import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_HOMES})

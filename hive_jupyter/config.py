@@ -1,0 +1,203 @@
+"""
+Every setting of Hive, with its environment name.
+
+A setting is a trait of :class:`HiveConfig`: ``c.HiveConfig.timeout = 30`` in
+``ipython_kernel_config.py`` (or ``jupyter_hive_config.py`` for the command line),
+``HiveManager(timeout=30)`` in code, or ``HIVE_JUPYTER_TIMEOUT=30`` in the environment. What is said
+in code wins over the configuration, the configuration over the environment.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from typing import Any
+
+from traitlets import Bool, Dict, Enum, Float, Int, TraitError, Unicode
+from traitlets import List as ListTrait
+from traitlets.config import Configurable
+
+from hive_jupyter.errors import ConfigError
+from hive_jupyter.policy import PROFILES
+from hive_jupyter.units import LARGEST_SIZE, LONGEST_DURATION, nearest, parse_duration, parse_size
+
+ENVIRONMENT_PREFIX = "HIVE_JUPYTER_"
+
+# What a worker gets of the host's environment: what programs need to find their files and to speak
+# the user's language, and nothing that grants a right (tokens, keys, sockets of agents).
+PASSED_VARIABLES = (
+    "CONDA_DEFAULT_ENV",
+    "CONDA_PREFIX",
+    "CUDA_HOME",
+    "CUDA_VISIBLE_DEVICES",
+    "CURL_CA_BUNDLE",
+    "HOME",
+    "JULIA_NUM_THREADS",
+    "LANG",
+    "LANGUAGE",
+    "LC_*",
+    "LD_LIBRARY_PATH",
+    "LOGNAME",
+    "MKL_NUM_THREADS",
+    "MPLBACKEND",
+    "MPLCONFIGDIR",
+    "NUMEXPR_NUM_THREADS",
+    "OMP_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "PATH",
+    "PYTHONDONTWRITEBYTECODE",
+    "PYTHONHASHSEED",
+    "PYTHONPATH",
+    "REQUESTS_CA_BUNDLE",
+    "R_HOME",
+    "R_LIBS*",
+    "SHELL",
+    "SSL_CERT_DIR",
+    "SSL_CERT_FILE",
+    "TERM",
+    "TMPDIR",
+    "TZ",
+    "USER",
+    "VIRTUAL_ENV",
+    "XDG_*",
+)
+
+
+_VARIABLE = re.compile(r"\w+\*?", re.ASCII)
+
+
+class Duration(Float[Any, Any]):
+    """Seconds; also "30s", "5m". Where None is allowed, it means no limit, as do "none" and 0."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        if isinstance(value, str):
+            value = self.from_string(value)
+        if self.allow_none and value in (None, 0, math.inf):
+            return None
+        seconds = super().validate(obj, value)
+        if not 0 <= seconds <= LONGEST_DURATION:
+            self.error(obj, value)
+        return seconds
+
+    def from_string(self, s: str) -> float | None:
+        seconds = parse_duration(s)
+        is_zero = seconds is None and s.strip().lower() != "none"
+        return 0.0 if is_zero and not self.allow_none else seconds
+
+
+class Size(Int[Any, Any]):
+    """Bytes; also "500M", "2G". Where None is allowed, it means no limit, as do "none" and 0."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        if isinstance(value, str):
+            value = self.from_string(value)
+        if self.allow_none and value in (None, 0):
+            return None
+        size = super().validate(obj, value)
+        if not 0 < size <= LARGEST_SIZE:
+            self.error(obj, value)
+        return size
+
+    def from_string(self, s: str) -> int | None:
+        return parse_size(s)
+
+
+class VariableNames(ListTrait[str]):
+    """Names of environment variables, * at the end for all that begin so; as text: "A, B_*"."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        names = super().validate(obj, value)
+        if not all(_VARIABLE.fullmatch(name) for name in names or ()):
+            self.error(obj, value)
+        return names
+
+    def from_string(self, s: str) -> list[str]:
+        return re.split(r"[,\s]+", s.strip(", \t\n")) if s.strip(", \t\n") else []
+
+
+class HiveConfig(Configurable):
+    """The settings; see the module's docstring for the places where they can be set."""
+
+    direct = Bool(True, help="False: start no worker, give instructions only.").tag(config=True)
+    worker = Unicode("coder", help="The worker's name where none is given.").tag(config=True)
+    timeout = Duration(
+        None, allow_none=True, help="Time for a run (seconds, or 30s, 5m); None: no limit."
+    ).tag(config=True)
+    memory = Size(
+        None,
+        allow_none=True,
+        help="Memory of a worker with all its descendants (bytes, or 2G); None: no limit.",
+    ).tag(config=True)
+    sandbox = Enum(PROFILES, "open", help="The sandbox profile where none is given.").tag(
+        config=True
+    )
+    connect_timeout = Duration(10.0, help="Time for a worker to start and answer.").tag(config=True)
+    interrupt_grace = Duration(
+        2.0, help="Time between SIGINT and SIGKILL for a run that is to stop."
+    ).tag(config=True)
+    warm_up = Bool(True, help="Start the zygote in the background at %load_ext.").tag(config=True)
+    spares = Int(1, min=0, help="Workers forked ahead once a first cell was delegated.").tag(
+        config=True
+    )
+    start_method = Enum(
+        ("fork", "exec"),
+        "fork",
+        help="fork: from a warm zygote. exec: a new interpreter for each worker (slower).",
+    ).tag(config=True)
+    transport = Enum(
+        ("auto", "ipc", "tcp"),
+        "auto",
+        help="ipc: unix sockets. tcp: loopback with CurveZMQ. auto: ipc where a path is short "
+        "enough for a socket.",
+    ).tag(config=True)
+    environment = Dict(
+        key_trait=Unicode(), value_trait=Unicode(), help="Variables that every worker gets."
+    ).tag(config=True)
+    pass_environment = VariableNames(
+        Unicode(), help="Names of further variables that workers get from the host: A, B_*"
+    ).tag(config=True)
+    max_failures = Int(
+        3, min=1, help="Failures of a worker in a row that open its circuit breaker."
+    ).tag(config=True)
+    recovery_time = Duration(30.0, help="Time that an open circuit breaker rests.").tag(config=True)
+    workers = Dict(
+        help='Workers known by name: {"r": {"kernel": "ir"}, "old": {"python": "/path/python"}}.'
+    ).tag(config=True)
+    max_cell_bytes = Size(128 * 2**20, help="The longest code that is sent to a worker.").tag(
+        config=True
+    )
+    history_size = Int(1000, min=1, help="Runs that %hive history remembers.").tag(config=True)
+
+    def __init__(self, **settings: Any) -> None:
+        names = self.class_trait_names(config=True)
+        for name in set(settings) - {"config", "parent"}:
+            if name not in names:
+                msg = f'Hive has no setting "{name}".{nearest(name, names)}'
+                raise ConfigError(msg)
+        parent = settings.get("parent")
+        config = settings.get("config") or (parent.config if parent is not None else {})
+        configured = set(config.get("HiveConfig", {}))
+        environment = {
+            name: value
+            for name, value in self._from_environment().items()
+            if name not in configured
+        }
+        try:
+            super().__init__(**{**environment, **settings})
+        except TraitError as error:
+            raise ConfigError(str(error)) from None
+
+    @classmethod
+    def _from_environment(cls) -> dict[str, Any]:
+        found = {}
+        for name, trait in cls.class_traits(config=True).items():
+            text = os.environ.get(ENVIRONMENT_PREFIX + name.upper())
+            if text is None:
+                continue
+            try:
+                found[name] = trait.from_string(text)
+            except (TraitError, ValueError) as error:
+                msg = f"{ENVIRONMENT_PREFIX}{name.upper()}={text!r}: {error}"
+                raise ConfigError(msg) from None
+        return found

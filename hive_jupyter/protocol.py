@@ -1,0 +1,126 @@
+"""
+Words that host and worker share.
+
+Host, zygote and supervisor talk over unix stream sockets in lines of JSON. A worker's supervisor
+has a socket of its own to the host: the first line that comes down it is the ``WorkerSpec``, later
+ones are requests (``{"signal": 2}``, ``{"kill": true}``); what goes up are events (``STARTED`` with
+two pidfds beside it, ``READY``, ``SIGNALLED``, ``EXIT``). The end of the stream means that the
+other side is gone.
+Host and worker talk in Jupyter messages (https://jupyter-client.readthedocs.io/en/stable/messaging.html).
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+PROTOCOL_VERSION = 1
+
+# Key of a run, and name of the worker, in the header of a request; ipykernel hands the whole header
+# back as parent_header of everything that the run says.
+RUN_KEY = "hive_run"
+WORKER_NAME = "hive_worker"
+# Key in the metadata of an execute_reply: {"names": [...]}, the variables that exist after the run.
+REPLY_METADATA = "hive"
+
+# Marks the environment of a worker, so that Hive refuses to nest. Not HIVE_JUPYTER_WORKER: that is
+# the setting "worker".
+WORKER_VARIABLE = "HIVE_JUPYTER_IN_WORKER"
+
+STARTED = "started"
+READY = "ready"
+FAILED = "failed"
+SIGNALLED = "signalled"
+EXIT = "exit"
+
+# One byte to the zygote, with the supervisor's socket beside it.
+FORK = b"f"
+
+CHANNELS = ("shell", "iopub", "stdin", "control", "hb")
+
+
+@dataclass(frozen=True)
+class WorkerSpec:
+    """
+    All that a supervisor needs to start one worker.
+
+    Attributes:
+        name: of the worker; a spare is started without one.
+        folder: the worker's private runtime folder: sockets, log, temporary profile.
+        cwd: its working folder.
+        path: entries of ``sys.path`` that the host has and a clean interpreter has not.
+        environment: the whole environment of the worker.
+        profile: name of the sandbox profile.
+        memory: bytes for the worker and its descendants together, or None.
+        connection: Jupyter connection information: transport, ip, key, ports; for TCP
+            curve_publickey and curve_secretkey (Z85), ports 0 for the worker to choose.
+        argv: command line of another kernel, or empty for Hive's own.
+    """
+
+    name: str
+    folder: str
+    cwd: str
+    path: tuple[str, ...]
+    environment: Mapping[str, str]
+    profile: str
+    memory: int | None
+    connection: Mapping[str, Any]
+    argv: tuple[str, ...] = ()
+
+    def to_json(self) -> bytes:
+        """One line."""
+        mappings = {"environment": dict(self.environment), "connection": dict(self.connection)}
+        return encode_line({**vars(self), **mappings})
+
+    @classmethod
+    def from_json(cls, line: bytes) -> WorkerSpec:
+        """The inverse of ``to_json``."""
+        fields = json.loads(line)
+        return cls(
+            **{**fields, "path": tuple(fields["path"]), "argv": tuple(fields["argv"])},
+        )
+
+
+def encode_line(event: Mapping[str, Any]) -> bytes:
+    """An event or a request, as one line of JSON."""
+    return json.dumps(dict(event), separators=(",", ":")).encode() + b"\n"
+
+
+@dataclass
+class LineBuffer:
+    """Puts lines together from the pieces in which a stream delivers them."""
+
+    _pending: bytes = field(default=b"")
+
+    def feed(self, piece: bytes) -> list[dict[str, Any]]:
+        """Take the next bytes; return the events that are complete now."""
+        *lines, self._pending = (self._pending + piece).split(b"\n")
+        return [json.loads(line) for line in lines]
+
+
+@dataclass(frozen=True)
+class Tool:
+    """
+    A function that a worker offers, described as MCP describes one.
+
+    Attributes:
+        name: unique in the worker.
+        description: for a person and an agent.
+        input_schema: JSON Schema of the arguments' object.
+    """
+
+    name: str
+    description: str
+    input_schema: Mapping[str, Any]
+
+    def to_wire(self) -> dict[str, Any]:
+        """The shape that MCP's ``tools/list`` has."""
+        return {
+            "name": self.name,
+            "description": self.description,
+            "inputSchema": dict(self.input_schema),
+        }

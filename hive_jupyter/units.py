@@ -1,0 +1,119 @@
+"""Durations and sizes as people type them, and back; and the nearest word to a mistyped one."""
+
+from __future__ import annotations
+
+import difflib
+import math
+import re
+from typing import TYPE_CHECKING
+
+from hive_jupyter.errors import ConfigError
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|sec|m|min|h)?", re.ASCII)
+_SECONDS = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
+_SIZE = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(?:([kmgt])(?:i?b)?|b)?", re.ASCII)
+_BYTES = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
+
+# More than these, the operating system's own timers and limits cannot hold.
+LONGEST_DURATION = 100 * 365 * 24 * 3600
+LARGEST_SIZE = 2**63 - 1
+
+_MINUTE = 60
+_HOUR = 60 * _MINUTE
+_KILO = 1024
+# From here on one decimal would say "1024.0".
+_ROUNDS_UP = 1023.95
+
+
+def parse_duration(text: str) -> float | None:
+    """
+    Read a duration.
+
+    Args:
+        text: such as "30", "30s", "1.5m", "2h", "250ms"; "none" or "0" for no limit.
+
+    Returns:
+        Seconds, or None for no limit.
+
+    Raises:
+        ConfigError: the text is no duration.
+    """
+    word = text.strip().lower()
+    if word == "none":
+        return None
+    match = _DURATION.fullmatch(word)
+    seconds = float(match[1]) * _SECONDS[match[2] or "s"] if match else math.nan
+    if not seconds <= LONGEST_DURATION:  # also where it is no number
+        msg = f"{text!r} is no duration. Write seconds or a unit: 30, 30s, 5m, 2h, 250ms, or none."
+        raise ConfigError(msg)
+    return seconds or None
+
+
+def parse_size(text: str) -> int | None:
+    """
+    Read a size.
+
+    Args:
+        text: such as "500M", "2G", "1.5GiB" or plain bytes; "none" or "0" for no limit.
+            K, M, G and T are powers of 1024, as everywhere where memory is counted.
+
+    Returns:
+        Bytes, or None for no limit.
+
+    Raises:
+        ConfigError: the text is no size.
+    """
+    word = text.strip().lower()
+    if word == "none":
+        return None
+    match = _SIZE.fullmatch(word)
+    number = float(match[1]) * _BYTES.get(match[2], 1) if match else math.nan
+    if not number < LARGEST_SIZE:  # also where it is no number
+        msg = f"{text!r} is no size. Write bytes or a unit: 500M, 2G, 1.5GiB, or none."
+        raise ConfigError(msg)
+    return math.ceil(number) or None
+
+
+def format_duration(seconds: float | None) -> str:
+    """Say seconds the way a person would: "12 ms", "3.2 s", "4 min", "2 h 5 min"."""
+    if seconds is None:
+        return "no limit"
+    milliseconds = round(seconds * 1000)
+    if milliseconds < 1000:
+        return f"{milliseconds} ms"
+    if round(seconds, 1) < _MINUTE:
+        return f"{seconds:.3g} s"
+    hours, minutes = divmod(round(seconds / _MINUTE), _HOUR // _MINUTE)
+    return " ".join([f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0))
+
+
+def format_size(size: int | None) -> str:
+    """Say bytes the way a person would: "900 B", "13.5 MB", "2 GB" (powers of 1024)."""
+    if size is None:
+        return "no limit"
+    if size < _KILO:
+        return f"{size} B"
+    number = float(size)
+    for unit in ("KB", "MB", "GB"):
+        number /= _KILO
+        if number < _ROUNDS_UP:
+            return f"{number:.1f}".rstrip("0").rstrip(".") + f" {unit}"
+    return f"{number / _KILO:.1f}".rstrip("0").rstrip(".") + " TB"
+
+
+def nearest(word: str, known: Iterable[str]) -> str:
+    """
+    Help somebody who mistyped.
+
+    Returns:
+        ' Did you mean "x"?' (with a leading space) for the word in ``known`` that is most like
+        ``word``, or a list of all there are, or "" where there are none.
+    """
+    words = sorted(known)
+    close = difflib.get_close_matches(word, words, n=1)
+    if close:
+        return f' Did you mean "{close[0]}"?'
+    return f" There are: {', '.join(words)}." if words else ""
