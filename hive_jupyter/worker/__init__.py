@@ -1,0 +1,1 @@
+"""What runs inside zygote, supervisor and worker; the host never imports it."""

@@ -1,0 +1,224 @@
+"""
+The worker's kernel: an ordinary IPython kernel to anyone who speaks the Jupyter protocol.
+
+``prepare`` runs once in the zygote and builds what a fork may share; ``run`` runs in each worker.
+"""
+
+from __future__ import annotations
+
+import faulthandler
+import importlib
+import importlib.metadata
+import logging
+import os
+import random
+import sys
+from typing import TYPE_CHECKING, Any
+
+from ipykernel.compiler import XCachingCompiler
+from ipykernel.ipkernel import IPythonKernel
+from ipykernel.kernelapp import IPKernelApp
+from ipykernel.zmqshell import ZMQInteractiveShell
+from IPython.core.profiledir import ProfileDir
+from jupyter_client.session import Session
+from traitlets.config import Config
+
+from hive_jupyter.protocol import (
+    CHANNELS,
+    PROTOCOL_VERSION,
+    REPLY_METADATA,
+    WORKER_NAME,
+    WORKER_VARIABLE,
+    WorkerSpec,
+    encode_line,
+)
+from hive_jupyter.worker import tools
+from hive_jupyter.worker.confine import prctl
+
+if TYPE_CHECKING:
+    import zmq
+
+# Names in a reply's metadata: enough for a person, bounded for a namespace of a million entries.
+MAX_NAMES = 1000
+
+# Imported at the first use of a feature (completion, tracebacks): in the zygote it is paid once,
+# and a project's file of that name cannot take its place.
+_PRELOADED = (
+    "IPython.core.completerlib",
+    "ctypes",
+    "executing",
+    "faulthandler",
+    "ipykernel.comm",
+    "jedi",
+    "multiprocessing",
+    "pdb",
+    "stack_data",
+    "subprocess",
+)
+
+
+class CoderWorker(IPythonKernel):
+    """The IPython kernel with the message types of tools; names of variables go with each reply."""
+
+    msg_types = [  # noqa: RUF012
+        *IPythonKernel.msg_types,
+        "list_tools_request",
+        "call_tool_request",
+    ]
+    _execute_sleep = 0
+
+    def kernel_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> Any:
+        """Answer as any kernel does; the first request tells a spare its name."""
+        name = parent["header"].get(WORKER_NAME)
+        if isinstance(name, str) and os.environ.get(WORKER_VARIABLE) != name:
+            os.environ[WORKER_VARIABLE] = name
+            prctl.set_title(f"hive: worker {name}")
+        return super().kernel_info_request(stream, ident, parent)
+
+    @property
+    def kernel_info(self) -> dict[str, Any]:
+        """Kernel info that names Hive's protocol."""
+        return {**super().kernel_info, "hive_protocol": PROTOCOL_VERSION}
+
+    def finish_metadata(
+        self, parent: dict[str, Any], metadata: dict[str, Any], reply_content: dict[str, Any]
+    ) -> dict[str, Any]:
+        """Add the names that exist now: what is lost if the worker dies later."""
+        metadata = super().finish_metadata(parent, metadata, reply_content)
+        return {**metadata, REPLY_METADATA: {"names": self._variables()}}
+
+    async def list_tools_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Answer with the worker's tools."""
+        self._reply(stream, ident, parent, "list_tools_reply", {"tools": tools.list_tools()})
+
+    async def call_tool_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Run a tool and answer with its result."""
+        content = parent["content"]
+        result = tools.call_tool(content["name"], content.get("arguments") or {})
+        self._reply(stream, ident, parent, "call_tool_reply", result)
+
+    def _reply(
+        self, stream: Any, ident: Any, parent: dict[str, Any], kind: str, content: dict[str, Any]
+    ) -> None:
+        session: Any = self.session
+        session.send(stream, kind, {"status": "ok", **content}, parent, ident=ident)
+
+    def _variables(self) -> list[str]:
+        shell: Any = self.shell
+        hidden = shell.user_ns_hidden
+        names = [
+            name
+            for name in list(shell.user_ns)
+            if isinstance(name, str) and not name.startswith("_") and name not in hidden
+        ]
+        return names[:MAX_NAMES]
+
+
+class WorkerApp(IPKernelApp):
+    """ipykernel's start, with the connection given and no file, profile or extension looked for."""
+
+    kernel_class = CoderWorker
+
+    def serve(self, spec: WorkerSpec, ready: int) -> None:
+        """Bind the sockets, say ready on the pipe, and run until the kernel ends."""
+        self._configure(spec)
+        self.init_pdb()
+        self.init_sockets()
+        self.init_heartbeat()
+        self._ports = {channel: getattr(self, f"{channel}_port") for channel in CHANNELS}
+        self.init_io()
+        self.init_signal()
+        self.init_kernel()
+        self.shell = self.kernel.shell
+        _join(self.shell, self.kernel)
+        self.kernel.io_loop = None
+        os.write(ready, encode_line({f"{name}_port": port for name, port in self._ports.items()}))
+        os.close(ready)
+        self.start()
+
+    def _configure(self, spec: WorkerSpec) -> None:
+        connection = spec.connection
+        self.log.setLevel(logging.WARNING)
+        self.transport = connection["transport"]
+        self.ip = connection["ip"]
+        for channel in CHANNELS:
+            setattr(self, f"{channel}_port", connection[f"{channel}_port"])
+        self.session = Session(parent=self, key=connection["key"].encode())
+        self.profile_dir = _profile(spec.folder)
+        if connection["transport"] == "tcp":
+            self._curve = (
+                connection["curve_publickey"].encode(),
+                connection["curve_secretkey"].encode(),
+            )
+            self.curve_publickey, self.curve_secretkey = self._curve
+
+    def _bind_socket(self, s: zmq.Socket[bytes], port: int) -> int:
+        # What the user prints is never dropped; how much may wait is the memory limit's affair.
+        s.sndhwm = 0
+        bound: int = super()._bind_socket(s, port)
+        return bound
+
+
+def prepare(folder: str) -> None:
+    """
+    Import and build what all workers of a zygote share; starts no thread, loop or zmq context.
+
+    Args:
+        folder: a private folder for IPython's profile.
+    """
+    for name in _PRELOADED:
+        importlib.import_module(name)
+    _build_shell(folder).run_cell("pass", store_history=False, silent=True)
+
+
+def run(spec: WorkerSpec, ready: int) -> None:
+    """
+    Be the worker: returns when its kernel has been shut down.
+
+    Args:
+        spec: of the worker.
+        ready: a pipe; one line of JSON with the bound ports goes there.
+    """
+    # fd 2 becomes a pipe to the notebook; a crash is written to the log
+    faulthandler.enable(file=os.dup(2))
+    random.seed()
+    sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
+    if not ZMQInteractiveShell.initialized():
+        _build_shell(spec.folder)
+    app = WorkerApp.instance(config=_config())
+    app.serve(spec, ready)
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a worker is made of."""
+    packages = {
+        name: importlib.metadata.version(name) for name in ("ipykernel", "ipython", "pyzmq")
+    }
+    return {"python": sys.version.split()[0], **packages}
+
+
+def _config() -> Config:
+    config = Config()
+    # A history file would mean a thread, and one SQLite handle for all forks.
+    config.HistoryManager.hist_file = ":memory:"
+    return config
+
+
+def _profile(folder: str) -> ProfileDir:
+    return ProfileDir(location=os.path.join(folder, "profile"))
+
+
+def _build_shell(folder: str) -> ZMQInteractiveShell:
+    return ZMQInteractiveShell.instance(
+        config=_config(),
+        profile_dir=_profile(folder),
+        compiler_class=XCachingCompiler,
+        user_ns={},
+    )
+
+
+def _join(shell: ZMQInteractiveShell, kernel: CoderWorker) -> None:
+    """Tell a shell that was built before the fork which kernel it serves."""
+    shell.kernel = kernel
+    shell.parent = kernel
+    shell.profile_dir = kernel.profile_dir

@@ -1,0 +1,310 @@
+"""
+The supervisor: one small process per worker, between zygote and worker.
+
+It forks the worker, tells the host how it ends, and takes everything that the worker started with
+it: as a child subreaper it becomes the parent of every daemon that tries to slip away. It never
+runs the user's code.
+
+::
+
+    host ── unix socket (lines of JSON) ── supervisor ── fork ── worker ── whatever it starts
+              spec, signal, kill  ->            ready <- pipe <-
+              <- started, ready, exit
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import resource
+import select
+import signal
+import socket
+import sys
+import time
+import traceback
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from hive_jupyter import procfs
+from hive_jupyter.protocol import (
+    EXIT,
+    READY,
+    SIGNALLED,
+    STARTED,
+    WORKER_VARIABLE,
+    LineBuffer,
+    WorkerSpec,
+    encode_line,
+)
+from hive_jupyter.worker.confine import confine, prctl
+
+# Between two looks at the memory of a worker that has a limit; there is no event for it.
+MEMORY_INTERVAL = 0.2
+
+START_FAILED = 70  # EX_SOFTWARE of sysexits.h: the worker never got as far as the user's code
+
+
+def main(descriptor: int, host_process: int) -> NoReturn:
+    """
+    Receive a spec, run its worker to the end, and exit.
+
+    Args:
+        descriptor: the unix socket to the host.
+        host_process: a pidfd of the host. The end of the socket is not enough: a fork of the host
+            (multiprocessing) keeps it open.
+    """
+    host = socket.socket(fileno=descriptor)
+    spec = _receive_spec(host)
+    prctl.set_title(f"hive: supervisor of {spec.name or 'a spare'}")
+    prctl.adopt_orphans()
+    Supervisor(host, host_process, spec).run()
+    os._exit(0)
+
+
+def watch_host(pid: int) -> int:
+    """Return a pidfd of the host, this process's parent; end at once if it is gone already."""
+    try:
+        descriptor = os.pidfd_open(pid)
+    except ProcessLookupError:
+        os._exit(0)
+    if os.getppid() != pid:
+        os._exit(0)
+    return descriptor
+
+
+def _receive_spec(host: socket.socket) -> WorkerSpec:
+    line = b""
+    while not line.endswith(b"\n"):
+        piece = host.recv(65536)
+        if not piece:
+            os._exit(0)
+        line += piece
+    return WorkerSpec.from_json(line)
+
+
+class Supervisor:
+    """
+    The life of one worker.
+
+    Args:
+        host: the socket to the host; its end means that the host wants no worker any more.
+        host_process: a pidfd of the host.
+        spec: of the worker.
+    """
+
+    def __init__(self, host: socket.socket, host_process: int, spec: WorkerSpec) -> None:
+        self._host = host
+        self._host_process = host_process
+        self._spec = spec
+        self._requests = LineBuffer()
+        self._oom_kills = procfs.oom_kills()
+        self._memory_used = 0
+        self._ready, ready_end = os.pipe()
+        self._wakeup = wake_on_child()
+        self._worker = _fork(lambda: become_worker(spec, ready_end))
+        os.close(ready_end)
+
+    def run(self) -> None:
+        """Serve until the worker and everything that it started are gone."""
+        self._announce()
+        handlers: dict[int, Callable[[], bool]] = {
+            self._host.fileno(): self._serve_host,
+            self._host_process: lambda: False,
+            self._ready: self._pass_ready_on,
+            self._wakeup: self._reap,
+        }
+        poll = select.poll()
+        for descriptor in handlers:
+            poll.register(descriptor, select.POLLIN)
+        timeout = None if self._spec.memory is None else MEMORY_INTERVAL * 1000
+        going = True
+        while going:
+            for descriptor, _ in poll.poll(timeout):
+                going = handlers[descriptor]() and going
+                if descriptor == self._ready:
+                    poll.unregister(descriptor)
+            if going and self._spec.memory is not None:
+                self._watch_memory(self._spec.memory)
+        self._sweep()
+
+    def _announce(self) -> None:
+        descriptors = [os.pidfd_open(self._worker), os.pidfd_open(os.getpid())]
+        event = {"event": STARTED, "pid": self._worker, "supervisor": os.getpid()}
+        with contextlib.suppress(OSError):
+            socket.send_fds(self._host, [encode_line(event)], descriptors)
+        for descriptor in descriptors:
+            os.close(descriptor)
+
+    def _tell(self, event: dict[str, Any]) -> None:
+        # A host that is gone is noticed by the end of its stream.
+        with contextlib.suppress(OSError):
+            self._host.sendall(encode_line(event))
+
+    def _serve_host(self) -> bool:
+        try:
+            piece = self._host.recv(65536)
+        except OSError:
+            piece = b""
+        if not piece:
+            return False
+        for request in self._requests.feed(piece):
+            if request.get("kill"):
+                _signal_group(self._worker, signal.SIGKILL)
+            else:
+                _signal_group(self._worker, int(request["signal"]))
+                self._tell({"event": SIGNALLED})
+        return True
+
+    def _pass_ready_on(self) -> bool:
+        line = b""
+        while piece := os.read(self._ready, 65536):
+            line += piece
+        os.close(self._ready)
+        if line:
+            self._tell({"event": READY, **json.loads(line)})
+        return True
+
+    def _reap(self) -> bool:
+        """Collect ended children; False once the worker itself is among them."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup, 4096)
+        while True:
+            try:
+                pid, status, usage = os.wait4(-1, os.WNOHANG)
+            except ChildProcessError:
+                return True
+            if pid == 0:
+                return True
+            if pid == self._worker:
+                self._report_exit(status, usage)
+                return False
+
+    def _report_exit(self, status: int, usage: resource.struct_rusage) -> None:
+        code = os.waitstatus_to_exitcode(status)
+        self._tell(
+            {
+                "event": EXIT,
+                "code": code if code >= 0 else None,
+                "signal": -code if code < 0 else None,
+                "memory_used": self._memory_used,
+                "peak_memory": usage.ru_maxrss * 1024,
+                "oom_kill": procfs.oom_kills() > self._oom_kills,
+            }
+        )
+
+    def _watch_memory(self, limit: int) -> None:
+        family = procfs.descendants(os.getpid())
+        if procfs.resident_memory(family) > limit:
+            used = procfs.proportional_memory(family)
+            if used > limit:
+                self._memory_used = used
+                _signal_group(self._worker, signal.SIGKILL)
+                kill(self._worker)
+
+    def _sweep(self) -> None:
+        """
+        Kill whatever the worker leaves, round by round, until this process has no child.
+
+        A killed child's own children come here before its end is told (``exit_notify`` in the
+        kernel reparents first), so nothing slips through between two rounds.
+        """
+        while True:
+            for pid in procfs.children(os.getpid()):
+                kill(pid)
+            try:
+                os.wait()
+            except ChildProcessError:
+                return
+
+
+def become_worker(spec: WorkerSpec, ready: int) -> None:
+    """
+    Turn this freshly forked process into the worker; returns only when its kernel ends.
+
+    Args:
+        spec: of the worker.
+        ready: a pipe to which the kernel writes one line of JSON once its sockets are bound.
+    """
+    os.setsid()
+    prctl.set_dumpable(True)
+    prctl.set_title(f"hive: worker {spec.name or '(spare)'}")
+    _own_descriptors(spec, ready)
+    os.environ.clear()
+    os.environ.update(spec.environment)
+    os.environ[WORKER_VARIABLE] = spec.name or "spare"
+    time.tzset()
+    os.umask(0o022)
+    os.chdir(spec.cwd)
+    confine(spec)
+    if spec.argv:
+        os.close(ready)
+        os.execvpe(spec.argv[0], list(spec.argv), os.environ)
+    from hive_jupyter.worker import kernel
+
+    kernel.run(spec, ready)
+
+
+def _own_descriptors(spec: WorkerSpec, ready: int) -> None:
+    """Standard streams of the worker's own; nothing else is inherited."""
+    null = os.open(os.devnull, os.O_RDONLY)
+    log = os.open(os.path.join(spec.folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    os.dup2(null, 0)
+    os.dup2(log, 1)
+    os.dup2(log, 2)
+    os.closerange(3, ready)
+    os.closerange(ready + 1, os.sysconf("SC_OPEN_MAX"))
+    os.set_inheritable(ready, False)
+
+
+def _fork(body: Callable[[], None]) -> int:
+    """Fork a child that runs ``body`` and ends with this process; return its pid."""
+    parent = os.getpid()
+    pid = os.fork()
+    if pid:
+        return pid
+    code = START_FAILED
+    try:
+        signal.set_wakeup_fd(-1)
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
+            signal.signal(number, signal.SIG_DFL)
+        prctl.die_with(parent)
+        body()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(Exception):
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def wake_on_child() -> int:
+    """A descriptor that becomes readable when a child ends; SIGINT and SIGTERM are not for us."""
+    read_end, write_end = os.pipe()
+    os.set_blocking(read_end, False)
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    signal.signal(signal.SIGCHLD, lambda *_: None)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    return read_end
+
+
+def _signal_group(pid: int, number: int) -> None:
+    """Signal the worker's process group; the pid is ours until we reap it."""
+    try:
+        os.killpg(pid, number)
+    except ProcessLookupError:
+        # Between the fork and its setsid the child has no group of its own yet.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
+
+
+def kill(pid: int) -> None:
+    """End a process of ours that nobody has reaped yet."""
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.kill(pid, signal.SIGKILL)

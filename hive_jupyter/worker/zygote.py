@@ -1,0 +1,154 @@
+"""
+The zygote: an exec'd, clean, single-threaded interpreter that has imported what a worker needs.
+
+It forks a supervisor for each unix socket that the host sends it, and does nothing else: one
+``poll`` loop with two sources, the host and ended children. It holds no thread, no event loop and
+no zmq context, because a fork copies none of them whole. The end of the host's stream retires it:
+it forks no more and goes with its last worker; the end of the host itself ends it at once.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+import os
+import select
+import signal
+import socket
+import sys
+import traceback
+from typing import Any, NoReturn
+
+from hive_jupyter import procfs
+from hive_jupyter.protocol import FAILED, FORK, READY, LineBuffer, encode_line
+from hive_jupyter.worker import supervisor
+from hive_jupyter.worker.confine import prctl
+
+
+def main(descriptor: int, host_pid: int) -> NoReturn:
+    """
+    Warm up, tell the host, and fork on request.
+
+    Args:
+        descriptor: the unix socket to the host; its first line is {"path": [...], "folder": "..."}.
+        host_pid: of the host.
+    """
+    prctl.die_with(host_pid)
+    host_process = supervisor.watch_host(host_pid)
+    prctl.set_dumpable(False)
+    prctl.set_title("hive: zygote")
+    prctl.adopt_orphans()
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    host = socket.socket(fileno=descriptor)
+    try:
+        warm = _warm_up(_receive_setup(host))
+    except BaseException as error:
+        traceback.print_exc()
+        with contextlib.suppress(OSError):
+            host.sendall(encode_line({"event": FAILED, "reason": f"{error}"}))
+        os._exit(supervisor.START_FAILED)
+    host.sendall(encode_line({"event": READY, **warm}))
+    Zygote(host, host_process).serve()
+    os._exit(0)
+
+
+def _receive_setup(host: socket.socket) -> dict[str, Any]:
+    buffer = LineBuffer()
+    while True:
+        piece = host.recv(65536)
+        if not piece:
+            os._exit(0)
+        for setup in buffer.feed(piece):
+            return setup
+
+
+def _warm_up(setup: dict[str, Any]) -> dict[str, Any]:
+    """Import, build the shell, and return what the host should know: versions and files."""
+    sys.path += [entry for entry in setup["path"] if entry not in sys.path]
+    from hive_jupyter.worker import kernel
+
+    kernel.prepare(setup["folder"])
+    threads = os.listdir("/proc/self/task")
+    if len(threads) > 1:
+        msg = (
+            f"{len(threads)} threads run in a fresh interpreter, so it cannot be forked "
+            "(a .pth file or sitecustomize may start them)"
+        )
+        raise RuntimeError(msg)
+    gc.collect()
+    gc.freeze()
+    return {"versions": kernel.versions(), "files": _watched_files()}
+
+
+def _watched_files() -> dict[str, int]:
+    """Modification times (ns) of what was loaded and of the folders it came from."""
+    modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    files: dict[str, int] = {}
+    for name in [*modules, *sys.path]:
+        with contextlib.suppress(OSError, TypeError):
+            files[str(name)] = os.stat(str(name)).st_mtime_ns
+    return files
+
+
+class Zygote:
+    """
+    Forks supervisors.
+
+    Args:
+        host: a unix socket; each byte that comes down it brings the socket for one supervisor.
+        host_process: a pidfd of the host, for the supervisors.
+    """
+
+    def __init__(self, host: socket.socket, host_process: int) -> None:
+        self._host = host
+        self._host_process = host_process
+        self._supervisors: set[int] = set()
+        self._wakeup = supervisor.wake_on_child()
+        self._retired = False
+
+    def serve(self) -> None:
+        """Fork until the host's stream ends and the last supervisor is gone."""
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        poll.register(self._host, select.POLLIN)
+        while not (self._retired and not self._supervisors):
+            for descriptor, _ in poll.poll():
+                if descriptor == self._wakeup:
+                    self._reap()
+                elif not self._serve_host():
+                    self._retired = True
+                    poll.unregister(self._host)
+
+    def _serve_host(self) -> bool:
+        try:
+            request, descriptors, _, _ = socket.recv_fds(self._host, 1, 1)
+        except OSError:
+            return False
+        if request == FORK and descriptors:
+            self._fork(descriptors[0])
+        return bool(request)
+
+    def _fork(self, descriptor: int) -> None:
+        pid = os.fork()
+        if pid == 0:
+            try:
+                self._host.close()
+                os.close(self._wakeup)
+                os.setsid()
+                supervisor.main(descriptor, self._host_process)
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(supervisor.START_FAILED)
+        os.close(descriptor)
+        self._supervisors.add(pid)
+
+    def _reap(self) -> None:
+        """Collect ended supervisors, and kill what a supervisor that was killed left behind."""
+        with contextlib.suppress(BlockingIOError):
+            os.read(self._wakeup, 4096)
+        with contextlib.suppress(ChildProcessError):
+            while pid := os.waitpid(-1, os.WNOHANG)[0]:
+                self._supervisors.discard(pid)
+        for orphan in set(procfs.children(os.getpid())) - self._supervisors:
+            supervisor.kill(orphan)
