@@ -1,0 +1,251 @@
+"""One delegated run, seen from the thread that asked for it, and what it leaves."""
+
+from __future__ import annotations
+
+import queue
+import time
+from asyncio import CancelledError
+from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import CancelledError as FutureCancelled
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any
+
+from hive_jupyter.errors import (
+    CircuitOpen,
+    HiveError,
+    NodeDied,
+    NodeStartError,
+    NodeTimeout,
+    RemoteError,
+)
+from hive_jupyter.swarm.channels import Message, Run
+from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.swarm.node import SwarmNode
+
+
+@dataclass(frozen=True)
+class Result:
+    """
+    What a run left.
+
+    Attributes:
+        status: "ok" or "error".
+        value_repr: the text of the last expression's value, or None.
+        stdout: all that was written there.
+        stderr: all that was written there.
+        outputs: in order, as a notebook stores them (nbformat 4).
+        seconds: it took, a start of the worker included.
+        worker: its name.
+        error: what the code raised, or None.
+    """
+
+    status: str
+    value_repr: str | None
+    stdout: str
+    stderr: str
+    outputs: tuple[Mapping[str, Any], ...] = field(repr=False)
+    seconds: float
+    worker: str
+    error: RemoteError | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True)
+class RunRecord:
+    """
+    One line of the history.
+
+    Attributes:
+        worker: its name.
+        code: what was asked.
+        started: Unix time in seconds.
+        seconds: it took.
+        status: "ok", "error", "timeout", "died" or "instructions".
+        detail: the error's message, or "".
+    """
+
+    worker: str
+    code: str
+    started: float
+    seconds: float
+    status: str
+    detail: str
+
+
+class Delegation:
+    """
+    One run, seen from the caller's thread.
+
+    Iterate to receive what the worker says, live and in order; ``outcome`` tells how it ended.
+
+    Args:
+        worker: its name.
+        code: what it is asked to run.
+        post: has a function called on the portal's loop; safe from a signal handler.
+        fall_back: makes Instructions of the reason why no worker could run the code.
+        remember: takes the line for the history.
+        collect: keep the output for ``result``.
+
+    Attributes:
+        result: what the run left, also where ``outcome`` raises RemoteError; None before the end
+            and where no worker ran it.
+    """
+
+    def __init__(
+        self,
+        worker: str,
+        code: str,
+        *,
+        post: Callable[[Callable[[], object]], None],
+        fall_back: Callable[[Exception], Instructions],
+        remember: Callable[[RunRecord], object],
+        collect: bool,
+    ) -> None:
+        self.result: Result | None = None
+        self._worker = worker
+        self._code = code
+        self._post = post
+        self._fall_back = fall_back
+        self._remember = remember
+        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._collector = _Collector() if collect else None
+        self._started = time.time()
+        self._began = time.monotonic()
+        self._future: Future[Message] = Future()
+        self._run: Run | None = None
+        self._node: SwarmNode | None = None
+        self._stops = 0
+
+    def __iter__(self) -> Iterator[Message]:
+        while (message := self._messages.get()) is not None:
+            if self._collector is not None:
+                self._collector.take(message)
+            yield message
+        # the end stays the end, for whoever iterates again
+        self._messages.put(None)
+
+    def follow(self, future: Future[Message]) -> None:
+        """Take the future reply; its end is the end of the messages."""
+        self._future = future
+        future.add_done_callback(lambda _: self._messages.put(None))
+
+    def attach(self, run: Run, node: SwarmNode) -> None:
+        """On the portal's loop: learn which run it is; a wish to stop may have come before."""
+        self._run, self._node = run, node
+        for _ in range(self._stops):
+            run.stop()
+
+    def say(self, message: Message) -> None:
+        """The run's sink, called on the portal's loop."""
+        self._messages.put(message)
+
+    def interrupt(self) -> None:
+        """
+        Stop the run; safe from a signal handler and from any thread.
+
+        The first time it gets SIGINT and a grace, the second time its worker is killed at once.
+        """
+        self._post(self._stop)
+
+    def answer(self, text: str) -> None:
+        """Reply to an ``input_request`` message."""
+        self._post(lambda: self._answer(text))
+
+    def outcome(self) -> Result | Instructions:
+        """
+        Wait for the end of the run.
+
+        Returns:
+            What it left, or Instructions where no worker could run it.
+
+        Raises:
+            RemoteError: the code raised.
+            NodeDied: its worker died.
+            NodeTimeout: it reached its time limit.
+            HiveError: the hive was closed.
+        """
+        for _ in self:
+            pass
+        try:
+            self._future.result()
+        except (NodeStartError, CircuitOpen) as refusal:
+            self._end("instructions", str(refusal))
+            return self._fall_back(refusal)
+        except RemoteError as error:
+            self.result = self._end("error", f"{error.ename}: {error.evalue}", error)
+            raise
+        except NodeTimeout as late:
+            self.result = self._end("timeout", str(late))
+            raise
+        except NodeDied as died:
+            self.result = self._end("died", str(died))
+            raise
+        except (CancelledError, FutureCancelled) as closed:
+            msg = f'The run in worker "{self._worker}" was ended, because its hive was closed.'
+            raise HiveError(msg) from closed
+        self.result = self._end("ok", "")
+        return self.result
+
+    def _stop(self) -> None:
+        self._stops += 1
+        if self._run is not None:
+            self._run.stop()
+
+    def _answer(self, text: str) -> None:
+        if self._run is not None and self._node is not None:
+            self._node.answer(self._run, text)
+
+    def _end(self, status: str, detail: str, error: RemoteError | None = None) -> Result:
+        seconds = time.monotonic() - self._began
+        self._remember(RunRecord(self._worker, self._code, self._started, seconds, status, detail))
+        collected = self._collector or _Collector()
+        return Result(
+            status="ok" if status == "ok" else "error",
+            value_repr=collected.value_repr,
+            stdout="".join(collected.stdout),
+            stderr="".join(collected.stderr),
+            outputs=tuple(collected.outputs),
+            seconds=seconds,
+            worker=self._worker,
+            error=error,
+        )
+
+
+class _Collector:
+    """Keeps what a run says, as a notebook stores it."""
+
+    def __init__(self) -> None:
+        self.stdout: list[str] = []
+        self.stderr: list[str] = []
+        self.outputs: list[dict[str, Any]] = []
+        self.value_repr: str | None = None
+        self._clear_with_next = False
+
+    def take(self, message: Message) -> None:
+        """Take the run's next message."""
+        content = message.content
+        if message.type == "clear_output":
+            self._clear_with_next = True
+            if not content.get("wait"):
+                self._clear()
+            return
+        if self._clear_with_next:
+            self._clear()
+        if message.type == "stream":
+            self._take_stream(str(content.get("name")), str(content.get("text")))
+        elif message.type in ("display_data", "execute_result", "error"):
+            self.outputs.append({"output_type": message.type, **content})
+        if message.type == "execute_result":
+            self.value_repr = content.get("data", {}).get("text/plain")
+
+    def _take_stream(self, name: str, text: str) -> None:
+        (self.stderr if name == "stderr" else self.stdout).append(text)
+        last = self.outputs[-1] if self.outputs else {}
+        if last.get("output_type") == "stream" and last["name"] == name:
+            last["text"] += text
+        else:
+            self.outputs.append({"output_type": "stream", "name": name, "text": text})
+
+    def _clear(self) -> None:
+        self._clear_with_next = False
+        self.outputs.clear()

@@ -1,0 +1,553 @@
+"""
+HiveManager: names to nodes, routing, falling back. The only holder of the portal.
+
+Everything here is called on the caller's thread; nodes and their state are touched on the portal's
+loop alone, so there are no locks.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import contextlib
+import os
+import re
+import shlex
+import shutil
+import sys
+from collections import deque
+from collections.abc import Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+
+from hive_jupyter.config import ENVIRONMENT_PREFIX, HiveConfig
+from hive_jupyter.delegation import Delegation, Result, RunRecord
+from hive_jupyter.errors import (
+    CircuitOpen,
+    ConfigError,
+    HiveError,
+    NodeStartError,
+    RemoteError,
+    ToolError,
+)
+from hive_jupyter.protocol import WORKER_VARIABLE
+from hive_jupyter.status import SwarmStatus, plain_values
+from hive_jupyter.swarm.channels import Context, Message, Run
+from hive_jupyter.swarm.enforcement import Report, examine
+from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.swarm.forkserver import ForkServer
+from hive_jupyter.swarm.node import Kernel, NodeStatus, SwarmNode, ToolResult, make_server
+from hive_jupyter.swarm.portal import Portal
+from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
+from hive_jupyter.units import (
+    format_size,
+    nearest,
+    parse_duration,
+    parse_size,
+)
+
+_T = TypeVar("_T")
+
+_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+# A worker that is not there after this long is spoken of, so that nobody wonders.
+_PROGRESS_AFTER = 1.0
+_SUPPORTED = sys.platform == "linux"
+
+
+class HiveManager:
+    """
+    The host's set of workers.
+
+    It starts them when they are first needed, routes to them, and falls back to instructions where
+    none can run.
+
+    Args:
+        config: the settings; by default from the environment.
+        settings: single settings by name, see ``HiveConfig``.
+
+    Raises:
+        ConfigError: a setting is unknown or wrong.
+    """
+
+    def __init__(self, config: HiveConfig | None = None, **settings: Any) -> None:
+        self.config = config or HiveConfig(**settings)
+        if config is not None:
+            for name, value in settings.items():
+                setattr(self.config, name, value)
+        self._portal = Portal()
+        self._pid = os.getpid()
+        self._nodes: dict[str, SwarmNode] = {}
+        self._kernels: dict[str, Kernel] = {}
+        self._servers: dict[str, ForkServer] = {}
+        self._context: Context | None = None
+        self._runtime: RuntimeFolder | None = None
+        self._history: deque[RunRecord] = deque(maxlen=self.config.history_size)
+        self._closed = False
+        for name, entry in self.config.workers.items():
+            self.add(name, **entry)
+        atexit.register(self.close)
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def warm_up(self) -> None:
+        """Start the zygote in the background; returns at once."""
+        if self._refusal() is None:
+            future = self._portal.submit(self._warm_up())
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
+    def begin(
+        self,
+        code: str,
+        *,
+        worker: str | None = None,
+        timeout: float | str | None = "default",
+        memory: int | str | None = None,
+        sandbox: str | None = None,
+        header: Mapping[str, Any] | None = None,
+        allow_stdin: bool = False,
+        collect: bool = True,
+    ) -> Delegation:
+        """
+        Start a run and return at once.
+
+        Args:
+            code: to be run.
+            worker: its name; by default the configured one. A name that is new is a new worker.
+            timeout: seconds or such as "5m"; None: no limit; by default as configured.
+            memory: bytes or such as "2G" for the worker with all its descendants.
+            sandbox: a profile.
+            header: of the cell that the output belongs to.
+            allow_stdin: the code may ask the user.
+            collect: keep the output for ``Result``.
+
+        Raises:
+            ConfigError: an argument is wrong, or the worker lives with another policy.
+        """
+        name = self._checked_name(worker or self.config.worker)
+        seconds = self._checked_timeout(timeout)
+        self._check_code(code)
+        size = parse_size(memory) if isinstance(memory, str) else memory
+        delegation = Delegation(
+            name,
+            code,
+            post=self._portal.post,
+            fall_back=lambda error: self._instructions(name, code, error),
+            remember=self._history.append,
+            collect=collect,
+        )
+        refusal = self._refusal()
+        if refusal is not None:
+            delegation.follow(_failed(NodeStartError(refusal, node=name)))
+            return delegation
+        if size is not None or sandbox is not None:
+            self._portal.call(self._change_policy(name, size, sandbox))
+        options = {"header": header, "timeout": seconds, "allow_stdin": allow_stdin}
+        delegation.follow(self._portal.submit(self._run(delegation, name, code, options)))
+        return delegation
+
+    def delegate(
+        self,
+        code: str,
+        *,
+        worker: str | None = None,
+        timeout: float | str | None = "default",
+        sandbox: str | None = None,
+        memory: int | str | None = None,
+        raise_error: bool = True,
+    ) -> Result | Instructions:
+        """
+        Run code in a worker and wait for it; arguments as ``begin``.
+
+        Args:
+            raise_error: False: an exception of the code is in ``Result.error`` only.
+
+        Returns:
+            What the run left, or Instructions where no worker could run it.
+
+        Raises:
+            RemoteError: the code raised; also an instance of the builtin exception of that name.
+            NodeDied, NodeTimeout: the worker died, or the run reached its time limit.
+            ConfigError: an argument is wrong.
+        """
+        delegation = self.begin(
+            code, worker=worker, timeout=timeout, sandbox=sandbox, memory=memory
+        )
+        try:
+            return delegation.outcome()
+        except RemoteError:
+            if raise_error or delegation.result is None:
+                raise
+            return delegation.result
+
+    def delegate_to_coder(
+        self, task: str, details: str = "", timeout: float | str | None = 120.0
+    ) -> ToolResult | Instructions:
+        """
+        Have the default worker run one of its tools.
+
+        Args:
+            task: the tool's name.
+            details: its arguments as ``key=value`` words with shell quoting.
+            timeout: seconds or such as "5m".
+
+        Returns:
+            The tool's result, or Instructions where no worker could run it.
+
+        Raises:
+            ConfigError: the details are no such words.
+            NodeDied, NodeTimeout: the worker died, or the tool took too long.
+        """
+        arguments = _arguments(details)
+        seconds = self._checked_timeout(timeout)
+        asked = f"{task} {details}".strip()
+        name = self.config.worker
+        refusal = self._refusal()
+        if refusal is not None:
+            return Instructions(asked, refusal, language="")
+        try:
+            return self._portal.call(self._call_tool(name, task, arguments, seconds or 120.0))
+        except (NodeStartError, CircuitOpen, ToolError) as error:
+            return self._instructions(name, asked, error, language="")
+
+    def tools(self) -> tuple[str, ...]:
+        """Names that ``%delegate`` takes for a tool."""
+        return ("ping",)
+
+    def add(self, name: str, *, python: str | None = None, kernel: str | None = None) -> None:
+        """
+        Make a worker known that runs something else than this Python.
+
+        Args:
+            name: of the worker.
+            python: path of another interpreter that has ipykernel.
+            kernel: name of an installed kernelspec.
+
+        Raises:
+            ConfigError: neither or both are given, they do not exist, or the name is taken.
+        """
+        self._checked_name(name)
+        if (python is None) == (kernel is None):
+            msg = f"Say what worker {name!r} runs: --python PATH or --kernel KERNELSPEC."
+            raise ConfigError(msg)
+        chosen = _interpreter(python) if python is not None else _kernelspec(str(kernel))
+        if name in self._nodes or self._kernels.get(name, chosen) != chosen:
+            msg = f'There is a worker "{name}" already, that runs something else. Rename one.'
+            raise ConfigError(msg)
+        self._kernels[name] = chosen
+
+    def start(self, name: str | None = None) -> NodeStatus:
+        """
+        Have a worker ready.
+
+        Raises:
+            NodeStartError, CircuitOpen: it could not be started; the message says why.
+        """
+        return self._on_worker(name, self._start_node)
+
+    def stop(self, name: str | None = None) -> None:
+        """End a worker; the next cell for it starts a new one."""
+        self._on_worker(name, self._stop_node)
+
+    def restart(
+        self,
+        name: str | None = None,
+        *,
+        memory: int | str | None = None,
+        sandbox: str | None = None,
+    ) -> NodeStatus:
+        """
+        End a worker and start it anew, with another policy where one is given.
+
+        Raises:
+            NodeStartError, CircuitOpen: it could not be started; the message says why.
+        """
+        size = parse_size(memory) if isinstance(memory, str) else memory
+
+        async def again(worker: str) -> NodeStatus:
+            await self._stop_node(worker, "restart")
+            self._node(worker).change_policy(size, sandbox)
+            return await self._start_node(worker)
+
+        return self._on_worker(name, again)
+
+    def interrupt(self, name: str | None = None) -> bool:
+        """Stop what a worker runs now, as Ctrl-C does; False where nothing runs."""
+
+        async def stop(worker: str) -> bool:
+            node = self._nodes.get(worker)
+            return await node.interrupt() if node is not None else False
+
+        return self._on_worker(name, stop)
+
+    def health(self, name: str | None = None) -> str:
+        """How a worker is, asked without waiting for what it runs; see SwarmNode.health_check."""
+
+        async def check(worker: str) -> str:
+            node = self._nodes.get(worker)
+            return await node.health_check() if node is not None else "cold"
+
+        return self._on_worker(name, check)
+
+    def workers(self) -> list[str]:
+        """Names of all known workers, started or not."""
+        return sorted({*self._nodes, *self._kernels, self.config.worker})
+
+    def logs(self, name: str | None = None, lines: int = 50) -> str:
+        """The last lines of a worker's own log."""
+
+        async def read(worker: str) -> str:
+            node = self._nodes.get(worker)
+            return node.log(lines) if node is not None else ""
+
+        return self._on_worker(name, read)
+
+    def history(self) -> list[RunRecord]:
+        """The runs of this hive, oldest first."""
+        return list(self._history)
+
+    def swarm_status(self) -> SwarmStatus:
+        """All workers as plain values that render themselves."""
+        statuses = self._portal.call(self._statuses()) if self._nodes and not self._closed else []
+        workers = {status.name: plain_values(status) for status in statuses}
+        for name in self.workers():
+            workers.setdefault(name, plain_values(SwarmNode(name, config=self.config).status()))
+        notes = [refusal] if (refusal := self._refusal()) else []
+        notes += [
+            f"{server.interpreter}: no zygote, so workers start slowly: {server.no_fork_because}"
+            for server in self._servers.values()
+            if server.no_fork_because
+        ]
+        if self.config.sandbox == "workspace" or any(
+            worker["sandbox"] == "workspace" for worker in workers.values()
+        ):
+            notes.append("sandbox workspace is not enforced by this version; see %hive doctor")
+        return SwarmStatus(workers=workers, direct=self.config.direct, notes=notes)
+
+    def doctor(self) -> Report:
+        """What this machine offers to workers, each proven by a probe."""
+        return examine()
+
+    def close(self) -> None:
+        """End all workers and the portal. Idempotent; in a forked child it does nothing."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        if self._runtime is not None or self._nodes:
+            with contextlib.suppress(HiveError):
+                self._portal.call(self._close())
+        self._portal.close()
+
+    # On the caller's thread
+
+    def _refusal(self) -> str | None:
+        """Why no worker is to be started at all, or None."""
+        if os.environ.get(WORKER_VARIABLE):
+            return (
+                "This is a worker already, and workers do not delegate. Run the code as it is, or "
+                "delegate from the notebook."
+            )
+        if not self.config.direct:
+            return f"Workers are turned off ({ENVIRONMENT_PREFIX}DIRECT=0 or HiveConfig.direct)."
+        if not _SUPPORTED:
+            return "Workers run on Linux only in this version."
+        return None
+
+    def _checked_name(self, name: str) -> str:
+        if not _NAME.fullmatch(name):
+            msg = (
+                f"{name!r} is no name for a worker. Use letters, digits, '-', '_' and '.', at most "
+                "64, a letter or digit first."
+            )
+            raise ConfigError(msg)
+        return name
+
+    def _known(self, name: str | None) -> str:
+        worker = self._checked_name(name or self.config.worker)
+        if worker not in self.workers():
+            msg = f'There is no worker "{worker}".{nearest(worker, self.workers())}'
+            raise ConfigError(msg)
+        return worker
+
+    def _checked_timeout(self, timeout: float | str | None) -> float | None:
+        if timeout == "default":
+            limit: float | None = self.config.timeout
+            return limit
+        seconds = parse_duration(timeout) if isinstance(timeout, str) else timeout
+        if seconds is not None and seconds < 0:
+            msg = f"A time limit of {seconds} seconds is none. Use a positive number, or none."
+            raise ConfigError(msg)
+        return seconds or None
+
+    def _check_code(self, code: str) -> None:
+        if not code.strip():
+            msg = "There is no code to run. Write it below the %%delegate line."
+            raise ConfigError(msg)
+        if "\0" in code:
+            msg = "The code holds a NUL character, which Python does not take."
+            raise ConfigError(msg)
+        limit = self.config.max_cell_bytes
+        size = len(code.encode(errors="surrogatepass"))
+        if limit is not None and size > limit:
+            msg = (
+                f"The code is {format_size(size)} long; at most {format_size(limit)} are sent to a "
+                "worker (HiveConfig.max_cell_bytes). Put the data into a file and read it there."
+            )
+            raise ConfigError(msg)
+
+    def _instructions(
+        self, worker: str, asked: str, error: Exception | None, language: str | None = None
+    ) -> Instructions:
+        kernel = self._kernels.get(worker, Kernel())
+        return Instructions(
+            asked,
+            str(error),
+            language=kernel.language if language is None else language,
+            retry_at=error.retry_at if isinstance(error, CircuitOpen) else None,
+        )
+
+    def _on_worker(self, name: str | None, work: Callable[[str], Coroutine[Any, Any, _T]]) -> _T:
+        worker = self._known(name)
+        refusal = self._refusal()
+        if refusal is not None:
+            raise NodeStartError(refusal, node=worker)
+        return self._portal.call(work(worker))
+
+    # On the portal's loop
+
+    def _node(self, name: str) -> SwarmNode:
+        node = self._nodes.get(name)
+        if node is None:
+            kernel = self._kernels.get(name, Kernel())
+            if self._context is None:
+                self._context = Context()
+            node = self._nodes[name] = SwarmNode(
+                name,
+                config=self.config,
+                kernel=kernel,
+                server=self._server(kernel),
+                context=self._context,
+            )
+        return node
+
+    def _server(self, kernel: Kernel) -> ForkServer:
+        interpreter = kernel.interpreter or sys.executable
+        if interpreter not in self._servers:
+            if self._runtime is None:
+                sweep()
+                self._runtime = RuntimeFolder.create()
+            self._servers[interpreter] = make_server(self.config, interpreter, self._runtime)
+        return self._servers[interpreter]
+
+    async def _warm_up(self) -> None:
+        await self._server(Kernel()).warm_up()
+
+    async def _change_policy(self, name: str, memory: int | None, sandbox: str | None) -> None:
+        self._node(name).change_policy(memory, sandbox)
+
+    async def _run(
+        self, delegation: Delegation, name: str, code: str, options: Mapping[str, Any]
+    ) -> Message:
+        try:
+            node = self._node(name)
+        except (HiveError, OSError) as error:
+            msg = f'Worker "{name}" could not be started: {error}'
+            raise NodeStartError(msg, node=name) from error
+        run = Run(code, delegation.say, **options)
+        delegation.attach(run, node)
+        telling = asyncio.create_task(_tell_progress(delegation, node))
+        try:
+            return await node.execute(run)
+        finally:
+            telling.cancel()
+
+    async def _call_tool(
+        self, name: str, task: str, arguments: Mapping[str, Any], timeout: float
+    ) -> ToolResult:
+        return await self._node(name).call_tool(task, arguments, timeout)
+
+    async def _start_node(self, name: str) -> NodeStatus:
+        node = self._node(name)
+        if not await node.connect():
+            assert node.last_error is not None
+            raise node.last_error
+        return node.status()
+
+    async def _stop_node(self, name: str, reason: str = "stop") -> None:
+        node = self._nodes.get(name)
+        if node is not None:
+            await node.stop(reason)
+
+    async def _statuses(self) -> list[NodeStatus]:
+        return [node.status() for node in self._nodes.values()]
+
+    async def _close(self) -> None:
+        await asyncio.gather(*(node.close() for node in self._nodes.values()))
+        await asyncio.gather(*(server.close() for server in self._servers.values()))
+        if self._context is not None:
+            self._context.term()
+        if self._runtime is not None:
+            self._runtime.remove()
+
+
+async def _tell_progress(delegation: Delegation, node: SwarmNode) -> None:
+    """Speak of a worker that takes its time to start, until it is there."""
+    await asyncio.sleep(_PROGRESS_AFTER)
+    if not node.is_connected:
+        delegation.say(Message("progress", {"text": f'Starting worker "{node.name}" ...'}))
+        await node.connect()
+        delegation.say(Message("progress", {"text": ""}))
+
+
+def _failed(error: Exception) -> Future[Any]:
+    future: Future[Any] = Future()
+    future.set_exception(error)
+    return future
+
+
+def _arguments(details: str) -> dict[str, str]:
+    try:
+        words = shlex.split(details)
+    except ValueError as error:
+        msg = f"{details!r}: {error}. Write key=value words, with quotes around spaces."
+        raise ConfigError(msg) from None
+    for word in words:
+        if "=" not in word:
+            msg = f"{word!r} is no argument. Write key=value, with quotes around spaces."
+            raise ConfigError(msg)
+    return dict(word.split("=", 1) for word in words)
+
+
+def _interpreter(python: str) -> Kernel:
+    path = shutil.which(Path(python).expanduser())
+    if path is None:
+        msg = f"{python!r} is no program that can be run. Give the path of a Python interpreter."
+        raise ConfigError(msg)
+    return Kernel(interpreter=str(Path(path).absolute()), description=f"python at {path}")
+
+
+def _kernelspec(name: str) -> Kernel:
+    specs = KernelSpecManager()
+    try:
+        spec = specs.get_kernel_spec(name)
+    except NoSuchKernel:
+        msg = f'No kernelspec "{name}" is installed.{nearest(name, specs.find_kernel_specs())}'
+        raise ConfigError(msg) from None
+    argv = [word.replace("{resource_dir}", str(spec.resource_dir)) for word in spec.argv]
+    if argv[0] in ("python", "python3", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
+        argv[0] = sys.executable
+    return Kernel(
+        interpreter="",
+        argv=tuple(argv),
+        environment=dict(spec.env),
+        interrupt_by_message=spec.interrupt_mode == "message",
+        language=spec.language,
+        description=f"kernelspec {name} ({spec.display_name})",
+    )

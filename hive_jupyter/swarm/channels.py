@@ -1,0 +1,459 @@
+"""
+The sockets of one worker, with one reader each.
+
+::
+
+    requests ─▶ shell, control, stdin (DEALER, one identity)      replies ─▶ whoever asked
+                                     iopub (SUB) ─▶ the run whose key the message carries
+
+The messages are Jupyter's
+(https://jupyter-client.readthedocs.io/en/stable/messaging.html). A worker is not trusted: every
+frame is checked before it is used, and a worker that breaks the protocol is reported, not obeyed.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import secrets
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+from jupyter_client.session import Session
+
+from hive_jupyter.errors import TransferError
+from hive_jupyter.protocol import RUN_KEY, WORKER_NAME
+
+Context = zmq.Context[zmq.Socket[bytes]]
+
+log = logging.getLogger(__name__)
+
+# A worker that sends a larger message than this is cut off by zmq.
+MAX_MESSAGE_BYTES = 2**30
+# How many messages may wait in the host; the rest waits in the worker, whose queue is not finite.
+_RECEIVE_HIGH_WATER_MARK = 1000
+_BATCH = 100
+# A worker that died has written all it ever will; this long nothing new must arrive.
+_QUIET = 0.02
+# How long a reply may be missing once the worker said "idle" (ipykernel loses it when SIGINT
+# arrives in its own dispatch code).
+_REPLY_PATIENCE = 0.25
+
+OUTPUTS = frozenset(
+    {
+        "stream",
+        "display_data",
+        "update_display_data",
+        "clear_output",
+        "execute_result",
+        "error",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Message:
+    """
+    One message of a worker, checked.
+
+    Attributes:
+        type: such as "stream".
+        content: of the message.
+        metadata: of the message.
+        buffers: binary parts.
+    """
+
+    type: str
+    content: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    buffers: tuple[Any, ...] = ()
+
+
+Sink = Callable[[Message], None]
+
+
+def curve_keys() -> tuple[str, str]:
+    """A fresh public and secret key (Z85) for CurveZMQ (https://rfc.zeromq.org/spec/26)."""
+    public, secret = zmq.curve_keypair()
+    return public.decode(), secret.decode()
+
+
+class Run:
+    """
+    One delegated piece of work on its way.
+
+    Args:
+        code: to be run.
+        sink: is called on the loop with each message that the run says; must not block.
+        header: of the cell that it belongs to, or None.
+        timeout: seconds it may take once it has begun, or None.
+        allow_stdin: whether the code may ask the user.
+
+    Attributes:
+        key: fresh for each run; it comes back with everything that the run says.
+        stops: how often somebody asked it to stop.
+        expired: it was asked to stop because its time was over.
+        stopping: set by the first wish to stop it, again by each further one.
+        done: resolves with the reply once the worker is idle again.
+    """
+
+    def __init__(
+        self,
+        code: str,
+        sink: Sink,
+        *,
+        header: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        allow_stdin: bool = False,
+    ) -> None:
+        self.code = code
+        self.header = dict(header or {})
+        self.timeout = timeout
+        self.allow_stdin = allow_stdin
+        self.key = secrets.token_hex(8)
+        self.stops = 0
+        self.expired = False
+        self.stopping = asyncio.Event()
+        self.done: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self._sink = sink
+        self._reply: Message | None = None
+        self._idle = False
+        self._error: Message | None = None
+
+    def stop(self) -> None:
+        """Wish that it stops; the second wish is the last one."""
+        self.stops += 1
+        self.stopping.set()
+
+    def expire(self) -> None:
+        """Its time is over."""
+        if not self.done.done():
+            self.expired = True
+            self.stop()
+
+    def say(self, message: Message) -> None:
+        """Hand a message on, the run's own error excepted: the reply will bring that."""
+        if message.type == "error" and self._error is None and not self.done.done():
+            self._error = message
+        else:
+            self._sink(message)
+
+    def take_reply(self, message: Message) -> None:
+        """The worker's execute_reply."""
+        self._reply = message
+        self._finish_if_over()
+
+    def take_idle(self) -> None:
+        """The worker says that it has nothing more to say."""
+        self._idle = True
+        if self._reply is None:
+            asyncio.get_running_loop().call_later(_REPLY_PATIENCE, self._do_without_reply)
+        self._finish_if_over()
+
+    def release_error(self) -> None:
+        """Show an error that no reply will bring any more."""
+        error, self._error = self._error, None
+        if error is not None:
+            self._sink(error)
+
+    def _do_without_reply(self) -> None:
+        if self._reply is None:
+            content = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
+            if self._error is not None:
+                content = dict(self._error.content)
+            self.take_reply(Message("execute_reply", {"status": "error", **content}))
+
+    def _finish_if_over(self) -> None:
+        if self._reply is None or not self._idle or self.done.done():
+            return
+        held, reply = self._error, self._reply
+        if held is not None and held.content.get("traceback") == reply.content.get("traceback"):
+            self._error = None
+        self.release_error()
+        self.done.set_result(reply)
+
+
+class Channels:
+    """
+    All sockets to one worker. Belongs to the loop that it was made on.
+
+    Args:
+        context: for the sockets.
+        connection: Jupyter connection information.
+        name: of the worker; a spare learns it from the first request.
+        on_violation: is called once with a reason when the worker breaks the protocol.
+    """
+
+    def __init__(
+        self,
+        context: Context,
+        connection: Mapping[str, Any],
+        name: str,
+        on_violation: Callable[[str], None],
+    ) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._connection = connection
+        self._name = name
+        self._on_violation = on_violation
+        self._session = Session(key=connection["key"].encode())
+        self._runs: dict[str, Run] = {}
+        self._waiting: dict[str, asyncio.Future[Message]] = {}
+        self._published: dict[str, asyncio.Event] = {}
+        self._asking: set[str] = set()
+        self._messages_seen = 0
+        self._closed = False
+        identity = uuid.uuid4().bytes
+        self._sockets = {
+            channel: self._connect(context, channel, kind, identity)
+            for channel, kind in (
+                ("shell", zmq.DEALER),
+                ("control", zmq.DEALER),
+                ("stdin", zmq.DEALER),
+                ("iopub", zmq.SUB),
+                ("hb", zmq.DEALER),
+            )
+        }
+        for channel in ("shell", "control", "stdin", "iopub"):
+            self._loop.add_reader(self._sockets[channel].FD, self._read, channel)
+
+    async def probe(self) -> Mapping[str, Any]:
+        """
+        Wait until the worker answers on shell and is heard on iopub.
+
+        A subscription takes its time to arrive and nothing tells when it has, so the question is
+        repeated until its "idle" is heard too.
+
+        Returns:
+            The content of its kernel_info_reply.
+        """
+        pause = 0.05
+        while True:
+            key = secrets.token_hex(8)
+            heard = self._published[key] = asyncio.Event()
+            header = {"msg_id": key, RUN_KEY: key}
+            asking = asyncio.create_task(self.request("shell", "kernel_info_request", {}, header))
+            try:
+                async with asyncio.timeout(pause):
+                    await heard.wait()
+                    return (await asking).content
+            except TimeoutError:
+                pause = min(0.2, pause * 2)
+            finally:
+                asking.cancel()
+                del self._published[key]
+
+    async def request(
+        self,
+        channel: str,
+        kind: str,
+        content: Mapping[str, Any],
+        header: Mapping[str, Any] | None = None,
+    ) -> Message:
+        """
+        Send a request and wait for its reply, for ever: the caller knows how long that makes sense.
+
+        Args:
+            channel: "shell" or "control".
+            kind: the message's type.
+            content: of the message.
+            header: keys to add to its header.
+
+        Returns:
+            The reply.
+        """
+        own = {**self._session.msg_header(kind), WORKER_NAME: self._name, **(header or {})}
+        future = self._waiting[own["msg_id"]] = self._loop.create_future()
+        try:
+            self._send(channel, kind, content, own)
+            reply: Message = await future
+            return reply
+        finally:
+            del self._waiting[own["msg_id"]]
+
+    def begin(self, run: Run) -> None:
+        """Send the run's code; its messages arrive at its sink from now on."""
+        # Some kernels hand back only the header's standard keys; where no cell gives the msg_id,
+        # the run's key can be that, too.
+        made_up = {**self._session.msg_header("execute_request"), "msg_id": run.key}
+        header = {**made_up, **run.header}
+        header.pop("subshell_id", None)
+        header.update({"msg_type": "execute_request", RUN_KEY: run.key, WORKER_NAME: self._name})
+        self._runs[run.key] = run
+        content = {
+            "code": run.code,
+            "silent": False,
+            "store_history": True,
+            "user_expressions": {},
+            "allow_stdin": run.allow_stdin,
+            "stop_on_error": False,
+        }
+        self._send("shell", "execute_request", content, header)
+
+    def end(self, run: Run) -> None:
+        """Route nothing to this run any more."""
+        self._runs.pop(run.key, None)
+        self._asking.discard(run.key)
+
+    def answer(self, run: Run, text: str) -> None:
+        """Reply to the latest input_request of a run."""
+        if run.key in self._asking:
+            self._asking.discard(run.key)
+            header = self._session.msg_header("input_reply")
+            self._send("stdin", "input_reply", {"value": text}, header)
+
+    async def beat(self, seconds: float) -> bool:
+        """Whether the worker's heartbeat, which needs no Python, answers within ``seconds``."""
+        socket = self._sockets["hb"]
+        token = secrets.token_bytes(8)
+        with contextlib.suppress(zmq.Again):
+            socket.send_multipart([b"", token], zmq.NOBLOCK)
+        end = self._loop.time() + seconds
+        while (left := end - self._loop.time()) > 0:
+            if await self._readable(socket, left):
+                with contextlib.suppress(zmq.Again):
+                    if socket.recv_multipart(zmq.NOBLOCK)[-1] == token:
+                        return True
+        return False
+
+    async def drain(self) -> None:
+        """Wait until a dead worker's last messages have been routed."""
+        seen = -1
+        while seen != self._messages_seen:
+            seen = self._messages_seen
+            await asyncio.sleep(_QUIET)
+
+    def close(self) -> None:
+        """Close all sockets. Idempotent."""
+        if self._closed:
+            return
+        self._closed = True
+        for channel, socket in self._sockets.items():
+            if channel != "hb":
+                self._loop.remove_reader(socket.FD)
+            socket.close(linger=0)
+        for future in self._waiting.values():
+            future.cancel()
+
+    def _connect(
+        self, context: Context, channel: str, kind: int, identity: bytes
+    ) -> zmq.Socket[bytes]:
+        connection = self._connection
+        socket = context.socket(kind)
+        socket.linger = 0
+        socket.maxmsgsize = MAX_MESSAGE_BYTES
+        if channel == "iopub":
+            socket.rcvhwm = _RECEIVE_HIGH_WATER_MARK
+            socket.subscribe(b"")
+        elif channel != "hb":
+            socket.routing_id = identity
+        if "curve_publickey" in connection:
+            socket.curve_serverkey = connection["curve_publickey"].encode()
+            socket.curve_publickey = connection["curve_publickey"].encode()
+            socket.curve_secretkey = connection["curve_secretkey"].encode()
+        separator = "-" if connection["transport"] == "ipc" else ":"
+        port = connection[f"{channel}_port"]
+        socket.connect(f"{connection['transport']}://{connection['ip']}{separator}{port}")
+        return socket
+
+    def _send(
+        self, channel: str, kind: str, content: Mapping[str, Any], header: Mapping[str, Any]
+    ) -> None:
+        message = self._session.msg(kind, content=dict(content), header=dict(header))
+        self._sockets[channel].send_multipart(self._session.serialize(message), zmq.NOBLOCK)
+        # zmq's descriptor tells of changes only, and sending may have swallowed one.
+        self._loop.call_soon(self._read, channel)
+
+    def _read(self, channel: str) -> None:
+        if self._closed:
+            return
+        socket = self._sockets[channel]
+        for _ in range(_BATCH):
+            try:
+                frames = socket.recv_multipart(zmq.NOBLOCK)
+            except zmq.Again:
+                return
+            self._messages_seen += 1
+            try:
+                self._route(channel, frames)
+            except TransferError as error:
+                self._violated(str(error))
+                return
+        self._loop.call_soon(self._read, channel)
+
+    def _violated(self, reason: str) -> None:
+        log.warning('worker "%s" broke the protocol: %s', self._name, reason)
+        self.close()
+        self._on_violation(reason)
+
+    def _route(self, channel: str, frames: list[bytes]) -> None:
+        message, parent = self._check(frames)
+        key = str(parent.get(RUN_KEY) or parent.get("msg_id"))
+        run = self._runs.get(key)
+        if channel in ("shell", "control"):
+            future = self._waiting.get(str(parent.get("msg_id")))
+            if message.type == "execute_reply":
+                if run is not None:
+                    run.take_reply(message)
+            elif future is not None and not future.done():
+                future.set_result(message)
+        elif channel == "stdin":
+            if run is not None and message.type == "input_request":
+                self._asking.add(run.key)
+                run.say(message)
+        elif message.type == "status":
+            self._take_status(message, run, key)
+        elif run is not None and message.type in OUTPUTS:
+            run.say(message)
+
+    def _take_status(self, message: Message, run: Run | None, key: str) -> None:
+        if message.content.get("execution_state") != "idle":
+            return
+        heard = self._published.get(key)
+        if heard is not None:
+            heard.set()
+        if run is not None:
+            run.take_idle()
+
+    def _check(self, frames: list[bytes]) -> tuple[Message, dict[str, Any]]:
+        """
+        Take a message apart.
+
+        Raises:
+            TransferError: it is malformed, or not signed by the worker.
+        """
+        try:
+            _, parts = self._session.feed_identities(frames)
+            raw = self._session.deserialize(parts)
+            content, metadata, parent = raw["content"], raw["metadata"], raw["parent_header"]
+            kind = raw["msg_type"]
+        except Exception as error:
+            msg = f"a message that cannot be read ({type(error).__name__}: {error})"
+            raise TransferError(msg) from error
+        if not (
+            isinstance(kind, str)
+            and isinstance(content, dict)
+            and isinstance(metadata, dict)
+            and isinstance(parent, dict)
+        ):
+            msg = "a message whose parts are not what Jupyter's protocol says"
+            raise TransferError(msg)
+        return Message(kind, content, metadata, tuple(raw["buffers"])), parent
+
+    async def _readable(self, socket: zmq.Socket[bytes], seconds: float) -> bool:
+        """Wait for zmq's edge-triggered descriptor, at most ``seconds``."""
+        if int(socket.EVENTS) & zmq.POLLIN:
+            return True
+        edge = asyncio.Event()
+        self._loop.add_reader(socket.FD, edge.set)
+        try:
+            async with asyncio.timeout(seconds):
+                await edge.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self._loop.remove_reader(socket.FD)
+        return bool(int(socket.EVENTS) & zmq.POLLIN)

@@ -1,0 +1,553 @@
+"""
+Starting worker processes: from a zygote, or exec'd where fork is not to be had.
+
+::
+
+    ForkServer ── socket ── zygote ── fork ── supervisor ── fork ── worker
+         └─────── socket per worker ─────────────┘
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hive_jupyter.errors import HiveError
+from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.protocol import (
+    CHANNELS,
+    EXIT,
+    FAILED,
+    FORK,
+    READY,
+    SIGNALLED,
+    STARTED,
+    LineBuffer,
+    WorkerSpec,
+    encode_line,
+)
+from hive_jupyter.swarm.channels import curve_keys
+from hive_jupyter.swarm.death import Exit
+from hive_jupyter.swarm.runtime import RuntimeFolder
+
+log = logging.getLogger(__name__)
+
+_ENTRY = Path(__file__).resolve().parent.parent / "worker" / "__main__.py"
+_LOG_TAIL_BYTES = 8192
+# How long a supervisor may take to tell what the kernel has already told through a pidfd, or to do
+# what it was asked; after that it is stopped or stuck, and the host acts itself.
+_SUPERVISOR_PATIENCE = 0.5
+
+
+@dataclass(frozen=True)
+class Launch:
+    """
+    What makes two workers interchangeable before they have a name.
+
+    Attributes:
+        interpreter: absolute path of the Python, or "" for another kernel.
+        argv: command line of another kernel, with ``{connection_file}``; empty for Hive's own.
+        cwd: working folder.
+        path: entries of ``sys.path`` for the worker.
+        environment: its whole environment, as sorted pairs.
+        policy: what it may touch.
+    """
+
+    interpreter: str
+    argv: tuple[str, ...]
+    cwd: str
+    path: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    policy: SandboxPolicy
+
+
+class WorkerProcess:
+    """
+    A worker, held through its supervisor's socket and two pidfds.
+
+    Belongs to the loop that it was made on.
+
+    Args:
+        channel: the unix socket to the supervisor.
+        spec: what was asked of it.
+        supervisor: the supervisor's process where it is this host's own child.
+
+    Attributes:
+        started: resolves once the worker is forked.
+        ready: resolves with the bound ports once the worker's sockets are bound.
+        exited: resolves with the worker's Exit; never fails.
+        gone: set once everything that the worker started is gone too.
+        pid: of the worker, 0 until started.
+    """
+
+    def __init__(
+        self,
+        channel: socket.socket,
+        spec: WorkerSpec,
+        supervisor: subprocess.Popen[bytes] | None = None,
+    ) -> None:
+        self._supervisor = supervisor
+        self._loop = asyncio.get_running_loop()
+        self._channel = channel
+        self._lines = LineBuffer()
+        self._pidfds: list[int] = []
+        self._acknowledged = asyncio.Event()
+        self._killed_for: str | None = None
+        self.spec = spec
+        self.pid = 0
+        self.supervisor_pid = 0
+        self.started: asyncio.Future[None] = self._loop.create_future()
+        self.ready: asyncio.Future[Mapping[str, int]] = self._loop.create_future()
+        self.exited: asyncio.Future[Exit] = self._loop.create_future()
+        self.gone = asyncio.Event()
+        channel.setblocking(False)
+        self._loop.add_reader(channel, self._read)
+
+    @property
+    def folder(self) -> Path:
+        """The worker's private runtime folder."""
+        return Path(self.spec.folder)
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """Jupyter connection information, with the ports that were bound."""
+        return {**self.spec.connection, **self.ready.result()}
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker is known to have started and not known to have ended."""
+        return self.started.done() and not self.exited.done()
+
+    def log_tail(self) -> str:
+        """The last lines that the worker wrote to its own log."""
+        try:
+            with open(self.folder / "log", "rb") as file:
+                size = file.seek(0, os.SEEK_END)
+                file.seek(max(0, size - _LOG_TAIL_BYTES))
+                return file.read().decode(errors="replace").strip()
+        except OSError:
+            return ""
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the worker's process group; returns when it has been sent."""
+        self._acknowledged.clear()
+        self._request({"signal": number})
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._acknowledged.wait(), _SUPERVISOR_PATIENCE)
+
+    def kill(self, reason: str) -> None:
+        """
+        Kill the worker and everything that it started, without waiting; ``exited`` tells.
+
+        Args:
+            reason: why, for ``Exit.by_us``: "timeout", "interrupt", "stop", "protocol".
+        """
+        self._killed_for = self._killed_for or reason
+        self._request({"kill": True})
+        self._loop.call_later(_SUPERVISOR_PATIENCE, self._kill_directly)
+
+    async def stop(self, reason: str = "stop") -> None:
+        """Kill, and wait until everything is gone."""
+        if not self.gone.is_set():
+            self.kill(reason)
+            await self.gone.wait()
+
+    def remove_folder(self) -> None:
+        """Delete the runtime folder, log included."""
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _request(self, request: dict[str, Any]) -> None:
+        # Requests are a few bytes; a supervisor whose buffer is full is stopped or gone, and the
+        # direct kill follows.
+        with contextlib.suppress(OSError):
+            self._channel.send(encode_line(request))
+
+    def _read(self) -> None:
+        try:
+            piece, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 2)
+        except BlockingIOError:
+            return
+        except OSError:
+            piece, descriptors = b"", []
+        if descriptors:
+            self._pidfds = descriptors
+            self._loop.add_reader(descriptors[0], self._worker_ended)
+        if not piece:
+            self._supervisor_ended()
+            return
+        for event in self._lines.feed(piece):
+            self._take(event)
+
+    def _take(self, event: dict[str, Any]) -> None:
+        kind = event.pop("event")
+        if kind == STARTED:
+            self.pid, self.supervisor_pid = event["pid"], event["supervisor"]
+            self.started.set_result(None)
+        elif kind == READY:
+            self.ready.set_result(event)
+        elif kind == SIGNALLED:
+            self._acknowledged.set()
+        elif kind == EXIT:
+            self._conclude(
+                Exit(
+                    code=event["code"],
+                    signal=event["signal"],
+                    by_us="memory" if event["memory_used"] else self._killed_for,
+                    memory_limit=self.spec.memory,
+                    memory_used=event["memory_used"] or event["peak_memory"],
+                    oom_kill=event["oom_kill"],
+                )
+            )
+
+    def _worker_ended(self) -> None:
+        """The kernel says the worker is dead; its supervisor has a moment to say how."""
+        self._loop.remove_reader(self._pidfds[0])
+        self._loop.call_later(_SUPERVISOR_PATIENCE, self._presume_lost)
+
+    def _presume_lost(self) -> None:
+        if not self.exited.done():
+            self._kill_directly()
+            self._conclude(Exit(by_us=self._killed_for, lost_supervisor=True))
+
+    def _supervisor_ended(self) -> None:
+        self._loop.remove_reader(self._channel)
+        if not self.exited.done():
+            self._kill_directly()
+            self._conclude(Exit(by_us=self._killed_for, lost_supervisor=True))
+        for descriptor in self._pidfds:
+            self._loop.remove_reader(descriptor)
+            os.close(descriptor)
+        self._pidfds = []
+        self._channel.close()
+        if self._supervisor is not None:
+            # its socket closes as it exits, so this takes no time
+            self._supervisor.wait()
+        self.gone.set()
+
+    def _conclude(self, exit_: Exit) -> None:
+        if not self.exited.done():
+            self.exited.set_result(exit_)
+            self._acknowledged.set()
+
+    def _kill_directly(self) -> None:
+        """For a supervisor that is stopped or stuck; what they leave, the zygote sweeps."""
+        if not self.exited.done():
+            for descriptor in self._pidfds:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+
+
+@dataclass
+class _Zygote:
+    process: subprocess.Popen[bytes]
+    channel: socket.socket
+    files: Mapping[str, int]
+    versions: Mapping[str, str]
+
+    def stale(self) -> bool:
+        """Whether a file that it loaded, or a folder that it loaded from, changed since."""
+        return any(_modified(path) != time for path, time in self.files.items())
+
+
+@dataclass
+class ForkServer:
+    """
+    Starts workers with one interpreter; its zygote is started at the first need.
+
+    Args:
+        runtime: where the private folders go.
+        interpreter: absolute path of the Python.
+        path: entries of ``sys.path`` that the zygote may import from.
+        environment: of the zygote.
+        fork: False: every worker is exec'd.
+        sockets: use unix sockets (else TCP with CurveZMQ).
+    """
+
+    runtime: RuntimeFolder
+    interpreter: str
+    path: tuple[str, ...]
+    environment: Mapping[str, str]
+    fork: bool = True
+    sockets: bool = True
+    no_fork_because: str = ""
+    _zygote: _Zygote | None = None
+    _warming: asyncio.Task[_Zygote | None] | None = None
+    _spares: list[tuple[Launch, WorkerProcess]] = field(default_factory=list)
+    _retired: list[_Zygote] = field(default_factory=list)
+
+    async def warm_up(self) -> None:
+        """Have a zygote ready to fork; many callers at once start one."""
+        await self._living_zygote()
+
+    async def spawn(self, launch: Launch, name: str) -> WorkerProcess:
+        """
+        Start a worker, or take a spare.
+
+        Args:
+            launch: what kind of worker.
+            name: of the worker.
+
+        Returns:
+            The started process; its ``ready`` is still to be awaited.
+
+        Raises:
+            HiveError: no process could be started; the message says why.
+        """
+        spare = await self._take_spare(launch)
+        if spare is not None:
+            return spare
+        for _ in range(2):
+            process = await self._start(launch, name)
+            await first_of(process.started, process.exited)
+            if process.started.done():
+                return process
+            process.remove_folder()
+        msg = "The process that starts workers was killed twice in a row."
+        raise HiveError(msg)
+
+    async def refill(self, launch: Launch, count: int) -> None:
+        """Keep ``count`` spares of this kind, and none of another kind."""
+        await self._discard_spares(keep=launch)
+        missing = count - len(self._spares)
+        if launch.argv or not self.fork:
+            return
+        for _ in range(missing):
+            process = await self._start(launch, "")
+            await first_of(process.ready, process.exited)
+            if not process.ready.done():
+                process.remove_folder()
+                return
+            self._spares.append((launch, process))
+
+    async def close(self) -> None:
+        """Stop spares and zygotes."""
+        if self._warming is not None:
+            self._warming.cancel()
+            await asyncio.wait({self._warming})
+        await self._discard_spares()
+        for zygote in [*self._retired, *([self._zygote] if self._zygote else [])]:
+            _retire(zygote)
+            try:
+                zygote.process.wait(_SUPERVISOR_PATIENCE)
+            except subprocess.TimeoutExpired:
+                zygote.process.kill()
+                zygote.process.wait()
+        self._zygote = None
+        self._retired = []
+
+    async def _take_spare(self, launch: Launch) -> WorkerProcess | None:
+        if self._zygote is not None and self._zygote.stale():
+            await self._discard_spares()
+        for entry in self._spares:
+            kind, process = entry
+            if kind == launch and process.alive:
+                self._spares.remove(entry)
+                return process
+        return None
+
+    async def _discard_spares(self, keep: Launch | None = None) -> None:
+        unwanted = [entry for entry in self._spares if entry[0] != keep or not entry[1].alive]
+        self._spares = [entry for entry in self._spares if entry not in unwanted]
+        for _, process in unwanted:
+            await process.stop()
+            process.remove_folder()
+
+    async def _start(self, launch: Launch, name: str) -> WorkerProcess:
+        zygote = await self._living_zygote() if self.fork and not launch.argv else None
+        supervisor = None
+        ours, theirs = socket.socketpair()
+        with theirs:
+            if zygote is not None:
+                try:
+                    socket.send_fds(zygote.channel, [FORK], [theirs.fileno()])
+                except OSError:
+                    self._forget(zygote)
+            else:
+                supervisor = self._exec("supervisor", theirs, launch.environment)
+        process = WorkerProcess(ours, self._spec(launch, name), supervisor)
+        with contextlib.suppress(OSError):
+            await asyncio.get_running_loop().sock_sendall(ours, process.spec.to_json())
+        return process
+
+    def _spec(self, launch: Launch, name: str) -> WorkerSpec:
+        folder = self.runtime.worker_folder()
+        connection = _connection(folder, self.sockets)
+        argv = launch.argv
+        if argv:
+            if not self.sockets:
+                msg = (
+                    "Another kernel needs unix sockets here, and no folder has a path short enough."
+                )
+                raise HiveError(msg)
+            file = folder / "connection.json"
+            file.touch(mode=0o600)
+            file.write_text(json.dumps(connection))
+            argv = tuple(word.replace("{connection_file}", str(file)) for word in argv)
+        return WorkerSpec(
+            name=name,
+            folder=str(folder),
+            cwd=launch.cwd,
+            path=launch.path,
+            environment=dict(launch.environment),
+            profile=launch.policy.profile,
+            memory=launch.policy.memory,
+            connection=connection,
+            argv=argv,
+        )
+
+    async def _living_zygote(self) -> _Zygote | None:
+        """The zygote, started anew if it died or is stale; None where fork is not to be had."""
+        if not self.fork:
+            return None
+        zygote = self._zygote
+        if zygote is not None and zygote.process.poll() is not None:
+            self._forget(zygote)
+        elif zygote is not None and zygote.stale():
+            log.info("installed packages changed: starting a new zygote")
+            self._retired.append(zygote)
+            _retire(zygote)
+            self._zygote = None
+        if self._zygote is not None:
+            return self._zygote
+        if self._warming is None or self._warming.done():
+            self._warming = asyncio.create_task(self._start_zygote())
+        return await asyncio.shield(self._warming)
+
+    def _forget(self, zygote: _Zygote) -> None:
+        zygote.process.wait()
+        zygote.channel.close()
+        if self._zygote is zygote:
+            self._zygote = None
+
+    async def _start_zygote(self) -> _Zygote | None:
+        loop = asyncio.get_running_loop()
+        ours, theirs = socket.socketpair()
+        ours.setblocking(False)
+        with theirs:
+            process = self._exec("zygote", theirs, tuple(self.environment.items()))
+        folder = self.runtime.worker_folder()
+        try:
+            await loop.sock_sendall(
+                ours, encode_line({"path": list(self.path), "folder": str(folder)})
+            )
+            event = await _first_event(ours)
+        except BaseException:
+            ours.close()
+            process.kill()
+            process.wait()
+            raise
+        if event.get("event") != READY:
+            reason = event.get("reason") or self._zygote_log()
+            if event.get("event") == FAILED:
+                self.fork = False
+            self.no_fork_because = reason
+            log.warning("no zygote for %s: %s", self.interpreter, reason)
+            ours.close()
+            process.wait()
+            return None
+        ours.setblocking(True)
+        self._zygote = _Zygote(process, ours, event["files"], event["versions"])
+        return self._zygote
+
+    def _zygote_log(self) -> str:
+        try:
+            return (self.runtime.path / "zygote.log").read_text(errors="replace")[-2000:].strip()
+        except OSError:
+            return "it ended without a word"
+
+    def _exec(
+        self, role: str, theirs: socket.socket, environment: tuple[tuple[str, str], ...]
+    ) -> subprocess.Popen[bytes]:
+        # -I keeps the project's folder, PYTHONPATH and the user's site folder out of what runs
+        # before a worker is confined; what they hold comes back with the worker's own sys.path.
+        command = [
+            self.interpreter,
+            "-I",
+            str(_ENTRY),
+            role,
+            str(theirs.fileno()),
+            str(os.getpid()),
+        ]
+        with open(self.runtime.path / "zygote.log", "ab") as log_file:
+            return subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log_file,
+                stderr=log_file,
+                pass_fds=[theirs.fileno()],
+                env=dict(environment),
+                cwd="/",
+                start_new_session=True,
+            )
+
+
+async def first_of(*futures: asyncio.Future[Any]) -> None:
+    """Wait until one of the futures is done; whose result, the caller looks up."""
+    await asyncio.wait(futures, return_when="FIRST_COMPLETED")
+
+
+async def _first_event(channel: socket.socket) -> dict[str, Any]:
+    """The first line from a zygote; {} where it ended instead."""
+    lines = LineBuffer()
+    while True:
+        piece = await asyncio.get_running_loop().sock_recv(channel, 65536)
+        if not piece:
+            return {}
+        for event in lines.feed(piece):
+            return event
+
+
+def _retire(zygote: _Zygote) -> None:
+    # shutdown reaches the zygote also while a fork of the host keeps the socket open
+    with contextlib.suppress(OSError):
+        zygote.channel.shutdown(socket.SHUT_RDWR)
+    zygote.channel.close()
+
+
+def _connection(folder: Path, sockets: bool) -> dict[str, Any]:
+    key = secrets.token_hex(32)
+    common = {"key": key, "signature_scheme": "hmac-sha256"}
+    if sockets:
+        ports = {f"{channel}_port": number for number, channel in enumerate(CHANNELS, 1)}
+        return {**common, **ports, "transport": "ipc", "ip": str(folder / "k")}
+    public, secret = curve_keys()
+    ports = {f"{channel}_port": 0 for channel in CHANNELS}
+    curve = {"curve_publickey": public, "curve_secretkey": secret}
+    return {**common, **ports, **curve, "transport": "tcp", "ip": "127.0.0.1"}
+
+
+def _modified(path: str) -> int:
+    try:
+        return os.stat(path).st_mtime_ns
+    except OSError:
+        return 0
+
+
+def library_path(root: str) -> tuple[str, ...]:
+    """
+    Entries of the host's ``sys.path`` that a zygote may import from.
+
+    Args:
+        root: the project's folder; what lies below it is the project's, unless it belongs to the
+            interpreter (a ``.venv`` inside the project).
+    """
+    entries = []
+    for entry in sys.path:
+        inside = Path(entry or ".").resolve().is_relative_to(Path(root).resolve())
+        own = Path(entry or ".").resolve().is_relative_to(Path(sys.prefix).resolve())
+        if entry and (own or not inside):
+            entries.append(entry)
+    return tuple(entries)

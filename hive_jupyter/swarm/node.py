@@ -1,0 +1,826 @@
+"""
+SwarmNode: the host's handle on one worker.
+
+::
+
+    cold ── connect ──▶ ready ◀── runs, one at a time ──▶ dead ── next use ──▶ ready
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import re
+import signal
+import sys
+import time
+from collections.abc import Awaitable, Mapping
+from dataclasses import dataclass
+from typing import Any, Self
+
+from hive_jupyter import procfs
+from hive_jupyter.config import PASSED_VARIABLES, HiveConfig
+from hive_jupyter.errors import (
+    CircuitOpen,
+    ConfigError,
+    HiveError,
+    NodeDied,
+    NodeStartError,
+    NodeTimeout,
+    RemoteError,
+    ToolError,
+    remote_error,
+)
+from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.protocol import REPLY_METADATA
+from hive_jupyter.swarm.breaker import CircuitBreaker
+from hive_jupyter.swarm.channels import Channels, Context, Message, Run
+from hive_jupyter.swarm.death import Exit, explain
+from hive_jupyter.swarm.forkserver import ForkServer, Launch, WorkerProcess, first_of, library_path
+from hive_jupyter.swarm.metrics import Metrics, MetricsSnapshot
+from hive_jupyter.swarm.runtime import RuntimeFolder
+from hive_jupyter.units import format_duration, format_size
+
+log = logging.getLogger(__name__)
+
+_MISSING_PACKAGE = re.compile(r"No module named '(ipykernel|IPython|jupyter_client|traitlets|zmq)")
+# How long each question of a health check may stay unanswered.
+_HEALTH_PATIENCE = 1.0
+# How often a worker that was interrupted is asked whether it is idle.
+_PROOF_INTERVAL = 0.25
+# A process that got SIGKILL and is not gone after this long hangs in the kernel (a dead NFS, say).
+_DEATH_PATIENCE = 5.0
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """
+    What runs in a worker.
+
+    Attributes:
+        interpreter: absolute path of the Python that runs Hive's own worker, or "".
+        argv: command line of another kernel, with ``{connection_file}`` in it.
+        environment: what its kernelspec adds.
+        interrupt_by_message: its kernelspec says interrupt_mode "message".
+        language: of the code.
+        description: for the status.
+    """
+
+    interpreter: str = sys.executable
+    argv: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+    interrupt_by_message: bool = False
+    language: str = "python"
+    description: str = "python"
+
+
+@dataclass(frozen=True)
+class ToolContent:
+    """One block of a tool's result: ``type`` "text" with its ``text``."""
+
+    type: str
+    text: str
+
+
+@dataclass(frozen=True)
+class ToolResult:
+    """What a tool answered, in the shape of MCP's CallToolResult."""
+
+    content: tuple[ToolContent, ...]
+    is_error: bool = False
+
+    def __str__(self) -> str:
+        return "\n".join(block.text for block in self.content)
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """
+    A node at one moment.
+
+    Attributes:
+        name: of the worker.
+        state: "cold", "starting", "idle", "busy", "dead" or "resting" (circuit open).
+        kernel: what runs in it.
+        sandbox: the policy's profile.
+        memory_limit: bytes or None.
+        pid: of the worker's process, or None.
+        uptime: seconds since it was ready, or None.
+        circuit: "closed", "open" or "half-open".
+        retry_in: seconds until an open circuit lets a start through.
+        queue: runs that wait for their turn.
+        memory: bytes of the worker and its descendants (PSS), or None.
+        cpu_seconds: processor time of the worker, or None.
+        metrics: calls, successes, failures, restarts, latencies, last error.
+        drift: what changed in the host since the worker took its snapshot.
+    """
+
+    name: str
+    state: str
+    kernel: str
+    sandbox: str
+    memory_limit: int | None
+    pid: int | None
+    uptime: float | None
+    circuit: str
+    retry_in: float
+    queue: int
+    memory: int | None
+    cpu_seconds: float | None
+    metrics: MetricsSnapshot
+    drift: tuple[str, ...]
+
+
+class SwarmNode:
+    """
+    One worker: its life, its channels, its metrics, its circuit breaker.
+
+    Belongs to the loop on which it is first awaited; awaiting it on another one raises.
+
+    Args:
+        name: of the worker.
+        config: the settings; by default from the environment.
+        kernel: what runs in it; by default Hive's worker with this Python.
+        policy: what it may touch; by default as configured.
+        server: starts its processes; by default one of its own, closed with it.
+
+    Attributes:
+        last_error: why the latest connect, run or call failed, or None.
+    """
+
+    def __init__(
+        self,
+        name: str = "coder",
+        *,
+        config: HiveConfig | None = None,
+        kernel: Kernel | None = None,
+        policy: SandboxPolicy | None = None,
+        server: ForkServer | None = None,
+        context: Context | None = None,
+    ) -> None:
+        self.name = name
+        self.config = config or HiveConfig()
+        self.kernel = kernel or Kernel()
+        self.policy = policy or SandboxPolicy(self.config.sandbox, self.config.memory)
+        self.last_error: Exception | None = None
+        self.metrics = Metrics()
+        self.breaker = CircuitBreaker(self.config.max_failures, self.config.recovery_time)
+        self._server = server
+        self._own_server = server is None
+        self._context = context
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._process: WorkerProcess | None = None
+        self._channels: Channels | None = None
+        self._launch: Launch | None = None
+        self._starting: asyncio.Task[None] | None = None
+        self._refilling: asyncio.Task[None] | None = None
+        self._turn = asyncio.Lock()
+        self._queue = 0
+        self._running: Run | None = None
+        self._names: tuple[str, ...] = ()
+        self._ready_since = 0.0
+        self._starts = 0
+        self._broke_protocol: str | None = None
+        self._info: Mapping[str, Any] = {}
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    def __repr__(self) -> str:
+        return f"<SwarmNode {self.name!r} {self._state()}>"
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether the worker lives and has answered."""
+        return self._channels is not None and self._process is not None and self._process.alive
+
+    @property
+    def speaks_tools(self) -> bool | None:
+        """Whether the worker understands Hive's own messages; None before it has answered."""
+        return "hive_protocol" in self._info if self._info else None
+
+    async def connect(self) -> bool:
+        """
+        Have a worker that answers, starting one where there is none.
+
+        Idempotent: fifty callers at once start one worker.
+
+        Returns:
+            True, or False where no worker could be had within ``connect_timeout``;
+            ``last_error`` says why, with the tail of the worker's log.
+        """
+        try:
+            await self._ensure_ready()
+        except HiveError as error:
+            self.last_error = error
+            log.info("%s", error)
+            return False
+        self.breaker.success()
+        return True
+
+    async def execute(self, run: Run) -> Message:
+        """
+        Run code in the worker, after the runs before it.
+
+        Returns:
+            The reply, whose status is "ok".
+
+        Raises:
+            RemoteError: the code raised; an interrupt is one named KeyboardInterrupt.
+            NodeDied: the worker ended, or had to be killed.
+            NodeTimeout: it was stopped because its time was over.
+            NodeStartError, CircuitOpen: there is no worker to run it.
+        """
+        self._belong_here()
+        self.metrics.call()
+        try:
+            return await self._execute(run)
+        except HiveError as error:
+            self.last_error = error
+            raise
+
+    async def list_tools(self) -> list[dict[str, Any]]:
+        """The worker's tools, in the shape of MCP's ``tools/list``."""
+        reply = await self._ask("list_tools_request", {}, self.config.connect_timeout)
+        return list(reply.content["tools"])
+
+    async def call_tool(
+        self, name: str, arguments: Mapping[str, Any] | None = None, timeout: float = 120.0
+    ) -> ToolResult:
+        """
+        Run one of the worker's tools.
+
+        Args:
+            name: of the tool.
+            arguments: by name.
+            timeout: seconds it may take.
+
+        Raises:
+            ToolError: the worker does not speak tools.
+            NodeTimeout, NodeDied, NodeStartError, CircuitOpen: as ``execute``.
+        """
+        content = {"name": name, "arguments": dict(arguments or {})}
+        reply = await self._ask("call_tool_request", content, timeout)
+        blocks = tuple(
+            ToolContent(str(block.get("type")), str(block.get("text", "")))
+            for block in reply.content.get("content", [])
+        )
+        return ToolResult(blocks, bool(reply.content.get("isError")))
+
+    async def health_check(self) -> str:
+        """
+        Ask the worker how it is, without waiting for what it runs.
+
+        Returns:
+            "cold", "dead", "idle", "busy", "stopped" (SIGSTOP), "gil-held" (C code that does not
+            let Python run) or "unresponsive".
+        """
+        channels, process = self._channels, self._process
+        if channels is None or process is None:
+            return "dead" if self._starts else "cold"
+        stat = procfs.read_stat(process.pid)
+        if stat is None or stat.state in "ZX":
+            return "dead"
+        if stat.state == "T":
+            return "stopped"
+        beats, control = await asyncio.gather(
+            channels.beat(_HEALTH_PATIENCE), self._answers(channels, "control")
+        )
+        if control:
+            return "busy" if self._running else "idle"
+        return "gil-held" if beats else "unresponsive"
+
+    async def interrupt(self) -> bool:
+        """Stop what runs now, as Ctrl-C does; False where nothing runs."""
+        run = self._running
+        if run is None:
+            return False
+        run.stop()
+        return True
+
+    def answer(self, run: Run, text: str) -> None:
+        """Reply to what a run asked the user."""
+        if self._channels is not None:
+            self._channels.answer(run, text)
+
+    async def stop(self, reason: str = "stop") -> None:
+        """End the worker and everything that it started; the next use starts a new one."""
+        if self._starting is not None:
+            self._starting.cancel()
+            await asyncio.wait({self._starting})
+        process = self._process
+        if process is not None:
+            await process.stop(reason)
+            self._forget()
+            process.remove_folder()
+            self._process = None
+
+    async def close(self) -> None:
+        """End the worker, and the processes that start workers where they are this node's own."""
+        if self._refilling is not None:
+            self._refilling.cancel()
+            await asyncio.wait({self._refilling})
+        await self.stop()
+        if self._own_server and self._server is not None:
+            await self._server.close()
+            self._server.runtime.remove()
+            self._server = None
+        if self._own_server and self._context is not None:
+            self._context.term()
+            self._context = None
+
+    def change_policy(self, memory: int | None, sandbox: str | None) -> None:
+        """
+        Choose the policy of a worker that has not started yet.
+
+        Args:
+            memory: bytes, or None to leave it as it is.
+            sandbox: a profile, or None to leave it as it is.
+
+        Raises:
+            ConfigError: the worker lives already with another policy.
+        """
+        policy = SandboxPolicy(
+            sandbox or self.policy.profile, self.policy.memory if memory is None else memory
+        )
+        if policy != self.policy and (self.is_connected or self._starting is not None):
+            changes = []
+            if memory is not None:
+                changes.append(f" --memory {memory}")
+            if sandbox is not None:
+                changes.append(f" --sandbox {sandbox}")
+            lost = ", ".join(self._names[:10]) or "nothing yet"
+            msg = (
+                f'Worker "{self.name}" runs already, with sandbox {self.policy.profile} and memory '
+                f"{format_size(self.policy.memory)}; that never changes while it lives. "
+                f"`%hive restart {self.name}{''.join(changes)}` starts it anew (lost: {lost}); "
+                "another worker is one -w NAME away."
+            )
+            raise ConfigError(msg)
+        self.policy = policy
+
+    def log(self, lines: int) -> str:
+        """The last ``lines`` lines of the worker's own log, of its latest life."""
+        text = self._process.log_tail() if self._process is not None else ""
+        return "\n".join(text.splitlines()[-lines:])
+
+    def status(self) -> NodeStatus:
+        """A snapshot for people and programs."""
+        process = self._process if self.is_connected else None
+        family = [process.pid, *procfs.descendants(process.pid)] if process else []
+        stat = procfs.read_stat(process.pid) if process else None
+        return NodeStatus(
+            name=self.name,
+            state=self._state(),
+            kernel=self.kernel.description,
+            sandbox=self.policy.profile,
+            memory_limit=self.policy.memory,
+            pid=process.pid if process else None,
+            uptime=time.monotonic() - self._ready_since if process else None,
+            circuit=self.breaker.state,
+            retry_in=self.breaker.retry_in,
+            queue=self._queue,
+            memory=procfs.proportional_memory(family) if family else None,
+            cpu_seconds=stat.cpu_seconds if stat else None,
+            metrics=self.metrics.snapshot(),
+            drift=self._drift() if process else (),
+        )
+
+    # Starting
+
+    async def _ensure_ready(self) -> None:
+        self._belong_here()
+        if self.is_connected:
+            return
+        if self._starting is None or self._starting.done():
+            if not self.breaker.allow():
+                retry_at = time.time() + self.breaker.retry_in
+                wait = format_duration(max(1.0, self.breaker.retry_in))
+                msg = (
+                    f'Worker "{self.name}" failed {self.breaker.failures} times in a row and rests '
+                    f"for {wait}. Last: {self.metrics.last_error or 'unknown'}"
+                )
+                raise CircuitOpen(msg, node=self.name, retry_at=retry_at)
+            self._starting = asyncio.create_task(self._start())
+            self._starting.add_done_callback(_notice)
+        await asyncio.shield(self._starting)
+
+    async def _start(self) -> None:
+        old = self._process
+        if old is not None:
+            self._forget()
+            old.remove_folder()
+            self._process = None
+        try:
+            async with asyncio.timeout(self.config.connect_timeout):
+                await self._spawn_and_probe()
+        except asyncio.CancelledError:
+            await self._abandon()
+            self.breaker.withdraw()
+            raise
+        except Exception as error:
+            failure = self._start_error(error)
+            await self._abandon()
+            self._fail(failure)
+            raise failure from error
+        if self._starts:
+            self.metrics.restart()
+        self._starts += 1
+        self._names = ()
+        self._ready_since = time.monotonic()
+
+    async def _spawn_and_probe(self) -> None:
+        server = self._server or self._make_server()
+        self._launch = self._snapshot()
+        self._broke_protocol = None
+        process = self._process = await server.spawn(self._launch, self.name)
+        if not self.kernel.argv:
+            await first_of(process.ready, process.exited)
+        else:
+            process.ready.set_result({})
+        if process.exited.done():
+            msg = "its process ended while it started"
+            raise HiveError(msg)
+        self._context = self._context or Context()
+        channels = self._channels = Channels(
+            self._context, process.connection, self.name, self._violated
+        )
+        probe = asyncio.ensure_future(channels.probe())
+        await first_of(probe, process.exited)
+        if not probe.done():
+            probe.cancel()
+            msg = "its process ended while it started"
+            raise HiveError(msg)
+        self._info = probe.result()
+        process.exited.add_done_callback(lambda _: self._worker_ended(process))
+
+    def _start_error(self, error: Exception) -> NodeStartError:
+        process = self._process
+        tail = process.log_tail() if process is not None else ""
+        exit_ = process.exited.result() if process is not None and process.exited.done() else Exit()
+        if isinstance(error, TimeoutError):
+            reason = f"it did not answer within {format_duration(self.config.connect_timeout)}"
+        else:
+            reason = str(error) or type(error).__name__
+        advice = ""
+        if _MISSING_PACKAGE.search(tail):
+            advice = f" Install it there: {self.kernel.interpreter} -m pip install ipykernel"
+        last = tail.splitlines()[-1] if tail else ""
+        said = f" It said last: {last}" if last else ""
+        return NodeStartError(
+            f'Worker "{self.name}" could not be started: {reason}.{said}{advice}',
+            node=self.name,
+            exit_code=exit_.code,
+            log_tail=tail,
+        )
+
+    async def _abandon(self) -> None:
+        """Leave nothing of a start that failed; its log stays until the next one."""
+        if self._channels is not None:
+            self._channels.close()
+            self._channels = None
+        if self._process is not None:
+            await self._process.stop()
+
+    def _make_server(self) -> ForkServer:
+        self._server = make_server(self.config, self.kernel.interpreter, RuntimeFolder.create())
+        return self._server
+
+    def _snapshot(self) -> Launch:
+        """What the worker takes over from the host, now."""
+        try:
+            cwd = os.getcwd()
+        except FileNotFoundError:
+            msg = "the notebook's folder does not exist any more"
+            raise HiveError(msg) from None
+        same_python = self.kernel.interpreter == sys.executable
+        environment = {**worker_environment(self.config), **(self.kernel.environment or {})}
+        return Launch(
+            interpreter="" if self.kernel.argv else self.kernel.interpreter,
+            argv=self.kernel.argv,
+            cwd=cwd,
+            path=tuple(sys.path) if same_python else ("",),
+            environment=tuple(sorted(environment.items())),
+            policy=self.policy,
+        )
+
+    def _drift(self) -> tuple[str, ...]:
+        launch = self._launch
+        if launch is None:
+            return ()
+        try:
+            now = self._snapshot()
+        except HiveError:
+            return ("working folder",)
+        words = {"cwd": "working folder", "path": "sys.path", "environment": "environment"}
+        return tuple(
+            word for name, word in words.items() if getattr(launch, name) != getattr(now, name)
+        )
+
+    # Running
+
+    async def _execute(self, run: Run) -> Message:
+        self._queue += 1
+        try:
+            await self._or_stopped(run, self._turn.acquire())
+        finally:
+            self._queue -= 1
+        try:
+            await self._or_stopped(run, self._ensure_ready())
+            self._running = run
+            return await self._run_now(run)
+        finally:
+            self._running = None
+            self._turn.release()
+
+    async def _or_stopped(self, run: Run, work: Awaitable[Any]) -> None:
+        """Wait for ``work``, or for the wish that a run that has not begun never does."""
+        task = asyncio.ensure_future(work)
+        stopping = asyncio.ensure_future(run.stopping.wait())
+        try:
+            await first_of(task, stopping)
+        finally:
+            stopping.cancel()
+            if not task.done():
+                task.cancel()
+        if run.stops and not task.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        if task.cancelled():
+            raise remote_error("KeyboardInterrupt", "", [])
+        task.result()
+
+    async def _run_now(self, run: Run) -> Message:
+        channels, process = self._channels, self._process
+        assert channels is not None
+        assert process is not None
+        began = time.monotonic()
+        timer = None
+        if run.timeout is not None:
+            timer = asyncio.get_running_loop().call_later(run.timeout, run.expire)
+        try:
+            channels.begin(run)
+            stopping = asyncio.ensure_future(run.stopping.wait())
+            try:
+                await first_of(run.done, process.exited, stopping)
+            finally:
+                stopping.cancel()
+            if run.stops and not process.exited.done():
+                await self._bring_to_a_stop(run, channels, process)
+            if not run.done.done():
+                await channels.drain()
+        finally:
+            if timer is not None:
+                timer.cancel()
+            channels.end(run)
+        if not run.done.done():
+            run.release_error()
+            raise self._death(run, process)
+        self._succeed(time.monotonic() - began)
+        if _asks_to_exit(run.done.result()):
+            await self.stop("exit")
+        else:
+            self._refill_later()
+        return self._conclude(run)
+
+    async def _bring_to_a_stop(self, run: Run, channels: Channels, process: WorkerProcess) -> None:
+        """SIGINT and a grace, then SIGKILL; afterwards the worker is proven idle, or gone."""
+        run.stopping.clear()
+        if run.stops == 1:
+            if self.kernel.interrupt_by_message:
+                asking = asyncio.create_task(channels.request("control", "interrupt_request", {}))
+                asking.add_done_callback(_notice)
+            else:
+                await process.signal(signal.SIGINT)
+            proof = asyncio.ensure_future(self._prove_idle(run, channels))
+            again = asyncio.ensure_future(run.stopping.wait())
+            try:
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self.config.interrupt_grace):
+                        await first_of(proof, process.exited, again)
+            finally:
+                again.cancel()
+                proof.cancel()
+            if proof.done() and not proof.cancelled():
+                return
+        process.kill("timeout" if run.expired else "interrupt")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DEATH_PATIENCE):
+                await asyncio.shield(process.exited)
+
+    async def _prove_idle(self, run: Run, channels: Channels) -> None:
+        """
+        Wait until the run is over and a question sent after the interrupt is answered.
+
+        The question also wakes a loop that awaits: ipykernel notices SIGINT there only when
+        something else happens. A late SIGINT may swallow it, so it is asked again.
+        """
+        while True:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_PROOF_INTERVAL):
+                    await channels.request("shell", "kernel_info_request", {})
+                    await asyncio.shield(run.done)
+                    return
+
+    def _conclude(self, run: Run) -> Message:
+        """The worker answered, and is idle."""
+        reply = run.done.result()
+        hive = reply.metadata.get(REPLY_METADATA)
+        if isinstance(hive, dict):
+            self._names = tuple(str(name) for name in hive.get("names", ()))
+        if run.expired:
+            assert run.timeout is not None
+            msg = (
+                f'Worker "{self.name}" was stopped after {format_duration(run.timeout)}, the time '
+                "this cell had. It is idle again and keeps its variables. --timeout gives more."
+            )
+            raise NodeTimeout(msg, node=self.name, seconds=run.timeout)
+        if reply.content.get("status") != "ok":
+            raise self._users_error(run, reply)
+        return reply
+
+    def _users_error(self, run: Run, reply: Message) -> RemoteError:
+        name = str(reply.content.get("ename", "Error"))
+        if run.stops and name == "CancelledError":
+            # ipykernel interrupts an awaiting cell by cancelling it
+            name = "KeyboardInterrupt"
+        lines = reply.content.get("traceback", [])
+        return remote_error(
+            name,
+            str(reply.content.get("evalue", "")),
+            [str(line) for line in lines] if isinstance(lines, list) else [],
+        )
+
+    def _death(self, run: Run, process: WorkerProcess) -> NodeDied | NodeTimeout:
+        """The worker ended during a run."""
+        end = process.exited.result() if process.exited.done() else Exit(by_us="hung")
+        error: NodeDied | NodeTimeout = explain(self.name, end, self._names, during=True)
+        if self._broke_protocol:
+            error = self._protocol_error(self._broke_protocol)
+        if run.expired:
+            assert run.timeout is not None
+            msg = (
+                f'Worker "{self.name}" did not stop after {format_duration(run.timeout)}, the time '
+                "this cell had, and was killed. Your kernel is untouched. Lost: "
+                f"{', '.join(self._names[:10]) or 'its variables'}. "
+                "The next cell gets a fresh worker."
+            )
+            error = NodeTimeout(msg, node=self.name, seconds=run.timeout)
+        if end.by_us in ("interrupt", "stop", "restart"):
+            self.breaker.withdraw()
+        else:
+            self._fail(error)
+        return error
+
+    def _protocol_error(self, reason: str) -> NodeDied:
+        msg = (
+            f'Worker "{self.name}" broke the protocol and was killed by Hive: {reason}. '
+            "Your kernel is untouched. The next cell gets a fresh worker."
+        )
+        return NodeDied(msg, node=self.name, cause="protocol", lost=self._names)
+
+    def _succeed(self, seconds: float) -> None:
+        """The worker answered; that the user's own code raised is an answer, too."""
+        self.breaker.success()
+        self.metrics.success(seconds)
+
+    def _fail(self, error: HiveError) -> None:
+        self.last_error = error
+        self.breaker.failure()
+        self.metrics.failure(str(error))
+
+    # Asking
+
+    async def _ask(self, kind: str, content: Mapping[str, Any], timeout: float) -> Message:
+        async with self._turn:
+            await self._ensure_ready()
+            channels, process = self._channels, self._process
+            assert channels is not None
+            assert process is not None
+            if not self.speaks_tools:
+                msg = (
+                    f'Worker "{self.name}" runs {self.kernel.description}, which has no tools of '
+                    "Hive. Cells can be delegated to it."
+                )
+                raise ToolError(msg)
+            began = time.monotonic()
+            asking = asyncio.ensure_future(channels.request("shell", kind, content))
+            try:
+                async with asyncio.timeout(timeout):
+                    await first_of(asking, process.exited)
+            except TimeoutError:
+                msg = (
+                    f'Worker "{self.name}" did not answer within {format_duration(timeout)} and '
+                    "was stopped. The next call gets a fresh one."
+                )
+                await self.stop("hung")
+                late = NodeTimeout(msg, node=self.name, seconds=timeout)
+                self._fail(late)
+                raise late from None
+            finally:
+                asking.cancel()
+            if not asking.done() or asking.cancelled():
+                died = explain(self.name, process.exited.result(), self._names, during=True)
+                self._fail(died)
+                raise died
+            self._succeed(time.monotonic() - began)
+            return asking.result()
+
+    async def _answers(self, channels: Channels, channel: str) -> bool:
+        try:
+            async with asyncio.timeout(_HEALTH_PATIENCE):
+                await channels.request(channel, "kernel_info_request", {})
+        except TimeoutError:
+            return False
+        return True
+
+    # Ending
+
+    def _violated(self, reason: str) -> None:
+        self._broke_protocol = reason
+        if self._process is not None:
+            self._process.kill("protocol")
+
+    def _worker_ended(self, process: WorkerProcess) -> None:
+        """A worker that dies between two runs is forgotten at once; a run tells its own end."""
+        if process is self._process and self._running is None:
+            exit_ = process.exited.result()
+            if exit_.by_us is None:
+                self._fail(explain(self.name, exit_, self._names, during=False))
+            self._forget()
+
+    def _forget(self) -> None:
+        if self._channels is not None:
+            self._channels.close()
+            self._channels = None
+        self._info = {}
+
+    def _refill_later(self) -> None:
+        """After a result, so that the fork does not slow down the cell that caused it."""
+        server, launch = self._server, self._launch
+        if server is None or launch is None or (self._refilling and not self._refilling.done()):
+            return
+        self._refilling = asyncio.create_task(server.refill(launch, self.config.spares))
+
+    def _belong_here(self) -> None:
+        loop = asyncio.get_running_loop()
+        if self._loop is None:
+            self._loop = loop
+        if self._loop is not loop:
+            msg = f'Worker "{self.name}" belongs to another event loop; await it there.'
+            raise HiveError(msg)
+
+    def _state(self) -> str:
+        if self._starting is not None and not self._starting.done():
+            return "starting"
+        if self.is_connected:
+            return "busy" if self._running is not None else "idle"
+        if self.breaker.state == "open":
+            return "resting"
+        return "dead" if self._starts else "cold"
+
+
+def _notice(task: asyncio.Task[Any]) -> None:
+    """Take note of a task's error, which those who waited for it have been told."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _asks_to_exit(reply: Message) -> bool:
+    """Whether the code called ``exit()``; ipykernel says so, and ends a moment later."""
+    payload = reply.content.get("payload")
+    return isinstance(payload, list) and any(
+        isinstance(part, dict) and part.get("source") == "ask_exit" and not part.get("keepkernel")
+        for part in payload
+    )
+
+
+def make_server(config: HiveConfig, interpreter: str, runtime: RuntimeFolder) -> ForkServer:
+    """A ForkServer for one interpreter, as configured."""
+    return ForkServer(
+        runtime=runtime,
+        interpreter=interpreter,
+        path=library_path(os.getcwd()) if interpreter == sys.executable else (),
+        environment=worker_environment(config),
+        fork=config.start_method == "fork",
+        sockets=runtime.sockets if config.transport == "auto" else config.transport == "ipc",
+    )
+
+
+def worker_environment(config: HiveConfig) -> dict[str, str]:
+    """What a worker gets of the host's environment, by the allowlist, and what the user adds."""
+    patterns = (*PASSED_VARIABLES, *config.pass_environment)
+    exact = {pattern for pattern in patterns if not pattern.endswith("*")}
+    prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in exact or (prefixes and name.startswith(prefixes))
+    }
+    inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONUNBUFFERED": "1"}
+    return {**inline, **passed, **config.environment}

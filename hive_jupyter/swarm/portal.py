@@ -1,0 +1,111 @@
+"""
+The portal: the only door between blocking callers and the async core.
+
+::
+
+    caller's threads ── submit, call, post ──▶ one thread, one event loop ── nodes, sockets
+
+Below the door everything is ``async def``, above it everything is plain ``def``.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import Callable, Coroutine
+from concurrent.futures import Future
+from typing import Any, TypeVar
+
+from hive_jupyter.errors import HiveError
+
+_T = TypeVar("_T")
+
+
+class Portal:
+    """One daemon thread with one event loop, started by the first call."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._thread: threading.Thread | None = None
+        self._closed = False
+
+    def submit(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        """
+        Start ``work`` on the loop and return at once.
+
+        An async caller awaits ``asyncio.wrap_future(portal.submit(...))``.
+
+        Raises:
+            HiveError: the portal is closed, or this is a forked child of the process that owns it.
+        """
+        try:
+            return asyncio.run_coroutine_threadsafe(work, self._running_loop())
+        except BaseException:
+            work.close()
+            raise
+
+    def call(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """
+        Run ``work`` on the loop and wait for its result.
+
+        Raises:
+            HiveError: as ``submit``, or called from the loop's own thread, which would deadlock.
+        """
+        if threading.current_thread() is self._thread:
+            work.close()
+            msg = "Portal.call from the portal's own thread would wait for itself; await instead."
+            raise HiveError(msg)
+        return self.submit(work).result()
+
+    def post(self, action: Callable[[], object]) -> None:
+        """Have ``action`` called on the loop; returns at once, safe from a signal handler."""
+        loop = self._loop
+        if loop is not None and os.getpid() == self._pid and not self._closed:
+            loop.call_soon_threadsafe(action)
+
+    def close(self) -> None:
+        """End loop and thread. Idempotent; in a forked child it does nothing."""
+        if os.getpid() != self._pid:
+            return
+        with self._lock:
+            self._closed = True
+            loop, thread = self._loop, self._thread
+        if loop is None or thread is None or not thread.is_alive():
+            return
+        loop.call_soon_threadsafe(loop.stop)
+        if threading.current_thread() is not thread:
+            thread.join()
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if os.getpid() != self._pid:
+            msg = (
+                "This process is a fork of the one that owns the hive, and has no workers. "
+                "Delegate in the original process, or make a HiveManager here."
+            )
+            raise HiveError(msg)
+        with self._lock:
+            if self._closed:
+                msg = "This hive is closed. Load the extension again, or make a new HiveManager."
+                raise HiveError(msg)
+            if self._loop is None:
+                self._loop = asyncio.new_event_loop()
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._loop,), name="hive portal", daemon=True
+                )
+                self._thread.start()
+            return self._loop
+
+    @staticmethod
+    def _run(loop: asyncio.AbstractEventLoop) -> None:
+        asyncio.set_event_loop(loop)
+        try:
+            loop.run_forever()
+            tasks = asyncio.all_tasks(loop)
+            for task in tasks:
+                task.cancel()
+            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+        finally:
+            loop.close()
