@@ -55,7 +55,6 @@ SETTINGS = {
     },
 }
 
-# The promise is kept when the last cell is done. A cell that fails on purpose does not end it.
 RUN_ALL = """async () => {
   const app = window.jupyterapp;
   const notebook = app.shell.currentWidget;
@@ -65,6 +64,15 @@ RUN_ALL = """async () => {
   notebook.content.deselectAll();
   document.activeElement.blur();
 }"""
+# A cell that fails keeps the command above from waiting for those that come after it.
+ALL_RAN = """() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells
+  .every(cell => cell.cell_type !== 'code' || cell.execution_count)
+"""
+FAILED = """() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells
+  .filter(cell => cell.outputs?.some(output => output.output_type === 'error'))
+  .filter(cell => !cell.metadata.tags?.includes('raises-exception'))
+  .length
+"""
 # What belongs to the page and not to the cells.
 PLAIN = """
 .jp-Notebook-footer, .jp-cell-toolbar, .jp-Collapser { display: none !important }
@@ -127,6 +135,7 @@ def shoot(page: Page, address: str, name: str, picture: Path) -> None:
     page.wait_for_selector(".jp-Notebook .jp-Cell", timeout=START_SECONDS * 1000)
     page.wait_for_function("window.jupyterapp !== undefined")
     page.evaluate(RUN_ALL)
+    page.wait_for_function(ALL_RAN)
     page.add_style_tag(content=PLAIN)
     first = page.locator(".jp-Notebook .jp-Cell").first.bounding_box()
     last = page.locator(".jp-Notebook .jp-Cell").last.bounding_box()
@@ -135,6 +144,8 @@ def shoot(page: Page, address: str, name: str, picture: Path) -> None:
     height = last["y"] + last["height"] - first["y"]
     clip: Any = {"x": first["x"], "y": first["y"], "width": first["width"], "height": height}
     page.screenshot(path=picture, clip=clip)
+    if failed := page.evaluate(FAILED):
+        sys.exit(f"Cells that failed and were not to: {failed}. See {picture}.")
 
 
 def main() -> int:

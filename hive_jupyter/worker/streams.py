@@ -27,6 +27,8 @@ _libc = ctypes.CDLL(None)
 class WorkerStream(OutStream):
     """ipykernel's OutStream, with output of C code and children in time and a cheap flush."""
 
+    _fid: Any
+
     def __init__(self, *arguments: Any, **options: Any) -> None:
         # The watching thread starts inside ipykernel's __init__. The user's signal handlers may
         # print while the lock is held.
@@ -39,11 +41,11 @@ class WorkerStream(OutStream):
             os.dup2(null, self._original_stdstream_copy)
             os.close(null)
 
-    def write(self, string: str) -> int | None:
+    def write(self, string: str) -> int:
         """Take what Python prints, after what the descriptor got before."""
         if self._should_watch and self._is_master_process():
             self._read_pipe()
-        return super().write(string)
+        return super().write(string) or 0
 
     def flush(self) -> None:
         """Publish all that was written so far, by Python or to the descriptor."""
