@@ -72,6 +72,12 @@ class RunRecord:
     detail: str
 
 
+# How many bytes of output may wait for the thread that shows it before no more is read from the
+# worker, and how few until reading goes on.
+_BACKLOG_HIGH = 32 * 2**20
+_BACKLOG_LOW = 8 * 2**20
+
+
 class Delegation:
     """
     One run, seen from the caller's thread.
@@ -115,12 +121,19 @@ class Delegation:
         self._run: Run | None = None
         self._node: SwarmNode | None = None
         self._stops = 0
+        # Bytes that each side has counted alone, so that no lock is needed.
+        self._said = 0
+        self._taken = 0
+        self._paused = False
 
     def __iter__(self) -> Iterator[Message]:
         while (message := self._messages.get()) is not None:
             if self._collector is not None:
                 self._collector.take(message)
             yield message
+            self._taken += message.size
+            if self._paused and self._keeps_up():
+                self._post(self._resume)
         # the end stays the end, for whoever iterates again
         self._messages.put(None)
 
@@ -138,6 +151,13 @@ class Delegation:
     def say(self, message: Message) -> None:
         """The run's sink, called on the portal's loop."""
         self._messages.put(message)
+        self._said += message.size
+        if self._said - self._taken > _BACKLOG_HIGH and not self._paused and self._node is not None:
+            self._node.pause_output()
+            self._paused = True
+            # the other thread may have caught up before it could see that we paused
+            if self._keeps_up():
+                self._resume()
 
     def interrupt(self) -> None:
         """
@@ -150,6 +170,10 @@ class Delegation:
     def answer(self, text: str) -> None:
         """Reply to an ``input_request`` message."""
         self._post(lambda: self._answer(text))
+
+    def when_over(self, action: Callable[[], object]) -> None:
+        """Have ``action`` called as soon as the run has ended, on any thread."""
+        self._future.add_done_callback(lambda _: action())
 
     def outcome(self) -> Result | Instructions:
         """
@@ -185,6 +209,14 @@ class Delegation:
             raise HiveError(msg) from closed
         self.result = self._end("ok", "")
         return self.result
+
+    def _keeps_up(self) -> bool:
+        return self._said - self._taken < _BACKLOG_LOW
+
+    def _resume(self) -> None:
+        self._paused = False
+        if self._node is not None:
+            self._node.resume_output()
 
     def _stop(self) -> None:
         self._stops += 1

@@ -34,8 +34,9 @@ log = logging.getLogger(__name__)
 
 # A worker that sends a larger message than this is cut off by zmq.
 MAX_MESSAGE_BYTES = 2**30
-# How many messages may wait in the host; the rest waits in the worker, whose queue is not finite.
-_RECEIVE_HIGH_WATER_MARK = 1000
+# How many messages may wait in the host's socket; the rest waits in the worker, whose queue is not
+# finite. One message holds what was printed in 0.2 s, so it may be large.
+_RECEIVE_HIGH_WATER_MARK = 50
 _BATCH = 100
 # A worker that died has written all it ever will; this long nothing new must arrive.
 _QUIET = 0.02
@@ -65,12 +66,14 @@ class Message:
         content: of the message.
         metadata: of the message.
         buffers: binary parts.
+        size: bytes it took on the wire.
     """
 
     type: str
     content: Mapping[str, Any]
     metadata: Mapping[str, Any] = field(default_factory=dict)
     buffers: tuple[Any, ...] = ()
+    size: int = 0
 
 
 Sink = Callable[[Message], None]
@@ -206,6 +209,7 @@ class Channels:
         self._asking: set[str] = set()
         self._messages_seen = 0
         self._closed = False
+        self._paused = False
         identity = uuid.uuid4().bytes
         self._sockets = {
             channel: self._connect(context, channel, kind, identity)
@@ -295,6 +299,7 @@ class Channels:
 
     def end(self, run: Run) -> None:
         """Route nothing to this run any more."""
+        self.resume()
         self._runs.pop(run.key, None)
         self._asking.discard(run.key)
 
@@ -319,10 +324,20 @@ class Channels:
                         return True
         return False
 
+    def pause(self) -> None:
+        """Read no output for now: whoever takes it does not keep up."""
+        self._paused = True
+
+    def resume(self) -> None:
+        """Read output again."""
+        if self._paused:
+            self._paused = False
+            self._loop.call_soon(self._read, "iopub")
+
     async def drain(self) -> None:
         """Wait until a dead worker's last messages have been routed."""
         seen = -1
-        while seen != self._messages_seen:
+        while seen != self._messages_seen or self._paused:
             seen = self._messages_seen
             await asyncio.sleep(_QUIET)
 
@@ -372,6 +387,8 @@ class Channels:
             return
         socket = self._sockets[channel]
         for _ in range(_BATCH):
+            if self._paused and channel == "iopub":
+                return
             try:
                 frames = socket.recv_multipart(zmq.NOBLOCK)
             except zmq.Again:
@@ -441,7 +458,7 @@ class Channels:
         ):
             msg = "a message whose parts are not what Jupyter's protocol says"
             raise TransferError(msg)
-        return Message(kind, content, metadata, tuple(raw["buffers"])), parent
+        return Message(kind, content, metadata, tuple(raw["buffers"]), sum(map(len, frames))), parent
 
     async def _readable(self, socket: zmq.Socket[bytes], seconds: float) -> bool:
         """Wait for zmq's edge-triggered descriptor, at most ``seconds``."""

@@ -303,6 +303,16 @@ class SwarmNode:
         run.stop()
         return True
 
+    def pause_output(self) -> None:
+        """Read no output for now; it waits in the worker."""
+        if self._channels is not None:
+            self._channels.pause()
+
+    def resume_output(self) -> None:
+        """Read output again."""
+        if self._channels is not None:
+            self._channels.resume()
+
     def answer(self, run: Run, text: str) -> None:
         """Reply to what a run asked the user."""
         if self._channels is not None:
