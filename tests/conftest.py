@@ -9,6 +9,8 @@ from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
+from hive_jupyter import HiveManager
+
 # Machines are shared: how long one example takes says nothing about the code.
 settings.register_profile("hive", deadline=None)
 settings.load_profile("hive")
@@ -23,8 +25,9 @@ def shell(tmp_path, monkeypatch):
     config.HistoryManager.enabled = False
     config.InteractiveShell.colors = "nocolor"
     config.Completer.use_jedi = False
-    shell = InteractiveShell(config=config)
+    shell = InteractiveShell.instance(config=config)
     yield shell
+    InteractiveShell.clear_instance()
     shell.atexit_operations()
     atexit.unregister(shell.atexit_operations)
     sys.modules["__main__"], sys.displayhook, sys.excepthook = main, displayhook, excepthook
@@ -39,3 +42,19 @@ def tab(shell):
             return [completion.text for completion in shell.Completer.completions(text, len(text))]
 
     return offered
+
+
+@pytest.fixture(scope="module")
+def runtime(tmp_path_factory):
+    """A folder for runtime files, with a short name and nobody else's folders in it."""
+    with pytest.MonkeyPatch.context() as patch:
+        folder = tmp_path_factory.mktemp("r")
+        patch.setenv("JUPYTER_RUNTIME_DIR", str(folder))
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def hive(runtime):
+    """A hive that the tests of a file share, to be quick; a test leaves its worker usable."""
+    with HiveManager() as hive:
+        yield hive
