@@ -1,0 +1,93 @@
+"""What the user meets in IPython: ``%load_ext hive_jupyter`` and what it brings."""
+
+from __future__ import annotations
+
+import os
+import warnings
+from typing import TYPE_CHECKING, Any
+from weakref import WeakKeyDictionary
+
+from hive_jupyter.config import HiveConfig
+from hive_jupyter.errors import ConfigError
+from hive_jupyter.manager import HiveManager
+from hive_jupyter.notebook import compat
+from hive_jupyter.notebook.completion import HiveCompleter
+from hive_jupyter.notebook.magics import REFUSALS, HiveMagics
+from hive_jupyter.protocol import WORKER_VARIABLE
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Configurable
+
+_extensions: WeakKeyDictionary[InteractiveShell, _Extension] = WeakKeyDictionary()
+
+
+def load_ipython_extension(shell: InteractiveShell) -> None:
+    """Register the magics and warm up; what is loaded already stays as it is."""
+    if shell in _extensions:
+        return
+    extension = _Extension(shell)
+    extension.load()
+    _extensions[shell] = extension
+
+
+def unload_ipython_extension(shell: InteractiveShell) -> None:
+    """Remove what was registered and end the workers, with what they run."""
+    extension = _extensions.pop(shell, None)
+    if extension is not None:
+        extension.unload()
+
+
+class _Extension:
+    """What is registered in one shell."""
+
+    def __init__(self, shell: InteractiveShell) -> None:
+        self._shell = shell
+        self._magics: list[tuple[str, str, Callable[..., Any]]] = []
+        self._manager: HiveManager | None = None
+        self._matchers: list[Callable[..., Any]] = []
+        self._configurables: list[Configurable] = []
+
+    def load(self) -> None:
+        if WORKER_VARIABLE in os.environ:
+            self._register(REFUSALS)
+            return
+        try:
+            manager = HiveManager(HiveConfig(parent=self._shell))
+        except ConfigError as error:
+            compat.render_briefly(error)
+            raise
+        self._manager = manager
+        magics = HiveMagics(self._shell, manager)
+        self._register(magics.magics)
+        self._matchers.append(HiveCompleter(magics).match)
+        compat.add_matcher(self._shell, self._matchers[0])
+        # IPython appends every Magics itself.
+        self._configurables += [magics, manager.config]
+        compat.add_configurable(self._shell, manager.config)
+        if manager.config.warm_up:
+            manager.warm_up()
+
+    def unload(self) -> None:
+        for kind, name, function in self._magics:
+            if compat.find_magic(self._shell, kind, name) == function:
+                compat.remove_magic(self._shell, kind, name)
+        for matcher in self._matchers:
+            compat.remove_matcher(self._shell, matcher)
+        for configurable in self._configurables:
+            compat.remove_configurable(self._shell, configurable)
+        if self._manager is not None:
+            self._manager.close()
+
+    def _register(self, tables: Mapping[str, Mapping[str, Callable[..., Any]]]) -> None:
+        for kind, table in tables.items():
+            for name, function in table.items():
+                if compat.find_magic(self._shell, kind, name) is None:
+                    compat.add_magic(self._shell, kind, name, function)
+                    self._magics.append((kind, name, function))
+                else:
+                    sign = "%" if kind == "line" else "%%"
+                    msg = f"{sign}{name} is somebody else's magic already; Hive leaves it alone."
+                    warnings.warn(msg, stacklevel=4)

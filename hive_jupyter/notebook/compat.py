@@ -1,0 +1,212 @@
+"""
+Every touch of an internal of IPython or ipykernel, one small function each.
+
+``tests/test_compat.py`` holds each of them against the real thing, with the lowest ipykernel that
+Hive allows and with the newest. A kernel's shell has ``.kernel``; a terminal's has none.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.displaypub import CapturingDisplayPublisher
+
+if TYPE_CHECKING:
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets.config import Configurable
+
+
+def kernel_of(shell: InteractiveShell) -> Any | None:
+    """The ipykernel that the shell belongs to, or None in a terminal."""
+    return getattr(shell, "kernel", None)
+
+
+def parent_of(shell: Any) -> dict[str, Any]:
+    """
+    The request that the calling thread works for, in a kernel.
+
+    The shell is asked and not the kernel, because ``shell.set_thread_parent`` pins a user's thread
+    to its cell. Before the first request there is none, and the dictionary is empty.
+    """
+    parent: dict[str, Any] = shell.get_parent()
+    return parent
+
+
+def header_of(parent: dict[str, Any]) -> dict[str, Any] | None:
+    """
+    The header under which a worker runs what the calling cell delegates.
+
+    Args:
+        parent: from ``parent_of``.
+
+    Returns:
+        A copy of the cell's own header, without what concerns the host kernel alone, or None where
+        nobody calls. A click on a widget runs code too: its header becomes an execute_request's.
+    """
+    header = dict(parent.get("header", parent))
+    if not header:
+        return None
+    header.pop("subshell_id", None)
+    header["msg_type"] = "execute_request"
+    return header
+
+
+def allows_stdin(parent: dict[str, Any]) -> bool:
+    """Whether the front-end that sent the request answers to ``input()``."""
+    return bool(parent.get("content", {}).get("allow_stdin", False))
+
+
+def execution_count(shell: Any) -> int:
+    """The number of the cell that runs; newer shells count on before it runs."""
+    count: int = shell.displayhook.prompt_count
+    return count
+
+
+def publish(
+    kernel: Any,
+    message_type: str,
+    content: Mapping[str, Any],
+    *,
+    parent: dict[str, Any],
+    metadata: Mapping[str, Any] | None = None,
+    buffers: Sequence[Any] = (),
+) -> None:
+    """Send a message to the front-ends as the output of the request ``parent``."""
+    topic = f"kernel.{kernel.ident}.{message_type}"
+    if message_type == "stream":
+        topic = f"stream.{content['name']}"
+    kernel.session.send(
+        kernel.iopub_socket,
+        message_type,
+        content,
+        metadata=metadata,
+        parent=parent,
+        ident=topic.encode(),
+        buffers=list(buffers) or None,
+    )
+
+
+def is_kernel_stream(kernel: Any, stream: Any) -> bool:
+    """
+    Whether what is written to ``stream`` goes to the front-ends, and nowhere else.
+
+    False where somebody captures it, echoes it to a terminal or hooks into it.
+    """
+    thread = getattr(stream, "pub_thread", None)
+    return (
+        thread is not None
+        and thread is getattr(kernel, "iopub_thread", None)
+        and getattr(stream, "echo", None) is None
+        and not getattr(stream, "_hooks", ())
+    )
+
+
+def is_kernel_display(shell: Any) -> bool:
+    """Whether what is displayed goes to the front-ends, and nowhere else."""
+    publisher = shell.display_pub
+    socket = getattr(publisher, "pub_socket", None)
+    return (
+        socket is not None
+        and socket is shell.kernel.iopub_socket
+        and not getattr(publisher, "store_display_history", False)
+        and not getattr(publisher, "_hooks", ())
+    )
+
+
+def is_capturing(shell: Any) -> bool:
+    """Whether ``%%capture`` or ``capture_output`` collects what is displayed."""
+    return isinstance(shell.display_pub, CapturingDisplayPublisher)
+
+
+def flush_streams() -> None:
+    """
+    Send what the calling thread printed.
+
+    ipykernel's ``flush`` waits for its I/O thread, which takes half a millisecond, even where there
+    is nothing to send. What that thread sends already will precede whatever comes now.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if getattr(stream, "_buffers", True):
+            stream.flush()
+
+
+def ask_front_end(kernel: Any, prompt: str, *, password: bool) -> str:
+    """
+    Ask the person at the front-end of the calling cell.
+
+    Raises:
+        StdinNotImplementedError: that front-end cannot ask.
+        EOFError: the person ended the input.
+    """
+    answer: str = (kernel.getpass if password else kernel.raw_input)(prompt)
+    return answer
+
+
+def print_result(shell: Any, data: dict[str, Any]) -> None:
+    """Show a value the way a terminal shows ``Out[n]``; ``data`` is keyed by MIME type."""
+    hook = shell.displayhook
+    hook.start_displayhook()
+    hook.write_output_prompt()
+    hook.write_format_data(data, {})
+    hook.finish_displayhook()
+
+
+def render_as(error: BaseException, traceback: list[str]) -> None:
+    """Let IPython show these lines for the exception instead of Hive's own stack."""
+    setattr(error, "_render_traceback_", lambda: traceback)  # noqa: B010  not declared anywhere
+
+
+def render_briefly(error: BaseException) -> None:
+    """Let IPython show the exception's message alone."""
+    render_as(error, [f"{type(error).__name__}: {error}"])
+
+
+def rendered(error: BaseException) -> list[str]:
+    """The lines that IPython would show for an exception that brings its own traceback."""
+    render: Callable[[], list[str]] | None = getattr(error, "_render_traceback_", None)
+    return render() if render else [f"{type(error).__name__}: {error}"]
+
+
+def has_colours(shell: Any) -> bool:
+    """Whether the shell shows tracebacks in colours; "NoColor" is the name in older ones."""
+    return bool(shell.colors.lower() != "nocolor")
+
+
+def find_magic(shell: InteractiveShell, kind: str, name: str) -> Callable[..., Any] | None:
+    """Who answers to the "line" or "cell" magic of that name."""
+    found: Callable[..., Any] | None = shell.magics_manager.magics[kind].get(name)
+    return found
+
+
+def add_magic(shell: Any, kind: str, name: str, function: Callable[..., Any]) -> None:
+    """Let ``function`` answer to the "line" or "cell" magic of that name."""
+    shell.register_magic_function(function, kind, name)
+
+
+def remove_magic(shell: InteractiveShell, kind: str, name: str) -> None:
+    """Forget a magic; IPython itself can only add them."""
+    shell.magics_manager.magics[kind].pop(name, None)
+
+
+def add_matcher(shell: Any, matcher: Callable[..., Any]) -> None:
+    """Ask ``matcher`` too when somebody presses Tab."""
+    shell.Completer.custom_matchers.append(matcher)
+
+
+def remove_matcher(shell: Any, matcher: Callable[..., Any]) -> None:
+    """Do so no more."""
+    if matcher in shell.Completer.custom_matchers:
+        shell.Completer.custom_matchers.remove(matcher)
+
+
+def add_configurable(shell: Any, configurable: Configurable) -> None:
+    """Let ``%config`` show and set its traits."""
+    shell.configurables.append(configurable)
+
+
+def remove_configurable(shell: Any, configurable: Configurable) -> None:
+    """Do so no more."""
+    if configurable in shell.configurables:
+        shell.configurables.remove(configurable)

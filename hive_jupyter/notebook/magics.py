@@ -1,0 +1,442 @@
+"""``%delegate``, ``%%delegate`` and ``%hive``."""
+
+from __future__ import annotations
+
+import keyword
+import math
+import os
+import sys
+import time
+from collections import defaultdict
+from typing import TYPE_CHECKING, Any
+
+from IPython.core.magic import (
+    Magics,
+    line_cell_magic,
+    line_magic,
+    magics_class,
+    no_var_expand,
+)
+from traitlets import TraitError
+
+from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, Size
+from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
+from hive_jupyter.notebook import compat
+from hive_jupyter.notebook.arguments import Parser, UsageError
+from hive_jupyter.notebook.relay import Cell, Relayed, relay
+from hive_jupyter.notebook.tables import Table
+from hive_jupyter.policy import PROFILES
+from hive_jupyter.protocol import WORKER_VARIABLE
+from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.units import format_duration, format_size, nearest
+
+if TYPE_CHECKING:
+    import argparse
+
+    from IPython.core.interactiveshell import InteractiveShell
+
+    from hive_jupyter.delegation import Delegation, RunRecord
+    from hive_jupyter.manager import HiveManager
+    from hive_jupyter.swarm.node import NodeStatus, ToolResult
+
+_CODE_SHOWN = 60
+_HISTORY_SHOWN = 20
+_LOG_LINES_SHOWN = 50
+# How a run ends; see RunRecord.
+_ENDS = ("ok", "error", "timeout", "died", "instructions")
+
+# What --no-raise-error forgives: what happened to the code, not how it was asked for.
+_FAILURES = (NodeError, RemoteError, ToolError)
+
+# What stands for what in the parsers below; completion.py knows the same words.
+WORKER, KERNEL, PATH, PROFILE, SETTING = "NAME", "KERNELSPEC", "PATH", "PROFILE", "SETTING[=VALUE]"
+
+DELEGATE = (
+    Parser(
+        "%delegate",
+        "[options] CODE   or   %delegate [options] TOOL [DETAILS]\n"
+        "       %%delegate [options]   and the code below it",
+        "Run code in a worker: a Python process of its own that may crash or hang\n"
+        "without taking your kernel with it. What it displays is displayed here.",
+        "Options end at the first word that is none, or at --; the rest of the line is\n"
+        "the code as it stands. A line whose first word is a tool calls the tool; --\n"
+        "before it makes it code. The magic itself returns None; see -o.\n"
+        "\n"
+        "examples:\n"
+        "  %%delegate -w train --timeout 5m --memory 2G\n"
+        "  model = fit(data)\n"
+        "\n"
+        "  %delegate -w train model.score()\n"
+        "  %delegate ping\n",
+    )
+    .option(
+        "-w",
+        "--worker",
+        "-t",
+        "--targets",
+        metavar=WORKER,
+        help="the worker that runs it; a new name starts another one",
+    )
+    .option("--timeout", metavar="TIME", help="stop it after 30, 30s, 5m, ...; none: never")
+    .option("--memory", metavar="SIZE", help="limit of a worker that is not started yet: 500M, 2G")
+    .option("--sandbox", metavar=PROFILE, help=f"what the worker may touch: {', '.join(PROFILES)}")
+    .option("-o", "--out", metavar="VARIABLE", help="put the Result into this variable here")
+    .option("--no-raise-error", action="store_true", help="show an error, but let the cell succeed")
+    .option("-q", "--quiet", action="store_true", help="show no output; errors are shown")
+)
+
+COMMANDS = {
+    "status": Parser("%hive status", "", "Every worker: how it is, what it did, what it costs."),
+    "start": Parser("%hive start", "[NAME]", "Start a worker before the first cell needs it."),
+    "stop": Parser("%hive stop", "[NAME]", "End a worker; its variables are lost."),
+    "restart": Parser(
+        "%hive restart",
+        "[NAME] [--memory SIZE] [--sandbox PROFILE]",
+        "End a worker and start it again, with other limits if you say so.",
+    )
+    .option("--memory", metavar="SIZE", help="500M, 2G, ...; none: no limit")
+    .option("--sandbox", metavar=PROFILE, help=f"what it may touch: {', '.join(PROFILES)}"),
+    "interrupt": Parser("%hive interrupt", "[NAME]", "Stop what a worker runs; it stays."),
+    "workers": Parser("%hive workers", "", "The names of all workers."),
+    "add": Parser(
+        "%hive add",
+        "NAME --python PATH | NAME --kernel KERNELSPEC",
+        "Make a worker of another Python (with ipykernel), or of an installed kernel.",
+    )
+    .option("--python", metavar=PATH, help="the interpreter's executable")
+    .option("--kernel", metavar=KERNEL, help="a name from: jupyter kernelspec list"),
+    "logs": Parser("%hive logs", "[NAME] [-n LINES]", "The last lines that a worker logged.")
+    .option("-n", "--lines", type=int, default=_LOG_LINES_SHOWN, metavar="LINES", help="how many")
+    .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the same as NAME"),
+    "history": Parser("%hive history", "[-n RUNS]", "The last runs, the latest last.").option(
+        "-n", "--runs", type=int, default=_HISTORY_SHOWN, metavar="RUNS", help="how many"
+    ),
+    "stats": Parser("%hive stats", "", "How often runs succeeded and how long they took."),
+    "config": Parser(
+        "%hive config",
+        "[SETTING[=VALUE] ...]",
+        "Every setting, its value and where it came from; or set some for this session.",
+        "example: %hive config timeout=30s spares=2",
+    ).option("settings", nargs="*", metavar=SETTING, help="one to show, or one to set"),
+    "doctor": Parser("%hive doctor", "", "What Hive can do on this machine, and what it cannot."),
+}
+for _name in ("start", "stop", "restart", "interrupt", "logs"):
+    COMMANDS[_name].option("name", nargs="?", metavar=WORKER, help="the worker; without: coder")
+COMMANDS["add"].option("name", nargs="?", metavar="NEW", help="how it is to be called")
+
+_HIVE = "\n".join(
+    [
+        "Manage the workers.",
+        "",
+        "usage: %hive COMMAND [...]   (%hive COMMAND -h explains one; alone: status)",
+        "",
+        *(f"  {name:10} {parser.description}" for name, parser in COMMANDS.items()),
+    ]
+)
+
+
+@magics_class
+class HiveMagics(Magics):
+    """
+    The magics of one shell.
+
+    Attributes:
+        manager: who runs what they ask for.
+    """
+
+    def __init__(self, shell: InteractiveShell, manager: HiveManager) -> None:
+        super().__init__(shell)
+        self.manager = manager
+        self._shell = shell
+        self._set_here: dict[str, Any] = {}
+
+    @no_var_expand
+    @line_cell_magic
+    def delegate(self, line: str, cell: str | None = None) -> None:
+        options, rest = DELEGATE.read_options(line)
+        if options.help:
+            _say(DELEGATE.format_help())
+            return
+        if options.out is not None:
+            _check_variable(options.out)
+        tool, _, details = rest.partition(" ")
+        if cell is None and not options.verbatim and self._is_tool(tool, details):
+            self._call_tool(tool, details.strip(), options)
+        else:
+            self._run(_code(rest, cell), options)
+
+    delegate.__doc__ = DELEGATE.format_help()
+
+    @line_magic
+    def hive(self, line: str) -> None:
+        name, _, rest = line.strip().partition(" ")
+        if name in {"-h", "--help", "help"}:
+            _say(_HIVE)
+            return
+        command = name or "status"
+        if command not in COMMANDS:
+            msg = f'%hive has no command "{command}".{nearest(command, COMMANDS)}'
+            raise UsageError(msg)
+        arguments = COMMANDS[command].read(rest)
+        if arguments.help:
+            _say(COMMANDS[command].format_help())
+            return
+        try:
+            getattr(self, f"_{command}")(arguments)
+        except HiveError as error:
+            compat.render_briefly(error)
+            raise
+        if not name:
+            _say("%hive -h lists what else there is.")
+
+    hive.__doc__ = _HIVE
+
+    # --- %delegate ---
+
+    def _is_tool(self, word: str, details: str) -> bool:
+        """Whether a line calls a tool; a variable of the same name can still be set."""
+        return word in self.manager.tools() and not details.lstrip().startswith("=")
+
+    def _run(self, code: str, options: argparse.Namespace) -> None:
+        cell = Cell(self._shell)
+        chosen = {
+            name: getattr(options, name)
+            for name in ("worker", "timeout", "memory", "sandbox")
+            if getattr(options, name) is not None
+        }
+
+        def begin() -> Delegation:
+            return self.manager.begin(
+                code,
+                header=cell.header,
+                allow_stdin=cell.allow_stdin,
+                collect=options.out is not None,
+                **chosen,
+            )
+
+        worker = options.worker or self.manager.config.worker
+        try:
+            relayed = relay(cell, begin, worker=worker, quiet=options.quiet)
+        except HiveError as error:
+            compat.render_briefly(error)
+            raise
+        if isinstance(relayed.outcome, Instructions):
+            self._show(relayed.outcome)
+        self._finish(relayed, options)
+
+    def _call_tool(self, tool: str, details: str, options: argparse.Namespace) -> None:
+        for flag in ("worker", "memory", "sandbox"):
+            if getattr(options, flag) is not None:
+                DELEGATE.error(f"--{flag} goes with code, not with the tool {tool}")
+        timeout = {} if options.timeout is None else {"timeout": options.timeout}
+        try:
+            answer = self.manager.delegate_to_coder(tool, details, **timeout)
+        except HiveError as error:
+            compat.render_briefly(error)
+            self._finish(Relayed(None, error), options)
+            return
+        if isinstance(answer, Instructions):
+            self._show(answer)
+        elif not answer.is_error and not options.quiet:
+            _say(str(answer))
+        self._finish(Relayed(answer, _tool_error(answer)), options)
+
+    def _finish(self, relayed: Relayed, options: argparse.Namespace) -> None:
+        """Bind and raise what is left of a run."""
+        if options.out is not None:
+            self._shell.user_ns[options.out] = relayed.outcome
+        if relayed.error is None:
+            return
+        if options.no_raise_error and isinstance(relayed.error, _FAILURES):
+            sys.stderr.write("\n".join(compat.rendered(relayed.error)) + "\n")
+        else:
+            raise relayed.error
+
+    def _show(self, thing: Any) -> None:
+        """Markdown for a notebook, text for a terminal."""
+        data = {"text/plain": str(thing), "text/markdown": thing._repr_markdown_()}
+        self._shell.display_pub.publish(data)
+
+    # --- %hive ---
+
+    def _status(self, _arguments: argparse.Namespace) -> None:
+        self._show(self.manager.swarm_status())
+
+    def _start(self, arguments: argparse.Namespace) -> None:
+        _say(_sentence(self.manager.start(arguments.name)))
+
+    def _stop(self, arguments: argparse.Namespace) -> None:
+        self.manager.stop(arguments.name)
+        _say(f'Worker "{self._name(arguments)}" has stopped.')
+
+    def _restart(self, arguments: argparse.Namespace) -> None:
+        status = self.manager.restart(
+            arguments.name, memory=arguments.memory, sandbox=arguments.sandbox
+        )
+        _say(_sentence(status))
+
+    def _interrupt(self, arguments: argparse.Namespace) -> None:
+        done = self.manager.interrupt(arguments.name)
+        said = "was interrupted" if done else "runs nothing"
+        _say(f'Worker "{self._name(arguments)}" {said}.')
+
+    def _workers(self, _arguments: argparse.Namespace) -> None:
+        _say("\n".join(self.manager.workers()) or "There is no worker yet; %%delegate starts one.")
+
+    def _add(self, arguments: argparse.Namespace) -> None:
+        if not arguments.name or bool(arguments.python) == bool(arguments.kernel):
+            COMMANDS["add"].error("say a NAME and either --python PATH or --kernel KERNELSPEC")
+        self.manager.add(arguments.name, python=arguments.python, kernel=arguments.kernel)
+        _say(f"%%delegate -w {arguments.name} runs a cell there.")
+
+    def _logs(self, arguments: argparse.Namespace) -> None:
+        name = arguments.name or arguments.worker
+        _say(self.manager.logs(name, arguments.lines) or "Nothing was logged.")
+
+    def _history(self, arguments: argparse.Namespace) -> None:
+        runs = self.manager.history()
+        rows = tuple(map(_history_row, runs[max(len(runs) - arguments.runs, 0) :]))
+        note = "" if runs else "Nothing was delegated yet."
+        self._show(Table(("began", "worker", "took", "ended", "code"), rows, note))
+
+    def _stats(self, _arguments: argparse.Namespace) -> None:
+        by_worker: dict[str, list[RunRecord]] = defaultdict(list)
+        for run in self.manager.history():
+            by_worker[run.worker].append(run)
+        rows = tuple(_stats_row(name, runs) for name, runs in by_worker.items())
+        columns = ("worker", "runs", *_ENDS, "p50", "p95", "longest", "in all")
+        self._show(Table(columns, rows, "" if rows else "Nothing was delegated yet."))
+
+    def _config(self, arguments: argparse.Namespace) -> None:
+        chosen = [text.partition("=") for text in arguments.settings]
+        names = self.manager.config.trait_names(config=True)
+        for name, _, _ in chosen:
+            if name not in names:
+                msg = f'Hive has no setting "{name}".{nearest(name, names)}'
+                raise ConfigError(msg)
+        for name, sets, text in chosen:
+            if sets:
+                self._set(name, text)
+        shown = [name for name, _, _ in chosen] or sorted(names)
+        rows = tuple(self._config_row(name) for name in shown)
+        self._show(Table(("setting", "value", "from", ""), rows))
+
+    def _doctor(self, _arguments: argparse.Namespace) -> None:
+        self._show(self.manager.doctor())
+
+    def _name(self, arguments: argparse.Namespace) -> str:
+        name: str = arguments.name or self.manager.config.worker
+        return name
+
+    def _set(self, name: str, text: str) -> None:
+        config = self.manager.config
+        try:
+            setattr(config, name, config.traits()[name].from_string(text))
+        except (TraitError, ValueError) as error:
+            msg = f"{name}={text}: {error}"
+            raise ConfigError(msg) from None
+        self._set_here[name] = getattr(config, name)
+
+    def _config_row(self, name: str) -> tuple[str, ...]:
+        config = self.manager.config
+        trait = config.traits()[name]
+        return (name, _shown(trait, getattr(config, name)), self._origin(name), trait.help)
+
+    def _origin(self, name: str) -> str:
+        """Where a setting's value came from."""
+        config = self.manager.config
+        value = getattr(config, name)
+        if name in self._set_here and self._set_here[name] == value:
+            return "%hive config"
+        if name in config.config.get("HiveConfig", {}):
+            return "configuration"
+        variable = ENVIRONMENT_PREFIX + name.upper()
+        if variable in os.environ:
+            return f"environment, {variable}"
+        return "default" if value == config.traits()[name].default(config) else "code"
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201  what a magic answers
+
+
+def _refuse(_line: str, _cell: str | None = None) -> None:
+    """Explain why there is no delegating here."""
+    msg = (
+        f'This code runs in the worker "{os.environ[WORKER_VARIABLE]}" already, and a worker does '
+        "not delegate. Run the code here as it is, or delegate from the notebook itself."
+    )
+    raise UsageError(msg)
+
+
+# The magics inside a worker.
+REFUSALS = {"line": {"delegate": _refuse, "hive": _refuse}, "cell": {"delegate": _refuse}}
+
+
+def _code(rest: str, cell: str | None) -> str:
+    """The code of ``%delegate`` or of ``%%delegate``."""
+    if cell is None:
+        if not rest:
+            DELEGATE.error("there is no code to run")
+        return rest
+    if rest:
+        msg = (
+            f'%%delegate runs the cell below it; "{_shortened(rest)}" on its own line is no '
+            "option. Put all code below, or use %delegate, with one %, for a single line."
+        )
+        raise UsageError(msg)
+    if not cell.strip():
+        raise UsageError("%%delegate runs the cell below it, and that is empty.")
+    return cell
+
+
+def _check_variable(name: str) -> None:
+    if not name.isidentifier() or keyword.iskeyword(name):
+        msg = f'--out: "{name}" cannot be the name of a variable.'
+        raise UsageError(msg)
+
+
+def _tool_error(answer: ToolResult | Instructions) -> ToolError | None:
+    if isinstance(answer, Instructions) or not answer.is_error:
+        return None
+    error = ToolError(str(answer))
+    compat.render_briefly(error)
+    return error
+
+
+def _sentence(status: NodeStatus) -> str:
+    process = f", process {status.pid}" if status.pid else ""
+    return f'Worker "{status.name}" is {status.state}{process}.'
+
+
+def _history_row(run: RunRecord) -> tuple[str, ...]:
+    return (
+        time.strftime("%H:%M:%S", time.localtime(run.started)),
+        run.worker,
+        format_duration(run.seconds),
+        run.status + (f": {_shortened(run.detail)}" if run.detail else ""),
+        _shortened(run.code),
+    )
+
+
+def _stats_row(worker: str, runs: list[RunRecord]) -> tuple[str, ...]:
+    times = sorted(run.seconds for run in runs)
+    ends = [str(sum(run.status == status for run in runs)) for status in _ENDS]
+    middle, late = (times[math.ceil(len(times) * part) - 1] for part in (0.5, 0.95))
+    spans = map(format_duration, (middle, late, times[-1], sum(times)))
+    return (worker, str(len(runs)), *ends, *spans)
+
+
+def _shown(trait: Any, value: Any) -> str:
+    if isinstance(trait, Size):
+        return format_size(value)
+    if isinstance(trait, Duration):
+        return "no limit" if value is None else f"{value:g} s"
+    return str(value)
+
+
+def _shortened(text: str) -> str:
+    line = text.strip().partition("\n")[0]
+    if line == text.strip() and len(line) <= _CODE_SHOWN:
+        return line
+    return f"{line[: _CODE_SHOWN - 4]} ..."

@@ -1,0 +1,786 @@
+"""What a front-end sees of the magics, with a real kernel and real workers."""
+
+import time
+
+import nbformat
+import psutil
+import pytest
+from nbclient import NotebookClient
+from nbclient.exceptions import CellExecutionError
+
+from tests.front_end import ROOT, FrontEnd
+
+
+@pytest.fixture(scope="module")
+def notebook(tmp_path_factory):
+    """One kernel with the extension loaded, for all tests that leave it as they found it."""
+    with FrontEnd(tmp_path_factory.mktemp("k")) as front_end:
+        # on a busy machine a first worker takes long enough to be spoken of; here that is noise
+        ready = front_end.play("%load_ext hive_jupyter\n%delegate 0")
+        assert ready.reply["status"] == "ok"
+        yield front_end
+
+
+@pytest.fixture
+def fresh(tmp_path):
+    """A kernel of the test's own."""
+    with FrontEnd(tmp_path) as front_end:
+        yield front_end
+
+
+def ok(played):
+    assert played.reply["status"] == "ok", played.reply
+    return played
+
+
+def failed(played, ename):
+    assert played.reply["status"] == "error", played.messages
+    assert played.reply["ename"] == ename
+    return played
+
+
+def traceback(played):
+    return "\n".join(played.of("error")[0]["traceback"])
+
+
+# --- output ---
+
+
+def test_output_comes_in_order_around_the_cells_own(notebook):
+    played = ok(
+        notebook.play("""
+print("home before")
+get_ipython().run_cell_magic("delegate", "", '''
+import sys
+print("one", flush=True)
+print("two", file=sys.stderr, flush=True)
+print("three")
+"value"
+''')
+print("home after")
+""")
+    )
+
+    assert played.order == [
+        ("stdout", "home before\none\n"),
+        ("stderr", "two\n"),
+        ("stdout", "three\n"),
+        ("execute_result", "'value'"),
+        ("stdout", "home after\n"),
+    ]
+
+
+def test_output_is_live(notebook):
+    seen = []
+
+    def note(message):
+        if message["msg_type"] == "stream":
+            seen.append((message["content"]["text"], time.monotonic()))
+
+    ok(
+        notebook.play(
+            "%%delegate\nimport time\nprint('first')\ntime.sleep(0.5)\nprint('second')",
+            on_message=note,
+        )
+    )
+
+    assert [text for text, _ in seen] == ["first\n", "second\n"]
+    assert seen[1][1] - seen[0][1] > 0.3
+
+
+def test_a_hundred_thousand_lines_arrive_whole_and_in_order(notebook):
+    played = ok(notebook.play("%%delegate\nfor i in range(100_000):\n    print(i)"))
+
+    assert played.stream() == "".join(f"{i}\n" for i in range(100_000))
+
+
+def test_what_children_and_c_code_write_arrives(notebook):
+    played = ok(
+        notebook.play("""%%delegate
+import os, subprocess
+os.write(1, b"from C\\n")
+subprocess.run(["echo", "from a child"])
+None
+""")
+    )
+
+    assert played.stream() == "from C\nfrom a child\n"
+
+
+def test_displays_are_shown_updated_and_cleared(notebook):
+    played = ok(
+        notebook.play("""%%delegate
+from IPython.display import clear_output, display
+handle = display("a", display_id=True)
+handle.update("b")
+clear_output(wait=True)
+display("c")
+""")
+    )
+
+    assert played.order == [
+        ("display_data", "'a'"),
+        ("update_display_data", "'b'"),
+        ("clear_output", None),
+        ("display_data", "'c'"),
+    ]
+    first, second = played.of("display_data", "update_display_data")[:2]
+    assert first["transient"]["display_id"] == second["transient"]["display_id"]
+
+
+def test_rich_output_keeps_its_kinds(notebook):
+    played = ok(notebook.play("%%delegate\nfrom IPython.display import HTML\nHTML('<b>bold</b>')"))
+
+    assert played.of("execute_result")[0]["data"]["text/html"] == "<b>bold</b>"
+
+
+def test_a_value_stands_under_the_cells_own_number(notebook):
+    played = ok(notebook.play("%delegate 6 * 7"))
+
+    number = played.of("execute_input")[0]["execution_count"]
+    assert played.of("execute_result")[0]["execution_count"] == number
+    assert played.of("execute_result")[0]["data"]["text/plain"] == "42"
+
+
+def test_every_message_belongs_to_the_calling_cell(notebook):
+    played = ok(notebook.play("%%delegate\nprint('a')\ndisplay('b')\n'c'"))
+
+    (key,) = {message["parent_header"]["msg_id"] for message in played.messages}
+    assert key == played.messages[0]["parent_header"]["msg_id"]
+    states = [content["execution_state"] for content in played.of("status")]
+    assert states == ["busy", "idle"]
+
+
+def test_a_captured_cell_shows_nothing(notebook):
+    played = ok(
+        notebook.play("""%%capture kept
+get_ipython().run_cell_magic("delegate", "", "print('out'); display('shown'); 42")
+""")
+    )
+    later = ok(notebook.play("print(kept.stdout, [o.data['text/plain'] for o in kept.outputs])"))
+
+    assert played.order == []
+    assert later.stream() == "out\n [\"'shown'\", '42']\n"
+
+
+def test_the_same_text_runs_as_often_as_it_is_asked(notebook):
+    played = ok(
+        notebook.play(
+            "%delegate counter = 0\nfor _ in range(5):\n    %delegate counter += 1\n"
+            "%delegate counter"
+        )
+    )
+
+    assert played.order == [("execute_result", "5")]
+
+
+def test_a_thread_delegates_into_the_cell_that_started_it(notebook):
+    played = ok(
+        notebook.play("""
+import threading
+def work():
+    get_ipython().run_line_magic("delegate", "print('from a thread')")
+thread = threading.Thread(target=work)
+thread.start()
+thread.join()
+""")
+    )
+
+    assert played.stream() == "from a thread\n"
+
+
+# --- the worker's Python ---
+
+
+def test_the_worker_is_another_process_and_keeps_its_variables(notebook):
+    played = ok(
+        notebook.play(
+            "import os\nprint(os.getpid())\n%delegate import os; only_there = 7\n"
+            "%delegate print(os.getpid(), only_there)"
+        )
+    )
+
+    home, worker, kept = played.stream().split()
+    assert home == str(notebook.pid)
+    assert worker != home
+    assert kept == "7"
+    failed(notebook.play("only_there"), "NameError")
+
+
+def test_the_last_value_and_magics_work_there(notebook):
+    ok(notebook.play("%delegate 20 + 1"))
+
+    assert ok(notebook.play("%delegate _ * 2")).order == [("execute_result", "42")]
+    assert "kept" in ok(notebook.play("%delegate kept = 1\n%delegate %who")).stream()
+
+
+def test_top_level_await_works(notebook):
+    played = ok(
+        notebook.play(
+            "%%delegate\nimport asyncio\nawait asyncio.sleep(0.01)\nprint('awaited')\n"
+            "await asyncio.sleep(0, 'value')"
+        )
+    )
+
+    assert played.order == [("stdout", "awaited\n"), ("execute_result", "'value'")]
+
+
+def test_an_awaiting_host_cell_can_delegate(notebook):
+    played = ok(
+        notebook.play("import asyncio\nawait asyncio.sleep(0)\n%delegate print('from async')")
+    )
+
+    assert played.stream() == "from async\n"
+
+
+def test_workers_are_apart(notebook):
+    ok(notebook.play("%delegate -w one x = 1\n%delegate -w two x = 2"))
+    played = ok(notebook.play("%delegate -w one print(x)\n%delegate --targets two print(x)"))
+
+    assert played.stream() == "1\n2\n"
+
+
+def test_line_code_is_taken_as_it_is(notebook):
+    played = ok(notebook.play("""%delegate -q -- print("a  = 'b'", '$HOME', "{x}")"""))
+
+    assert played.order == []
+
+    played = ok(notebook.play("""%delegate print("a  = 'b'", '$HOME', "{x}")"""))
+
+    assert played.stream() == "a  = 'b' $HOME {x}\n"
+
+
+# --- failing ---
+
+
+def test_an_exception_fails_the_cell_with_the_workers_traceback(notebook):
+    played = failed(
+        notebook.play("%%delegate\ndef ratio(a, b):\n    return a / b\n\nratio(1, 0)"),
+        "ZeroDivisionError",
+    )
+
+    assert played.reply["evalue"] == "division by zero"
+    assert len(played.of("error")) == 1
+    assert "ratio" in traceback(played)
+    assert "hive_jupyter" not in traceback(played)
+
+
+@pytest.mark.parametrize(
+    ("code", "kind"),
+    [
+        ("{}['a']", "KeyError"),
+        ("open('/no/such/file')", "FileNotFoundError"),
+        ("import no_such_module", "ImportError"),
+        ("b'\\xff'.decode()", "UnicodeDecodeError"),
+        ("raise TimeoutError('x')", "TimeoutError"),
+    ],
+)
+def test_an_exception_is_caught_by_its_type(notebook, code, kind):
+    played = ok(
+        notebook.play(
+            f"try:\n    %delegate {code}\nexcept {kind} as error:\n    print(repr(str(error)))"
+        )
+    )
+
+    assert played.stream().strip() != ""
+
+
+@pytest.mark.parametrize(
+    "code", ["1 +", "raise StopIteration", "raise ExceptionGroup('g', [ValueError()])"]
+)
+def test_awkward_exceptions_keep_their_name(notebook, code):
+    played = notebook.play(f"%%delegate\n{code}")
+
+    assert played.reply["ename"] in {"SyntaxError", "StopIteration", "ExceptionGroup"}
+    assert len(played.of("error")) == 1
+
+
+def test_no_raise_error_lets_the_cell_go_on(notebook):
+    played = ok(
+        notebook.play(
+            "%delegate --no-raise-error -o kept 1/0\nprint(kept.status)\nprint(repr(kept.error))"
+        )
+    )
+
+    assert "ZeroDivisionError" in played.stream("stderr")
+    assert played.of("error") == []
+    assert played.stream() == "error\nZeroDivisionError('division by zero')\n"
+
+
+OUTPUT_TYPES = "['stream', 'stream', 'display_data', 'execute_result']"
+
+
+def test_out_binds_everything_that_the_run_left(notebook):
+    played = ok(
+        notebook.play("""
+get_ipython().run_cell_magic("delegate", "-q -o kept", '''
+import sys
+print("out")
+print("err", file=sys.stderr)
+display("shown")
+42
+''')
+print([kept.stdout, kept.stderr, kept.value_repr, kept.status, kept.worker])
+print([output["output_type"] for output in kept.outputs], kept.seconds > 0)
+""")
+    )
+
+    assert played.order == [
+        ("stdout", "['out\\n', 'err\\n', '42', 'ok', 'coder']\n" + OUTPUT_TYPES + " True\n")
+    ]
+
+
+def test_out_binds_the_result_of_a_failed_run(notebook):
+    failed(notebook.play("%%delegate -o broken\nprint('so far')\n1/0"), "ZeroDivisionError")
+
+    assert ok(notebook.play("print(broken.stdout, broken.status)")).stream() == "so far\n error\n"
+
+
+def test_quiet_still_raises(notebook):
+    played = failed(notebook.play("%%delegate -q\nprint('x')\n1/0"), "ZeroDivisionError")
+
+    assert played.stream() == ""
+    assert "1" in traceback(played)
+
+
+def test_a_timeout_stops_the_run_and_keeps_the_worker(notebook):
+    ok(notebook.play("%delegate kept = 'still here'"))
+    begun = time.monotonic()
+
+    played = failed(
+        notebook.play("%%delegate --timeout 0.5s\nimport time\nwhile True:\n    time.sleep(0.01)"),
+        "NodeTimeout",
+    )
+
+    assert time.monotonic() - begun < 3
+    assert traceback(played).startswith("NodeTimeout: ")
+    assert ok(notebook.play("%delegate print(kept)")).stream() == "still here\n"
+
+
+def test_a_timeout_ends_an_unanswered_question(notebook):
+    played = failed(
+        notebook.play(
+            "%%delegate --timeout 1s\ninput('well? ')", answers={"[coder] well? ": lambda: None}
+        ),
+        "NodeTimeout",
+    )
+
+    assert played.of("error")[0]["ename"] == "NodeTimeout"
+    assert ok(notebook.play("%delegate 1")).order == [("execute_result", "1")]
+
+
+def test_a_worker_that_dies_ends_an_unanswered_question(notebook):
+    code = """%%delegate
+import os, signal, threading
+threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGKILL)).start()
+input("well? ")
+"""
+    failed(notebook.play(code, answers={"[coder] well? ": lambda: None}), "NodeDied")
+
+    assert ok(notebook.play("1")).order == [("execute_result", "1")]
+
+
+def interrupt_when_it_speaks(notebook):
+    def look(message):
+        if message["msg_type"] == "stream" and "go" in message["content"]["text"]:
+            notebook.manager.interrupt_kernel()
+
+    return look
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "while True: pass",
+        "import time; time.sleep(60)",
+        "import asyncio; await asyncio.sleep(60)",
+        "import subprocess; subprocess.run(['sleep', '60'])",
+    ],
+)
+def test_an_interrupt_stops_the_run_and_keeps_the_worker(notebook, code):
+    ok(notebook.play("%delegate kept = 'still here'"))
+    begun = time.monotonic()
+
+    played = failed(
+        notebook.play(
+            f"%%delegate\nprint('go', flush=True)\n{code}",
+            on_message=interrupt_when_it_speaks(notebook),
+        ),
+        "KeyboardInterrupt",
+    )
+
+    assert time.monotonic() - begun < 5
+    assert len(played.of("error")) == 1
+    assert ok(notebook.play("%delegate print(kept)")).stream() == "still here\n"
+
+
+def test_an_interrupt_is_a_real_keyboard_interrupt(notebook):
+    played = ok(
+        notebook.play(
+            """
+try:
+    get_ipython().run_cell_magic("delegate", "", "print('go', flush=True)\\nwhile True: pass")
+except Exception as error:
+    print("wrong", type(error))
+except KeyboardInterrupt:
+    print("right")
+""",
+            on_message=interrupt_when_it_speaks(notebook),
+        )
+    )
+
+    assert played.stream() == "go\nright\n"
+
+
+def test_code_that_copes_with_an_interrupt_has_not_failed(notebook):
+    played = ok(
+        notebook.play(
+            """%%delegate
+import time
+time.sleep(0.4)
+try:
+    print("go", flush=True)
+    time.sleep(60)
+except KeyboardInterrupt:
+    print("saved")
+""",
+            on_message=interrupt_when_it_speaks(notebook),
+        )
+    )
+
+    assert played.stream() == "go\nsaved\n"
+
+
+def test_code_that_ignores_an_interrupt_is_killed(notebook):
+    played = failed(
+        notebook.play(
+            """%%delegate -w stubborn
+import signal, time
+signal.signal(signal.SIGINT, signal.SIG_IGN)
+print("go", flush=True)
+while True:
+    time.sleep(1)
+""",
+            on_message=interrupt_when_it_speaks(notebook),
+        ),
+        "KeyboardInterrupt",
+    )
+
+    assert "stubborn" in traceback(played)
+    assert ok(notebook.play("%delegate -w stubborn 1")).order == [("execute_result", "1")]
+
+
+def test_the_kernel_can_be_interrupted_afterwards_as_before(notebook):
+    ok(notebook.play("%delegate 1"))
+    failed(
+        notebook.play(
+            "print('go', flush=True)\nwhile True: pass",
+            on_message=interrupt_when_it_speaks(notebook),
+        ),
+        "KeyboardInterrupt",
+    )
+
+
+def test_a_crash_is_told_and_the_next_cell_works(notebook):
+    ok(notebook.play("%delegate -w crashing precious = 1"))
+
+    played = failed(
+        notebook.play("%%delegate -w crashing\nimport ctypes\nctypes.string_at(0)"), "NodeDied"
+    )
+
+    text = traceback(played)
+    assert text.startswith('NodeDied: Worker "crashing" was killed by SIGSEGV')
+    assert "precious" in text
+    assert "Your kernel is untouched" in text
+    assert "Traceback" not in text
+    assert ok(notebook.play("%delegate -w crashing print('precious' in globals())")).stream() == (
+        "False\n"
+    )
+
+
+# --- asking ---
+
+
+def test_input_and_getpass_are_answered(notebook):
+    played = ok(
+        notebook.play(
+            "%%delegate\nimport getpass\nprint(input('name? '), getpass.getpass('key? '))",
+            answers={"[coder] name? ": "me", "[coder] key? ": "secret"},
+        )
+    )
+
+    assert played.stream() == "me secret\n"
+
+
+def test_the_end_of_input_is_an_end_of_file(notebook):
+    failed(
+        notebook.play("%%delegate\ninput('name? ')", answers={"[coder] name? ": "\x04"}),
+        "EOFError",
+    )
+
+
+def test_without_stdin_the_error_is_the_local_one(notebook):
+    local = notebook.play("input('name? ')")
+    there = notebook.play("%delegate input('name? ')")
+
+    assert there.reply["ename"] == local.reply["ename"] == "StdinNotImplementedError"
+    assert there.reply["evalue"] == local.reply["evalue"]
+
+
+def test_an_interrupt_ends_a_question(notebook):
+    failed(
+        notebook.play(
+            "%%delegate\ninput('name? ')",
+            answers={"[coder] name? ": notebook.manager.interrupt_kernel},
+        ),
+        "KeyboardInterrupt",
+    )
+
+
+# --- the magics themselves ---
+
+
+def test_help_is_printed(notebook):
+    assert "--timeout" in ok(notebook.play("%delegate -h")).stream()
+    assert "interrupt" in ok(notebook.play("%hive -h")).stream()
+
+
+def test_a_question_mark_shows_the_options(notebook):
+    played = ok(notebook.play("%delegate?"))
+
+    assert "--no-raise-error" in str(played.reply["payload"])
+
+
+@pytest.mark.parametrize(
+    ("cell", "message"),
+    [
+        ("%delegate --timout 3 1", 'Did you mean "--timeout"'),
+        ("%delegate --timeout soon 1", "is no duration"),
+        ("%delegate --memory lots 1", "is no size"),
+        ("%delegate -w a/b 1", "a/b"),
+        ("%delegate --sandbox loose 1", "loose"),
+        ("%delegate", "no code"),
+        ("%%delegate x = 1\ny = 2", "on its own line"),
+        ("%%delegate\n   \n", "empty"),
+        ("%%delegate\nx = '\0'", "NUL"),
+        ("%hive frobnicate", "There are: "),
+        ("%hive stop nobody", "nobody"),
+        ("%hive logs nobody", "nobody"),
+        ("%hive add r --kernel no_such_kernel", "no_such_kernel"),
+        ("%hive add old --python /no/such/python", "/no/such/python"),
+        ("%hive config timeout=soon", "is no duration"),
+    ],
+)
+def test_bad_input_is_refused_in_a_sentence(notebook, cell, message):
+    played = notebook.play(cell)
+
+    assert played.reply["status"] == "error"
+    text = traceback(played)
+    assert message in text
+    assert "Traceback" not in text
+    assert "\n" not in text.strip()
+
+
+def test_a_tool_is_called(notebook):
+    assert ok(notebook.play("%delegate ping")).stream() == "pong\n"
+
+
+def test_status_is_markdown_and_text(notebook):
+    ok(notebook.play("%delegate -w shown 1"))
+    played = ok(notebook.play("%hive"))
+
+    data = played.of("display_data")[0]["data"]
+    assert "| shown |" in data["text/markdown"]
+    assert "shown" in data["text/plain"]
+    assert "%hive -h" in played.stream()
+
+
+def test_a_worker_is_started_stopped_and_restarted(notebook):
+    ok(notebook.play("%delegate -w managed kept = 1"))
+
+    assert "managed" in ok(notebook.play("%hive workers")).stream()
+    assert "has stopped" in ok(notebook.play("%hive stop managed")).stream()
+    assert "process" in ok(notebook.play("%hive start managed")).stream()
+    again = ok(notebook.play("%hive restart managed --memory 1G"))
+    assert "process" in again.stream()
+    assert "False" in ok(notebook.play("%delegate -w managed print('kept' in globals())")).stream()
+
+
+def test_history_and_stats_know_the_runs(notebook):
+    ok(notebook.play("%delegate 'a run to remember'"))
+
+    assert "a run to remember" in ok(notebook.play("%hive history -n 1")).order[0][1]
+    assert "coder" in ok(notebook.play("%hive stats")).order[0][1]
+
+
+def test_a_setting_takes_effect(notebook):
+    ok(notebook.play("%hive config timeout=0.5s"))
+    try:
+        failed(notebook.play("%%delegate\nwhile True: pass"), "NodeTimeout")
+        ok(notebook.play("%delegate --timeout none import time; time.sleep(0.7)"))
+    finally:
+        ok(notebook.play("%hive config timeout=none"))
+
+
+def test_tab_completes_workers_and_flags(notebook):
+    ok(notebook.play("%delegate -w completed 1"))
+
+    assert notebook.complete("%delegate -w compl")["matches"] == ["completed"]
+    assert notebook.complete("%hive stat")["matches"] == ["stats", "status"]
+    assert "--timeout" in notebook.complete("%%delegate --ti\npass", 15)["matches"]
+
+
+def test_delegating_inside_a_worker_is_refused(notebook):
+    played = failed(
+        notebook.play("%%delegate\n%load_ext hive_jupyter\n%delegate 1 + 1"), "UsageError"
+    )
+
+    assert 'runs in the worker "coder" already' in traceback(played)
+
+
+def test_a_child_that_the_host_forks_leaves_the_workers_alone(notebook):
+    played = ok(
+        notebook.play("""
+import multiprocessing
+%delegate kept = 1
+def child():
+    try:
+        get_ipython().run_line_magic("delegate", "1")
+    except Exception as error:
+        return str(error)
+with multiprocessing.get_context("fork").Pool(1) as pool:
+    print(pool.apply(child))
+%delegate print(kept)
+""")
+    )
+
+    assert "fork" in played.stream()
+    assert played.stream().endswith("1\n")
+
+
+# --- coming and going ---
+
+
+def workers_of(front_end):
+    return psutil.Process(front_end.pid).children(recursive=True)
+
+
+def wait_until_gone(processes):
+    gone, alive = psutil.wait_procs(processes, timeout=5)
+    return alive == [] and len(gone) == len(processes)
+
+
+def test_loading_is_quick_and_imports_nothing_heavy(fresh):
+    played = ok(
+        fresh.play("""
+import sys, time
+before, begun = set(sys.modules), time.thread_time()
+%load_ext hive_jupyter
+spent = time.thread_time() - begun
+foreign = {name.partition(".")[0] for name in set(sys.modules) - before}
+print(spent < 0.1, sorted(foreign - set(sys.stdlib_module_names) - {"IPython"}))
+""")
+    )
+
+    assert played.stream() == "True ['hive_jupyter']\n"
+
+
+def test_loading_twice_keeps_the_workers(fresh):
+    ok(fresh.play("%load_ext hive_jupyter\n%delegate kept = 1"))
+
+    ok(
+        fresh.play(
+            "%load_ext hive_jupyter\nimport hive_jupyter\n"
+            "hive_jupyter.load_ipython_extension(get_ipython())"
+        )
+    )
+
+    assert ok(fresh.play("%delegate print(kept)")).stream() == "1\n"
+
+
+def test_unloading_ends_the_workers_and_loading_again_works(fresh):
+    ok(fresh.play("%load_ext hive_jupyter\n%delegate kept = 1"))
+    workers = workers_of(fresh)
+    assert workers
+
+    ok(fresh.play("%unload_ext hive_jupyter"))
+
+    assert wait_until_gone(workers)
+    failed(fresh.play("get_ipython().run_line_magic('delegate', '1')"), "UsageError")
+    ok(fresh.play("%load_ext hive_jupyter"))
+    assert ok(fresh.play("%delegate print('kept' in globals())")).stream() == "False\n"
+    ok(fresh.play("%reload_ext hive_jupyter\n%delegate 1"))
+
+
+def test_unloading_while_a_cell_runs_ends_it_with_a_clear_error(fresh):
+    ok(fresh.play("%load_ext hive_jupyter"))
+    ok(fresh.play("%delegate 1"))
+    begun = time.monotonic()
+
+    played = fresh.play("""
+import threading
+threading.Timer(0.5, get_ipython().run_line_magic, ("unload_ext", "hive_jupyter")).start()
+get_ipython().run_cell_magic("delegate", "", "while True: pass")
+""")
+
+    assert played.reply["status"] == "error"
+    assert time.monotonic() - begun < 10
+    text = traceback(played)
+    assert "Traceback" not in text
+    assert "closed" in text or "stopped" in text
+    assert ok(fresh.play("1")).order == [("execute_result", "1")]
+
+
+def test_the_kernels_end_ends_the_workers(tmp_path):
+    with FrontEnd(tmp_path) as front_end:
+        ok(front_end.play("%load_ext hive_jupyter\n%delegate 1"))
+        workers = workers_of(front_end)
+        assert workers
+        front_end.manager.shutdown_kernel()
+
+    assert wait_until_gone(workers)
+
+
+def test_a_configured_extension_is_loaded_at_the_kernels_start(tmp_path):
+    profile = tmp_path / "ipython" / "profile_default"
+    profile.mkdir(parents=True)
+    (profile / "ipython_kernel_config.py").write_text(
+        "c.InteractiveShellApp.extensions = ['hive_jupyter']\nc.HiveConfig.worker = 'mine'\n"
+    )
+    with FrontEnd(tmp_path) as front_end:
+        played = ok(front_end.play("%delegate -o kept 1 + 1\nprint(kept.worker)"))
+
+        assert played.stream() == "mine\n"
+        assert "HiveConfig" not in played.stream("stderr")
+
+
+def test_without_workers_there_are_instructions(tmp_path):
+    with FrontEnd(tmp_path, HIVE_JUPYTER_DIRECT="0") as front_end:
+        ok(front_end.play("%load_ext hive_jupyter"))
+
+        played = ok(front_end.play("%%delegate -o kept\nprint('by hand')"))
+        data = played.of("display_data")[0]["data"]
+
+        assert "print('by hand')" in data["text/markdown"]
+        assert "No worker did this" in data["text/plain"]
+        assert ok(front_end.play("print(type(kept).__name__)")).stream() == "Instructions\n"
+        assert "No worker did this" in str(ok(front_end.play("%delegate ping")).order)
+        assert workers_of(front_end) == []
+
+
+def test_nbclient_reports_the_users_own_exception(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    cells = ["%load_ext hive_jupyter", "%delegate 1 + 1", "%%delegate\nint('x')"]
+    written = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(cell) for cell in cells])
+    client = NotebookClient(written, timeout=60, resources={"metadata": {"path": str(tmp_path)}})
+
+    with pytest.raises(CellExecutionError) as caught:
+        client.execute()
+
+    assert caught.value.ename == "ValueError"
+    assert "invalid literal" in caught.value.evalue
+    outputs = [cell.outputs for cell in written.cells]
+    assert outputs[0] == []
+    assert outputs[1][0].data["text/plain"] == "2"
+    assert outputs[1][0].execution_count == written.cells[1].execution_count
+    assert [output.ename for output in outputs[2]] == ["ValueError"]

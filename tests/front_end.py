@@ -1,0 +1,133 @@
+"""A front-end for a real kernel: sends cells, collects what comes back, answers questions."""
+
+import os
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from queue import Empty
+
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
+from jupyter_client.manager import KernelManager
+
+ROOT = Path(__file__).parents[1]
+
+
+@dataclass
+class Played:
+    """What one cell brought."""
+
+    reply: dict
+    messages: list
+
+    def of(self, *types):
+        return [message["content"] for message in self.messages if message["msg_type"] in types]
+
+    def stream(self, name="stdout"):
+        return "".join(part["text"] for part in self.of("stream") if part["name"] == name)
+
+    @property
+    def order(self):
+        """What there is to see, in its order."""
+        seen = []
+        for message in self.messages:
+            kind, content = message["msg_type"], message["content"]
+            if kind == "stream" and seen and seen[-1][0] == content["name"]:
+                seen[-1] = (content["name"], seen[-1][1] + content["text"])
+            elif kind == "stream":
+                seen.append((content["name"], content["text"]))
+            elif kind in {"display_data", "update_display_data", "execute_result"}:
+                seen.append((kind, content["data"].get("text/plain")))
+            elif kind in {"clear_output", "error"}:
+                seen.append((kind, content.get("ename")))
+        return seen
+
+
+class FrontEnd:
+    """One kernel with one client; a context manager."""
+
+    def __init__(self, folder, **environment):
+        self._folder = folder
+        self._environment = environment
+
+    def __enter__(self):
+        self.manager = KernelManager(
+            kernel_name=NATIVE_KERNEL_NAME,
+            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+            connection_file=str(self._folder / "kernel.json"),
+        )
+        self.manager.start_kernel(
+            cwd=str(self._folder),
+            env={
+                **os.environ,
+                "IPYTHONDIR": str(self._folder / "ipython"),
+                "PYTHONPATH": os.pathsep.join(
+                    [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
+                ),
+                **self._environment,
+            },
+        )
+        assert self.manager.kernel_spec.argv[0] == sys.executable
+        self.client = self.manager.client()
+        self.client.start_channels()
+        self.client.wait_for_ready(timeout=60)
+        return self
+
+    def __exit__(self, *_):
+        self.client.stop_channels()
+        self.manager.shutdown_kernel(now=True)
+
+    @property
+    def pid(self):
+        return self.manager.provisioner.process.pid
+
+    def play(self, code, *, answers=None, on_message=None, timeout=60):
+        """
+        Run a cell to its end.
+
+        ``answers`` maps prompts to what is typed, or to what is done instead; None means that
+        stdin is not allowed;
+        ``on_message`` is called with each message.
+        """
+        deadline = time.monotonic() + timeout
+        key = self.client.execute(code, allow_stdin=answers is not None)
+        messages = []
+        while True:
+            self._answer(answers)
+            try:
+                message = self.client.get_iopub_msg(timeout=0.05)
+            except Empty:
+                assert time.monotonic() < deadline, f"still running: {code!r}, {messages}"
+                continue
+            if message["parent_header"].get("msg_id") != key:
+                continue
+            messages.append(message)
+            if on_message is not None:
+                on_message(message)
+            if message["content"].get("execution_state") == "idle":
+                break
+        while True:
+            reply = self.client.get_shell_msg(timeout=10)
+            if reply["parent_header"]["msg_id"] == key:
+                return Played(reply["content"], messages)
+
+    def complete(self, code, position=None):
+        """The words that Tab offers."""
+        key = self.client.complete(code, position)
+        while True:
+            reply = self.client.get_shell_msg(timeout=10)
+            if reply["parent_header"]["msg_id"] == key:
+                return reply["content"]
+
+    def _answer(self, answers):
+        if answers is None:
+            return
+        try:
+            question = self.client.get_stdin_msg(timeout=0)
+        except Empty:
+            return
+        answer = answers[question["content"]["prompt"]]
+        if callable(answer):
+            answer()
+        else:
+            self.client.input(answer)
