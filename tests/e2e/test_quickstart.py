@@ -1,0 +1,135 @@
+"""The quickstart notebook keeps every promise that it makes."""
+
+import io
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import psutil
+import pytest
+from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
+from jupyter_client.manager import KernelManager
+from nbclient import NotebookClient
+
+from hive_jupyter.demo import Screen, play, promises, shown_text
+
+ROOT = Path(__file__).parents[2]
+NOTEBOOK = ROOT / "notebooks" / "01_quickstart.ipynb"
+PICTURE = ROOT / "docs" / "images" / "delegated-cell.ipynb"
+
+
+def written():
+    """The notebook as it is stored."""
+    return nbformat.read(NOTEBOOK, as_version=4)
+
+
+CODE_CELLS = [cell.id for cell in written().cells if cell.cell_type == "code"]
+
+
+@pytest.fixture(scope="module")
+def played(tmp_path_factory):
+    """The notebook's cells by their id, executed one by one, with what each one was promised."""
+    folder = tmp_path_factory.mktemp("k")
+    notebook = written()
+    manager = KernelManager(
+        kernel_name=NATIVE_KERNEL_NAME,
+        kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+        connection_file=str(folder / "kernel.json"),
+    )
+    client = NotebookClient(notebook, km=manager, timeout=60)
+    cells = {}
+    promised = []
+    with client.setup_kernel(cwd=str(NOTEBOOK.parent), cleanup_kc=True):
+        assert manager.kernel_spec.argv[0] == sys.executable
+        kernel = psutil.Process(manager.provisioner.process.pid)
+        for index, cell in enumerate(notebook.cells):
+            if cell.cell_type == "markdown":
+                promised = promises(cell.source)
+                continue
+            begun = time.monotonic()
+            client.execute_cell(cell, index)
+            cell.metadata["promised"], promised = promised, []
+            cell.metadata["seconds"] = time.monotonic() - begun
+            cells[cell.id] = cell
+        cells["processes"] = kernel.children(recursive=True)
+    return cells
+
+
+def shown(cell):
+    return "\n".join(map(shown_text, cell.outputs))
+
+
+@pytest.mark.parametrize("name", CODE_CELLS)
+def test_a_cell_shows_what_its_text_promises(played, name):
+    """Each code span behind "You should see" stands in the output of the cell below."""
+    cell = played[name]
+
+    assert cell.metadata.promised, "the text above the cell promises nothing"
+    assert [] == [promise for promise in cell.metadata.promised if promise not in shown(cell)]
+
+
+@pytest.mark.parametrize("name", CODE_CELLS)
+def test_a_cell_fails_if_and_only_if_it_is_tagged_so(played, name):
+    tagged = "raises-exception" in played[name].metadata.get("tags", [])
+
+    assert tagged == any(output.output_type == "error" for output in played[name].outputs)
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("error-code", "ZeroDivisionError"),
+        ("timeout-code", "NodeTimeout"),
+        ("crash-code", "NodeDied"),
+    ],
+)
+def test_a_failure_is_reported_under_its_own_name(played, name, expected):
+    """A front-end, and nbclient, see the exception's class and not Hive's."""
+    (error,) = [output for output in played[name].outputs if output.output_type == "error"]
+
+    assert expected == error.ename
+
+
+def test_the_wave_is_a_picture(played):
+    kinds = [kind for output in played["rich-code"].outputs for kind in output.get("data", ())]
+
+    assert "image/svg+xml" in kinds
+
+
+def test_the_result_of_a_delegated_cell_has_the_number_of_the_cell(played):
+    cell = played["delegate-code"]
+    (result,) = [output for output in cell.outputs if output.output_type == "execute_result"]
+
+    assert cell.execution_count == result.execution_count
+
+
+def test_the_time_limit_of_a_second_is_about_a_second(played):
+    assert 1 <= played["timeout-code"].metadata.seconds < 5
+
+
+def test_the_crash_is_known_and_over_at_once(played):
+    """Nobody waits for a heartbeat, and the next cell gets its worker without a long start."""
+    assert played["crash-code"].metadata.seconds < 5
+    assert played["fresh-code"].metadata.seconds < 5
+
+
+def test_instructions_are_shown_as_markdown(played):
+    (output,) = played["fallback-code"].outputs
+
+    assert "text/markdown" in output.data
+
+
+def test_nothing_is_left_when_the_kernel_has_ended(played):
+    """The kernel's zygote, supervisors and workers go with it."""
+    assert played["processes"], "there were none to look at"
+    _, alive = psutil.wait_procs(played["processes"], timeout=3)
+
+    assert [] == alive
+
+
+def test_the_notebook_of_the_readmes_picture_does_what_the_picture_shows():
+    screen = Screen(io.StringIO(), colour=False, width=100)
+
+    assert 0 == play(PICTURE, screen)
+    assert "SIGSEGV" in screen.stream.getvalue()

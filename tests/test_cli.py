@@ -1,0 +1,224 @@
+"""The command line says what it can do, what it did not understand, and how it ended."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+
+import nbformat.v4
+import psutil
+import pytest
+
+from hive_jupyter import __version__, cli
+from hive_jupyter.config import ENVIRONMENT_PREFIX
+from hive_jupyter.manager import HiveManager
+
+APPS = (cli.HiveApp, cli.DemoApp, cli.DoctorApp)
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch, tmp_path):
+    """No settings of whoever runs the tests, and no application of an earlier test."""
+    for name in list(os.environ):
+        if name.startswith(ENVIRONMENT_PREFIX):
+            monkeypatch.delenv(name)
+    monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "config"))
+    monkeypatch.setenv("JUPYTER_NO_CONFIG", "1")
+    yield
+    for app in APPS:
+        app.clear_instance()
+
+
+def run(*words):
+    """Run the command in this process; its exit status."""
+    with pytest.raises(SystemExit) as ended:
+        cli.main(list(words))
+    return ended.value.code or 0
+
+
+@pytest.mark.parametrize("words", [(), ("--help",), ("-h",)])
+def test_the_commands_are_listed(words, capsys):
+    assert 0 == run(*words)
+
+    shown = capsys.readouterr().out
+    assert "demo" in shown
+    assert "doctor" in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("demo", "--help"), "--notebook"),
+        (("doctor", "-h"), "--json"),
+        (("help", "doctor"), "--json"),
+        (("doctor", "--help-all"), "HiveConfig.connect_timeout"),
+        (("--version",), __version__),
+    ],
+)
+def test_help_is_where_people_look_for_it(words, expected, capsys):
+    assert 0 == run(*words)
+    assert expected in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (("demoo",), 'There is no command "demoo". Did you mean "demo"?'),
+        (("--versio",), 'There is no option "--versio". Did you mean "--version"?'),
+        (("demo", "--notbook", "x"), 'There is no option "--notbook". Did you mean "--notebook"?'),
+        (("demo", "--notebook"), "--notebook needs a value."),
+        (("demo", "x.ipynb"), '"x.ipynb" is one word too many.'),
+        (("demo", "--notebook=/nowhere.ipynb"), "/nowhere.ipynb cannot be read"),
+        (("doctor", "--jsn"), 'Did you mean "--json"?'),
+        (("doctor", "--json=3"), "ignored explicit argument '3'."),
+        (("doctor", "--HiveConfig.timeuot=3"), 'Did you mean "--HiveConfig.timeout"?'),
+        (("doctor", "--HiveConfig.timeout=soon"), "'soon' is no duration."),
+    ],
+)
+def test_a_wrong_word_is_named_in_one_line_with_the_nearest_right_one(words, expected, capsys):
+    assert 2 == run(*words)
+
+    said = capsys.readouterr()
+    assert expected in said.err
+    assert said.err.startswith("jupyter hive")
+    assert 1 == said.err.count("\n")
+    assert "" == said.out
+
+
+def test_a_wrong_setting_in_the_environment_is_named(monkeypatch, capsys):
+    monkeypatch.setenv("HIVE_JUPYTER_TIMEOUT", "soon")
+
+    assert 2 == run("doctor")
+    assert "HIVE_JUPYTER_TIMEOUT='soon'" in capsys.readouterr().err
+
+
+def test_the_doctors_report_is_for_people_and_for_programs(monkeypatch, capsys):
+    """One examination serves both, because it takes half a second."""
+    report = HiveManager.doctor(None)
+    monkeypatch.setattr(HiveManager, "doctor", lambda _: report)
+
+    assert 0 == run("doctor")
+    assert str(report) in capsys.readouterr().out
+    cli.HiveApp.clear_instance()
+    cli.DoctorApp.clear_instance()
+    assert 0 == run("doctor", "--json")
+    facts = json.loads(capsys.readouterr().out)
+    assert [row.capability for row in report.rows] == [row["capability"] for row in facts["rows"]]
+    assert list(report.missing) == facts["missing"]
+
+
+def test_settings_come_from_the_command_lines_own_file(tmp_path, monkeypatch, capsys):
+    monkeypatch.delenv("JUPYTER_NO_CONFIG")
+    folder = tmp_path / "config"
+    folder.mkdir()
+    (folder / "jupyter_hive_config.py").write_text("c.HiveConfig.worker = 3\n")
+
+    assert 2 == run("doctor")
+    assert "worker" in capsys.readouterr().err
+
+
+def test_a_file_of_settings_can_be_generated(tmp_path, monkeypatch):
+    monkeypatch.delenv("JUPYTER_NO_CONFIG")
+    cli.main(["--generate-config"])
+
+    text = (tmp_path / "config" / "jupyter_hive_config.py").read_text()
+    assert "c.HiveConfig.timeout" in text
+
+
+def test_the_demo_says_what_to_install_where_its_extra_is_missing(monkeypatch, capsys):
+    monkeypatch.setitem(sys.modules, "nbclient", None)
+    monkeypatch.delitem(sys.modules, "hive_jupyter.demo", raising=False)
+
+    assert 1 == run("demo")
+    assert '-m pip install "hive-jupyter[demo]"' in capsys.readouterr().err
+
+
+def test_the_quickstart_is_found_beside_the_package_or_in_it(tmp_path, monkeypatch):
+    checkout, wheel = tmp_path / "checkout", tmp_path / "wheel"
+    for notebook, package in (
+        (checkout / "notebooks", checkout / "hive_jupyter"),
+        (wheel / "hive_jupyter" / "notebooks", wheel / "hive_jupyter"),
+    ):
+        notebook.mkdir(parents=True)
+        package.mkdir(exist_ok=True)
+        (notebook / cli.QUICKSTART).touch()
+        monkeypatch.setattr(cli, "__file__", str(package / "cli.py"))
+
+        assert notebook / cli.QUICKSTART == cli.quickstart()
+
+
+def test_a_quickstart_that_is_nowhere_is_an_error(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "hive_jupyter" / "cli.py"))
+
+    assert 1 == run("demo")
+    assert "--notebook" in capsys.readouterr().err
+
+
+# --- the demo, as a program ---
+
+COMMAND = (sys.executable, "-c", "from hive_jupyter.cli import main; main()", "demo")
+
+
+def delegating(path, *cells):
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in ("%load_ext hive_jupyter", *cells)]
+    )
+    nbformat.write(notebook, path)
+    return f"--notebook={path}"
+
+
+def test_the_exit_status_of_the_demo_is_that_of_the_notebook(tmp_path):
+    good = delegating(tmp_path / "good.ipynb", "%delegate 6 * 7")
+    bad = delegating(tmp_path / "bad.ipynb", "%delegate 1 / 0")
+
+    played = subprocess.run([*COMMAND, good], capture_output=True, text=True, check=False)
+    assert (0, "") == (played.returncode, played.stderr)
+    assert "│ 42" in played.stdout
+
+    played = subprocess.run([*COMMAND, bad], capture_output=True, text=True, check=False)
+    assert (1, "") == (played.returncode, played.stderr)
+    assert "an unexpected ZeroDivisionError" in played.stdout
+
+
+def test_ctrl_c_leaves_neither_kernel_nor_worker(tmp_path):
+    """Not even one that ignores SIGINT."""
+    notebook = delegating(
+        tmp_path / "long.ipynb",
+        "%%delegate\nimport signal, time\nsignal.signal(2, signal.SIG_IGN)\n"
+        "print('begun', flush=True)\ntime.sleep(60)",
+    )
+    with subprocess.Popen(
+        [*COMMAND, notebook], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        while "│ begun" not in demo.stdout.readline():
+            assert demo.poll() is None
+        processes = psutil.Process(demo.pid).children(recursive=True)
+        demo.send_signal(signal.SIGINT)
+        rest, said = demo.communicate()
+
+    assert 128 + signal.SIGINT == demo.returncode
+    assert "Stopped." in rest
+    assert "" == said
+    assert len(processes) > 2, "kernel, zygote, supervisor, worker"
+    _, alive = psutil.wait_procs(processes, timeout=3)
+    assert [] == alive
+
+
+def test_a_reader_that_goes_away_ends_the_demo_quietly(tmp_path):
+    """As in: jupyter hive demo | head."""
+    notebook = delegating(
+        tmp_path / "long.ipynb", "%%delegate\nimport time\nwhile True:\n    print('x' * 80)"
+    )
+    with subprocess.Popen(
+        [*COMMAND, notebook], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as demo:
+        while "│ xxx" not in demo.stdout.readline():
+            assert demo.poll() is None
+        processes = psutil.Process(demo.pid).children(recursive=True)
+        demo.stdout.close()
+        said = demo.stderr.read()
+
+    assert "" == said
+    _, alive = psutil.wait_procs(processes, timeout=3)
+    assert [] == alive
