@@ -1,0 +1,141 @@
+"""The documentation names all that there is, and says the same as the code."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import hive_jupyter
+from hive_jupyter.cli import DemoApp, DoctorApp, HiveApp
+from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, HiveConfig, Size
+from hive_jupyter.notebook.magics import COMMANDS, DELEGATE
+from hive_jupyter.units import format_duration, format_size
+
+ROOT = Path(__file__).parent.parent
+SETTINGS = HiveConfig.class_traits(config=True)
+
+
+def read(name: str) -> str:
+    return (ROOT / name).read_text(encoding="utf-8")
+
+
+def section(text: str, heading: str) -> str:
+    """The part of a page below a heading, up to the next one."""
+    _, found, rest = text.partition(f"\n{heading}\n")
+    assert found, f"there is no heading {heading!r}"
+    return re.split(r"^#+ ", rest, maxsplit=1, flags=re.MULTILINE)[0]
+
+
+def spoken(trait) -> str:
+    """A setting's default, as the page says it."""
+    value = trait.default()
+    if isinstance(trait, Duration):
+        return format_duration(value)
+    if isinstance(trait, Size):
+        return format_size(value)
+    return f"`{value!r}`" if isinstance(value, dict | list) else f"`{value}`"
+
+
+# --- docs/configuration.md ---
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_setting_is_documented_with_its_environment_name_default_and_help(name):
+    trait = SETTINGS[name]
+    cells = (f"`{name}`", f"`{ENVIRONMENT_PREFIX}{name.upper()}`", spoken(trait), trait.help)
+
+    assert f"| {' | '.join(cells)} |" in read("docs/configuration.md").splitlines()
+
+
+def test_no_setting_is_documented_that_does_not_exist():
+    page = read("docs/configuration.md")
+
+    assert list(SETTINGS) == re.findall(r"^\| `(\w+)` \| `HIVE_JUPYTER_", page, re.MULTILINE)
+
+
+# --- docs/magics.md ---
+
+
+def parsers():
+    yield "## `%delegate` and `%%delegate`", DELEGATE
+    for name, parser in COMMANDS.items():
+        yield f"### `%hive {name}`", parser
+
+
+@pytest.mark.parametrize(("heading", "parser"), [*parsers()])
+def test_a_magic_is_documented_with_all_its_flags(heading, parser):
+    text = section(read("docs/magics.md"), heading)
+    documented = set(re.findall(r"(?<![\w-])--?[A-Za-z][\w-]*", text))
+    flags = set(parser.flags) - {"-h", "--help"}
+
+    assert set() == flags - documented
+    assert set() == documented - set(parser.flags)
+
+
+def test_no_command_is_documented_that_does_not_exist():
+    page = read("docs/magics.md")
+
+    assert list(COMMANDS) == re.findall(r"^### `%hive (\w+)`$", page, re.MULTILINE)
+
+
+# --- docs/command-line.md ---
+
+
+@pytest.mark.parametrize("app", [HiveApp, DemoApp, DoctorApp])
+def test_a_command_is_documented_with_all_its_options(app):
+    heading = f"## `{app.name.replace('jupyter-hive', 'jupyter hive')}`"
+    text = section(read("docs/command-line.md"), heading)
+    options = {f"--{name}" for name in (*app.aliases, *app.flags) if len(name) > 1}
+
+    assert set() == options - set(re.findall(r"--[\w-]+", text))
+
+
+def test_every_subcommand_has_a_place_in_the_page():
+    page = read("docs/command-line.md")
+
+    assert list(HiveApp.subcommands) == re.findall(r"^## `jupyter hive (\w+)`$", page, re.MULTILINE)
+
+
+# --- README.md and docs/design.md ---
+
+
+def test_the_two_commands_of_the_readme_exist():
+    targets = re.findall(r"^([a-z-]+):", read("Makefile"), re.MULTILINE)
+    named = set(re.findall(r"(?:`|\$ )make ([a-z]+)", read("README.md")))
+
+    assert {"demo", "test"} <= named
+    assert set() == named - set(targets)
+
+
+def test_every_public_name_is_documented():
+    pages = read("docs/python.md")
+
+    assert [] == [name for name in hive_jupyter.__all__ if f"`{name}" not in pages]
+
+
+def test_the_map_of_the_house_names_every_module():
+    """docs/design.md draws the package; a module that is not drawn was forgotten there."""
+    drawn = section(read("docs/design.md"), "## The house")
+    files = [
+        path.name for path in (ROOT / "hive_jupyter").rglob("*.py") if path.name != "__init__.py"
+    ]
+
+    assert files
+    assert [] == [name for name in files if not re.search(rf"(?<!\w){re.escape(name)}", drawn)]
+
+
+def test_the_map_of_the_house_names_no_module_that_is_not_there():
+    drawn = section(read("docs/design.md"), "## The house")
+    files = {path.name for path in (ROOT / "hive_jupyter").rglob("*.py")}
+
+    assert set() == set(re.findall(r"\b\w+\.py\b", drawn)) - files
+
+
+def test_the_python_example_of_the_readme_runs():
+    """The block that begins with an import is executed as it stands."""
+    (example,) = re.findall(r"```python\n(from .*?)```", read("README.md"), re.DOTALL)
+    names = {}
+
+    exec(compile(example, "README.md", "exec"), names)
+
+    assert "3.0" == names["result"].value_repr
