@@ -14,7 +14,7 @@ import os
 import re
 from typing import Any
 
-from traitlets import Bool, Dict, Enum, Float, Int, TraitError, Unicode
+from traitlets import Bool, Dict, Enum, Float, Int, TraitError, Unicode, validate
 from traitlets import List as ListTrait
 from traitlets.config import Configurable
 
@@ -65,6 +65,23 @@ PASSED_VARIABLES = (
 
 
 _VARIABLE = re.compile(r"\w+\*?", re.ASCII)
+_WORKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
+
+
+def checked_worker(name: object) -> str:
+    """
+    Take a worker's name.
+
+    Raises:
+        ConfigError: it can be no such name.
+    """
+    if not isinstance(name, str) or not _WORKER.fullmatch(name):
+        msg = (
+            f"{name!r} is no name for a worker. Use letters, digits, '-', '_' and '.', at most "
+            "64, a letter or digit first."
+        )
+        raise ConfigError(msg)
+    return name
 
 
 class Duration(Float[Any, Any]):
@@ -103,6 +120,13 @@ class Size(Int[Any, Any]):
         return parse_size(s)
 
 
+class WorkerName(Unicode[str, str]):
+    """What a worker can be called."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        return checked_worker(super().validate(obj, value))
+
+
 class VariableNames(ListTrait[str]):
     """Names of environment variables, * at the end for all that begin so; as text: "A, B_*"."""
 
@@ -120,7 +144,7 @@ class HiveConfig(Configurable):
     """The settings; see the module's docstring for the places where they can be set."""
 
     direct = Bool(True, help="False: start no worker, give instructions only.").tag(config=True)
-    worker = Unicode("coder", help="The worker's name where none is given.").tag(config=True)
+    worker = WorkerName("coder", help="The worker's name where none is given.").tag(config=True)
     timeout = Duration(
         None, allow_none=True, help="Time for a run (seconds, or 30s, 5m); None: no limit."
     ).tag(config=True)
@@ -187,6 +211,17 @@ class HiveConfig(Configurable):
             super().__init__(**{**environment, **settings})
         except TraitError as error:
             raise ConfigError(str(error)) from None
+
+    @validate("environment")
+    def _check_environment(self, proposal: Any) -> Any:
+        for name, text in proposal.value.items():
+            if not name or "=" in name or "\0" in name + text:
+                msg = (
+                    f"environment: {name!r} cannot be set to {text!r}. A variable's name is not "
+                    'empty and holds no "="; neither it nor its value holds a NUL character.'
+                )
+                raise ConfigError(msg)
+        return proposal.value
 
     @classmethod
     def _from_environment(cls) -> dict[str, Any]:

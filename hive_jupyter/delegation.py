@@ -125,9 +125,10 @@ class Delegation:
         self._said = 0
         self._taken = 0
         self._paused = False
+        self._abandoned = False
 
     def __iter__(self) -> Iterator[Message]:
-        while (message := self._messages.get()) is not None:
+        while (message := self._next()) is not None:
             if self._collector is not None:
                 self._collector.take(message)
             yield message
@@ -150,6 +151,8 @@ class Delegation:
 
     def say(self, message: Message) -> None:
         """The run's sink, called on the portal's loop."""
+        if self._abandoned:
+            return
         self._messages.put(message)
         self._said += message.size
         if self._said - self._taken > _BACKLOG_HIGH and not self._paused and self._node is not None:
@@ -188,8 +191,12 @@ class Delegation:
             NodeTimeout: it reached its time limit.
             HiveError: the hive was closed.
         """
-        for _ in self:
-            pass
+        try:
+            for _ in self:
+                pass
+        except KeyboardInterrupt:
+            self._end("error", "KeyboardInterrupt")
+            raise
         try:
             self._future.result()
         except (NodeStartError, CircuitOpen) as refusal:
@@ -210,6 +217,13 @@ class Delegation:
         self.result = self._end("ok", "")
         return self.result
 
+    def _next(self) -> Message | None:
+        try:
+            return self._messages.get()
+        except KeyboardInterrupt:  # nobody waits for this run any more
+            self._post(self._abandon)
+            raise
+
     def _keeps_up(self) -> bool:
         return self._said - self._taken < _BACKLOG_LOW
 
@@ -217,6 +231,14 @@ class Delegation:
         self._paused = False
         if self._node is not None:
             self._node.resume_output()
+
+    def _abandon(self) -> None:
+        if self._abandoned:
+            return
+        self._abandoned = True
+        self._stop()
+        if self._paused:
+            self._resume()
 
     def _stop(self) -> None:
         self._stops += 1

@@ -11,7 +11,6 @@ import asyncio
 import atexit
 import contextlib
 import os
-import re
 import shlex
 import shutil
 import sys
@@ -22,8 +21,9 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
+from traitlets import TraitError
 
-from hive_jupyter.config import ENVIRONMENT_PREFIX, HiveConfig
+from hive_jupyter.config import ENVIRONMENT_PREFIX, HiveConfig, checked_worker
 from hive_jupyter.delegation import Delegation, Result, RunRecord
 from hive_jupyter.errors import (
     CircuitOpen,
@@ -33,27 +33,25 @@ from hive_jupyter.errors import (
     RemoteError,
     ToolError,
 )
+from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.status import SwarmStatus, plain_values
 from hive_jupyter.swarm.channels import Context, Message, Run
+from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.forkserver import ForkServer
 from hive_jupyter.swarm.node import Kernel, NodeStatus, SwarmNode, ToolResult, make_server
 from hive_jupyter.swarm.portal import Portal
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
-from hive_jupyter.units import (
-    format_size,
-    nearest,
-    parse_duration,
-    parse_size,
-)
+from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
 
 _T = TypeVar("_T")
 
-_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 # A worker that is not there after this long is spoken of, so that nobody wonders.
 _PROGRESS_AFTER = 1.0
+# What the portal's event loop opens, and what asking for it opens.
+_LOOPS_DESCRIPTORS = 5
 _SUPPORTED = sys.platform == "linux"
 
 
@@ -86,8 +84,9 @@ class HiveManager:
         self._runtime: RuntimeFolder | None = None
         self._history: deque[RunRecord] = deque(maxlen=self.config.history_size)
         self._closed = False
+        SandboxPolicy("open", self.config.memory)
         for name, entry in self.config.workers.items():
-            self.add(name, **entry)
+            self._add_configured(name, entry)
         atexit.register(self.close)
 
     def __enter__(self) -> Self:
@@ -129,11 +128,14 @@ class HiveManager:
 
         Raises:
             ConfigError: an argument is wrong, or the worker lives with another policy.
+            SandboxUnavailable: this version cannot enforce the profile.
         """
-        name = self._checked_name(worker or self.config.worker)
+        name = checked_worker(self.config.worker if worker is None else worker)
         seconds = self._checked_timeout(timeout)
         self._check_code(code)
-        size = parse_size(memory) if isinstance(memory, str) else memory
+        size = _chosen_size(memory)
+        if name not in self._nodes:
+            self._check_policy(size, sandbox)
         delegation = Delegation(
             name,
             code,
@@ -232,7 +234,7 @@ class HiveManager:
         Raises:
             ConfigError: neither or both are given, they do not exist, or the name is taken.
         """
-        self._checked_name(name)
+        checked_worker(name)
         if (python is None) == (kernel is None):
             msg = f"Say what worker {name!r} runs: --python PATH or --kernel KERNELSPEC."
             raise ConfigError(msg)
@@ -266,13 +268,16 @@ class HiveManager:
         End a worker and start it anew, with another policy where one is given.
 
         Raises:
+            ConfigError: there is no such policy; the worker lives on.
             NodeStartError, CircuitOpen: it could not be started; the message says why.
         """
-        size = parse_size(memory) if isinstance(memory, str) else memory
+        size = _chosen_size(memory)
 
         async def again(worker: str) -> NodeStatus:
-            await self._stop_node(worker, "restart")
-            self._node(worker).change_policy(size, sandbox)
+            node = self._node(worker)
+            node.changed_policy(size, sandbox)
+            await node.stop("restart")
+            node.change_policy(size, sandbox)
             return await self._start_node(worker)
 
         return self._on_worker(name, again)
@@ -317,7 +322,8 @@ class HiveManager:
         statuses = self._portal.call(self._statuses()) if self._nodes and not self._closed else []
         workers = {status.name: plain_values(status) for status in statuses}
         for name in self.workers():
-            workers.setdefault(name, plain_values(SwarmNode(name, config=self.config).status()))
+            cold = SwarmNode(name, config=self.config, kernel=self._kernels.get(name))
+            workers.setdefault(name, plain_values(cold.status()))
         notes = [refusal] if (refusal := self._refusal()) else []
         notes += [
             f"{server.interpreter}: no zygote, so workers start slowly: {server.no_fork_because}"
@@ -340,10 +346,12 @@ class HiveManager:
             return
         self._closed = True
         atexit.unregister(self.close)
-        if self._runtime is not None or self._nodes:
-            with contextlib.suppress(HiveError):
-                self._portal.call(self._close())
-        self._portal.close()
+        try:
+            if self._portal.is_open:
+                with contextlib.suppress(HiveError):
+                    self._portal.call(self._close())
+        finally:
+            self._portal.close()
 
     # On the caller's thread
 
@@ -358,19 +366,28 @@ class HiveManager:
             return f"Workers are turned off ({ENVIRONMENT_PREFIX}DIRECT=0 or HiveConfig.direct)."
         if not _SUPPORTED:
             return "Workers run on Linux only in this version."
-        return None
+        lack = None if self._portal.is_open else lack_of_descriptors(_LOOPS_DESCRIPTORS)
+        return None if lack is None else f"No worker can be started: {lack}"
 
-    def _checked_name(self, name: str) -> str:
-        if not _NAME.fullmatch(name):
+    def _add_configured(self, name: str, entry: Any) -> None:
+        checked_worker(name)
+        if not isinstance(entry, Mapping) or set(entry) not in ({"python"}, {"kernel"}):
             msg = (
-                f"{name!r} is no name for a worker. Use letters, digits, '-', '_' and '.', at most "
-                "64, a letter or digit first."
+                f'The setting workers says {entry!r} of "{name}". Say what it runs: '
+                '{"kernel": "KERNELSPEC"} or {"python": "/path/of/python"}.'
             )
             raise ConfigError(msg)
-        return name
+        self.add(name, **entry)
+
+    def _check_policy(self, memory: int | None, sandbox: str | None) -> None:
+        """See that a new worker can have it."""
+        SandboxPolicy(
+            self.config.sandbox if sandbox is None else sandbox,
+            self.config.memory if memory is None else memory or None,
+        )
 
     def _known(self, name: str | None) -> str:
-        worker = self._checked_name(name or self.config.worker)
+        worker = checked_worker(self.config.worker if name is None else name)
         if worker not in self.workers():
             msg = f'There is no worker "{worker}".{nearest(worker, self.workers())}'
             raise ConfigError(msg)
@@ -380,21 +397,29 @@ class HiveManager:
         if timeout == "default":
             limit: float | None = self.config.timeout
             return limit
-        seconds = parse_duration(timeout) if isinstance(timeout, str) else timeout
-        if seconds is not None and seconds < 0:
-            msg = f"A time limit of {seconds} seconds is none. Use a positive number, or none."
-            raise ConfigError(msg)
-        return seconds or None
+        return as_seconds(timeout)
 
-    def _check_code(self, code: str) -> None:
+    def _check_code(self, code: object) -> None:
+        if not isinstance(code, str):
+            msg = f"The code has to be text, and this is of type {type(code).__name__}."
+            raise ConfigError(msg)
         if not code.strip():
             msg = "There is no code to run. Write it below the %%delegate line."
             raise ConfigError(msg)
         if "\0" in code:
             msg = "The code holds a NUL character, which Python does not take."
             raise ConfigError(msg)
+        try:
+            size = len(code.encode())
+        except UnicodeEncodeError as error:
+            line = code.count("\n", 0, error.start) + 1
+            msg = (
+                f"The code holds, in line {line}, half a character (a lone surrogate, "
+                f"{code[error.start]!a}), which no file and no Python can hold. Write it as an "
+                "escape, or read what it came from with the right encoding."
+            )
+            raise ConfigError(msg) from None
         limit = self.config.max_cell_bytes
-        size = len(code.encode(errors="surrogatepass"))
         if limit is not None and size > limit:
             msg = (
                 f"The code is {format_size(size)} long; at most {format_size(limit)} are sent to a "
@@ -438,6 +463,9 @@ class HiveManager:
         return node
 
     def _server(self, kernel: Kernel) -> ForkServer:
+        if self._closed:
+            msg = "This hive is being closed."
+            raise HiveError(msg)
         interpreter = kernel.interpreter or sys.executable
         if interpreter not in self._servers:
             if self._runtime is None:
@@ -512,6 +540,11 @@ def _failed(error: Exception) -> Future[Any]:
     return future
 
 
+def _chosen_size(memory: object) -> int | None:
+    """Bytes; 0 for no limit; None where nothing was chosen."""
+    return None if memory is None else as_bytes(memory) or 0
+
+
 def _arguments(details: str) -> dict[str, str]:
     try:
         words = shlex.split(details)
@@ -519,7 +552,7 @@ def _arguments(details: str) -> dict[str, str]:
         msg = f"{details!r}: {error}. Write key=value words, with quotes around spaces."
         raise ConfigError(msg) from None
     for word in words:
-        if "=" not in word:
+        if word.find("=") < 1:
             msg = f"{word!r} is no argument. Write key=value, with quotes around spaces."
             raise ConfigError(msg)
     return dict(word.split("=", 1) for word in words)
@@ -533,6 +566,11 @@ def _interpreter(python: str) -> Kernel:
     return Kernel(interpreter=str(Path(path).absolute()), description=f"python at {path}")
 
 
+def _broken(name: str, specs: KernelSpecManager, reason: str) -> ConfigError:
+    file = Path(specs.find_kernel_specs().get(name, name), "kernel.json")
+    return ConfigError(f'The kernelspec "{name}" is broken ({file}: {reason}). Install it again.')
+
+
 def _kernelspec(name: str) -> Kernel:
     specs = KernelSpecManager()
     try:
@@ -540,6 +578,10 @@ def _kernelspec(name: str) -> Kernel:
     except NoSuchKernel:
         msg = f'No kernelspec "{name}" is installed.{nearest(name, specs.find_kernel_specs())}'
         raise ConfigError(msg) from None
+    except (OSError, TypeError, ValueError, TraitError) as error:
+        raise _broken(name, specs, str(error)) from None
+    if not spec.argv or not all(isinstance(word, str) for word in spec.argv):
+        raise _broken(name, specs, "argv is to be a list of words, the program first")
     argv = [word.replace("{resource_dir}", str(spec.resource_dir)) for word in spec.argv]
     if argv[0] in ("python", "python3", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
         argv[0] = sys.executable

@@ -30,7 +30,8 @@ class SandboxPolicy:
 
     def __post_init__(self) -> None:
         if self.profile not in PROFILES:
-            msg = f'There is no sandbox profile "{self.profile}".{nearest(self.profile, PROFILES)}'
+            near = nearest(str(self.profile), PROFILES)
+            msg = f'There is no sandbox profile "{self.profile}".{near}'
             raise ConfigError(msg)
         if self.profile == "strict":
             msg = (

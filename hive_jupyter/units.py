@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import difflib
 import math
 import re
+from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
 from hive_jupyter.errors import ConfigError
@@ -47,9 +49,39 @@ def parse_duration(text: str) -> float | None:
     match = _DURATION.fullmatch(word)
     seconds = float(match[1]) * _SECONDS[match[2] or "s"] if match else math.nan
     if not seconds <= LONGEST_DURATION:  # also where it is no number
-        msg = f"{text!r} is no duration. Write seconds or a unit: 30, 30s, 5m, 2h, 250ms, or none."
-        raise ConfigError(msg)
+        raise _no_duration(text)
     return seconds or None
+
+
+def as_seconds(value: object) -> float | None:
+    """
+    Take a duration as a caller gives it.
+
+    Args:
+        value: seconds, or text as ``parse_duration`` reads it; None, 0 or infinity for no limit.
+
+    Returns:
+        Seconds, or None for no limit.
+
+    Raises:
+        ConfigError: it is no duration.
+    """
+    if isinstance(value, str):
+        return parse_duration(value)
+    if value is None or value == math.inf:
+        return None
+    seconds = math.nan
+    if not isinstance(value, bool) and isinstance(value, Real):
+        with contextlib.suppress(OverflowError):
+            seconds = float(value)
+    if not 0 <= seconds <= LONGEST_DURATION:  # also where it is no number
+        raise _no_duration(value)
+    return seconds or None
+
+
+def _no_duration(value: object) -> ConfigError:
+    msg = f"{value!r} is no duration. Write seconds or a unit: 30, 30s, 5m, 2h, 250ms, or none."
+    return ConfigError(msg)
 
 
 def parse_size(text: str) -> int | None:
@@ -72,9 +104,36 @@ def parse_size(text: str) -> int | None:
     match = _SIZE.fullmatch(word)
     number = float(match[1]) * _BYTES.get(match[2], 1) if match else math.nan
     if not number < LARGEST_SIZE:  # also where it is no number
-        msg = f"{text!r} is no size. Write bytes or a unit: 500M, 2G, 1.5GiB, or none."
-        raise ConfigError(msg)
+        raise _no_size(text)
     return math.ceil(number) or None
+
+
+def as_bytes(value: object) -> int | None:
+    """
+    Take a size as a caller gives it.
+
+    Args:
+        value: bytes, or text as ``parse_size`` reads it; None or 0 for no limit.
+
+    Returns:
+        Bytes, or None for no limit.
+
+    Raises:
+        ConfigError: it is no size.
+    """
+    if isinstance(value, str):
+        return parse_size(value)
+    if value is None:
+        return None
+    size = int(value) if not isinstance(value, bool) and isinstance(value, Integral) else -1
+    if not 0 <= size <= LARGEST_SIZE:
+        raise _no_size(value)
+    return size or None
+
+
+def _no_size(value: object) -> ConfigError:
+    msg = f"{value!r} is no size. Write bytes or a unit: 500M, 2G, 1.5GiB, or none."
+    return ConfigError(msg)
 
 
 def format_duration(seconds: float | None) -> str:

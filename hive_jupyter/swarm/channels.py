@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import logging
 import secrets
 import uuid
@@ -79,6 +80,19 @@ class Message:
 Sink = Callable[[Message], None]
 
 
+def _replacing(unpack: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    """Put a question mark where JSON escapes half a character, which a front-end cannot be sent."""
+
+    def unpacked(part: bytes | memoryview) -> Any:
+        value = unpack(part)
+        text = bytes(part)
+        if b"\\ud" in text or b"\\uD" in text:
+            value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+        return value
+
+    return unpacked
+
+
 def curve_keys() -> tuple[str, str]:
     """A fresh public and secret key (Z85) for CurveZMQ (https://rfc.zeromq.org/spec/26)."""
     public, secret = zmq.curve_keypair()
@@ -100,6 +114,7 @@ class Run:
         key: fresh for each run; it comes back with everything that the run says.
         stops: how often somebody asked it to stop.
         expired: it was asked to stop because its time was over.
+        begun: set once the worker runs it.
         stopping: set by the first wish to stop it, again by each further one.
         done: resolves with the reply once the worker is idle again.
     """
@@ -120,6 +135,7 @@ class Run:
         self.key = secrets.token_hex(8)
         self.stops = 0
         self.expired = False
+        self.begun = asyncio.Event()
         self.stopping = asyncio.Event()
         self.done: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
         self._sink = sink
@@ -203,9 +219,11 @@ class Channels:
         self._name = name
         self._on_violation = on_violation
         self._session = Session(key=connection["key"].encode())
+        self._session.unpack = _replacing(self._session.unpack)
         self._runs: dict[str, Run] = {}
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._published: dict[str, asyncio.Event] = {}
+        self._beats: dict[bytes, asyncio.Event] = {}
         self._asking: set[str] = set()
         self._messages_seen = 0
         self._closed = False
@@ -221,8 +239,8 @@ class Channels:
                 ("hb", zmq.DEALER),
             )
         }
-        for channel in ("shell", "control", "stdin", "iopub"):
-            self._loop.add_reader(self._sockets[channel].FD, self._read, channel)
+        for channel, socket in self._sockets.items():
+            self._loop.add_reader(socket.FD, self._read, channel)
 
     async def probe(self) -> Mapping[str, Any]:
         """
@@ -312,17 +330,21 @@ class Channels:
 
     async def beat(self, seconds: float) -> bool:
         """Whether the worker's heartbeat, which needs no Python, answers within ``seconds``."""
-        socket = self._sockets["hb"]
+        if self._closed:
+            return False
         token = secrets.token_bytes(8)
-        with contextlib.suppress(zmq.Again):
-            socket.send_multipart([b"", token], zmq.NOBLOCK)
-        end = self._loop.time() + seconds
-        while (left := end - self._loop.time()) > 0:
-            if await self._readable(socket, left):
-                with contextlib.suppress(zmq.Again):
-                    if socket.recv_multipart(zmq.NOBLOCK)[-1] == token:
-                        return True
-        return False
+        heard = self._beats[token] = asyncio.Event()
+        try:
+            with contextlib.suppress(zmq.Again):
+                self._sockets["hb"].send_multipart([b"", token], zmq.NOBLOCK)
+            self._loop.call_soon(self._read, "hb")
+            async with asyncio.timeout(seconds):
+                await heard.wait()
+        except TimeoutError:
+            return False
+        finally:
+            del self._beats[token]
+        return not self._closed
 
     def pause(self) -> None:
         """Read no output for now: whoever takes it does not keep up."""
@@ -337,7 +359,7 @@ class Channels:
     async def drain(self) -> None:
         """Wait until a dead worker's last messages have been routed."""
         seen = -1
-        while seen != self._messages_seen or self._paused:
+        while not self._closed and (seen != self._messages_seen or self._paused):
             seen = self._messages_seen
             await asyncio.sleep(_QUIET)
 
@@ -346,12 +368,13 @@ class Channels:
         if self._closed:
             return
         self._closed = True
-        for channel, socket in self._sockets.items():
-            if channel != "hb":
-                self._loop.remove_reader(socket.FD)
+        for socket in self._sockets.values():
+            self._loop.remove_reader(socket.FD)
             socket.close(linger=0)
         for future in self._waiting.values():
             future.cancel()
+        for heard in self._beats.values():
+            heard.set()
 
     def _connect(
         self, context: Context, channel: str, kind: int, identity: bytes
@@ -394,6 +417,10 @@ class Channels:
             except zmq.Again:
                 return
             self._messages_seen += 1
+            if channel == "hb":
+                if frames[-1] in self._beats:
+                    self._beats[frames[-1]].set()
+                continue
             try:
                 self._route(channel, frames)
             except TransferError as error:
@@ -427,7 +454,10 @@ class Channels:
             run.say(message)
 
     def _take_status(self, message: Message, run: Run | None, key: str) -> None:
-        if message.content.get("execution_state") != "idle":
+        state = message.content.get("execution_state")
+        if state == "busy" and run is not None:
+            run.begun.set()
+        if state != "idle":
             return
         heard = self._published.get(key)
         if heard is not None:
@@ -458,19 +488,6 @@ class Channels:
         ):
             msg = "a message whose parts are not what Jupyter's protocol says"
             raise TransferError(msg)
-        return Message(kind, content, metadata, tuple(raw["buffers"]), sum(map(len, frames))), parent
-
-    async def _readable(self, socket: zmq.Socket[bytes], seconds: float) -> bool:
-        """Wait for zmq's edge-triggered descriptor, at most ``seconds``."""
-        if int(socket.EVENTS) & zmq.POLLIN:
-            return True
-        edge = asyncio.Event()
-        self._loop.add_reader(socket.FD, edge.set)
-        try:
-            async with asyncio.timeout(seconds):
-                await edge.wait()
-        except TimeoutError:
-            return False
-        finally:
-            self._loop.remove_reader(socket.FD)
-        return bool(int(socket.EVENTS) & zmq.POLLIN)
+        return Message(
+            kind, content, metadata, tuple(raw["buffers"]), sum(map(len, frames))
+        ), parent

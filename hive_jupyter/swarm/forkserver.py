@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 import json
 import logging
 import os
@@ -20,7 +21,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -50,6 +51,11 @@ _LOG_TAIL_BYTES = 8192
 # How long a supervisor may take to tell what the kernel has already told through a pidfd, or to do
 # what it was asked; after that it is stopped or stuck, and the host acts itself.
 _SUPERVISOR_PATIENCE = 0.5
+# What Linux allows for one variable of a new program, and a part of what it allows for all
+# (execve(2): 32 pages, and a quarter of the stack's limit, which is 8 MB as a rule).
+_LONGEST_VARIABLE = 32 * 4096
+_MOST_ENVIRONMENT = 2**20
+_FIRST_FREE_DESCRIPTOR = 3
 
 
 @dataclass(frozen=True)
@@ -127,19 +133,18 @@ class WorkerProcess:
         return {**self.spec.connection, **self.ready.result()}
 
     @property
+    def exit_status(self) -> int | None:
+        """The supervisor's exit code or negative signal, where it was this host's own child."""
+        return None if self._supervisor is None else self._supervisor.returncode
+
+    @property
     def alive(self) -> bool:
         """Whether the worker is known to have started and not known to have ended."""
         return self.started.done() and not self.exited.done()
 
     def log_tail(self) -> str:
         """The last lines that the worker wrote to its own log."""
-        try:
-            with open(self.folder / "log", "rb") as file:
-                size = file.seek(0, os.SEEK_END)
-                file.seek(max(0, size - _LOG_TAIL_BYTES))
-                return file.read().decode(errors="replace").strip()
-        except OSError:
-            return ""
+        return log_tail(self.folder)
 
     async def signal(self, number: int) -> None:
         """Send a signal to the worker's process group; returns when it has been sent."""
@@ -165,6 +170,15 @@ class WorkerProcess:
             self.kill(reason)
             await self.gone.wait()
 
+    async def abandon(self) -> None:
+        """Give up a start, however far it is; a supervisor that is still to come finds no host."""
+        if self.started.done():
+            await self.stop()
+            return
+        if self._supervisor is not None:
+            self._supervisor.kill()
+        self._supervisor_ended()
+
     def remove_folder(self) -> None:
         """Delete the runtime folder, log included."""
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -184,6 +198,8 @@ class WorkerProcess:
             piece, descriptors = b"", []
         if descriptors:
             self._pidfds = descriptors
+            for descriptor in descriptors:  # recv_fds of the library does not take the flag
+                os.set_inheritable(descriptor, False)
             self._loop.add_reader(descriptors[0], self._worker_ended)
         if not piece:
             self._supervisor_ended()
@@ -250,16 +266,54 @@ class WorkerProcess:
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
 
-@dataclass
 class _Zygote:
-    process: subprocess.Popen[bytes]
-    channel: socket.socket
-    files: Mapping[str, int]
-    versions: Mapping[str, str]
+    """One that is ready to fork; its end is seen on a pidfd, so that it never stays a zombie."""
+
+    def __init__(
+        self,
+        process: subprocess.Popen[bytes],
+        channel: socket.socket,
+        files: Mapping[str, int],
+        on_end: Callable[[_Zygote], None],
+    ) -> None:
+        self.process = process
+        self.channel = channel
+        self._files = files
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._pidfd = os.pidfd_open(process.pid)
+        self._loop.add_reader(self._pidfd, self.reap)
 
     def stale(self) -> bool:
         """Whether a file that it loaded, or a folder that it loaded from, changed since."""
-        return any(_modified(path) != time for path, time in self.files.items())
+        return any(_modified(path) != time for path, time in self._files.items())
+
+    def retire(self) -> None:
+        """Have it fork no more, and go with its last worker."""
+        # shutdown reaches the zygote also while a fork of the host keeps the socket open
+        with contextlib.suppress(OSError):
+            self.channel.shutdown(socket.SHUT_RDWR)
+        self.channel.close()
+
+    def end(self) -> None:
+        """End it now, where it does not go by itself in time."""
+        self.retire()
+        try:
+            self.process.wait(_SUPERVISOR_PATIENCE)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+        self.reap()
+
+    def reap(self) -> None:
+        """Collect its end. Idempotent."""
+        if self._pidfd < 0:
+            return
+        self.process.wait()
+        self.channel.close()
+        self._loop.remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        self._pidfd = -1
+        self._on_end(self)
 
 
 @dataclass
@@ -283,8 +337,10 @@ class ForkServer:
     fork: bool = True
     sockets: bool = True
     no_fork_because: str = ""
+    last_words: str = ""
     _zygote: _Zygote | None = None
     _warming: asyncio.Task[_Zygote | None] | None = None
+    _refilling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _spares: list[tuple[Launch, WorkerProcess]] = field(default_factory=list)
     _retired: list[_Zygote] = field(default_factory=list)
 
@@ -311,26 +367,32 @@ class ForkServer:
             return spare
         for _ in range(2):
             process = await self._start(launch, name)
-            await first_of(process.started, process.exited)
             if process.started.done():
                 return process
             process.remove_folder()
-        msg = "The process that starts workers was killed twice in a row."
+            if process.exit_status is not None:
+                msg = f"{self.interpreter} {_ended(process.exit_status)} instead of starting it"
+                raise HiveError(msg)
+        msg = "the process that starts workers was killed twice in a row"
         raise HiveError(msg)
 
     async def refill(self, launch: Launch, count: int) -> None:
         """Keep ``count`` spares of this kind, and none of another kind."""
-        await self._discard_spares(keep=launch)
-        missing = count - len(self._spares)
-        if launch.argv or not self.fork:
-            return
-        for _ in range(missing):
-            process = await self._start(launch, "")
-            await first_of(process.ready, process.exited)
-            if not process.ready.done():
-                process.remove_folder()
-                return
-            self._spares.append((launch, process))
+        # several nodes may ask at once
+        async with self._refilling:
+            await self._discard_spares(keep=launch)
+            while self.fork and not launch.argv and len(self._spares) < count:
+                process = await self._start(launch, "")
+                try:
+                    await first_of(process.ready, process.exited)
+                except asyncio.CancelledError:
+                    await process.abandon()
+                    process.remove_folder()
+                    raise
+                if not process.ready.done():
+                    process.remove_folder()
+                    return
+                self._spares.append((launch, process))
 
     async def close(self) -> None:
         """Stop spares and zygotes."""
@@ -339,14 +401,7 @@ class ForkServer:
             await asyncio.wait({self._warming})
         await self._discard_spares()
         for zygote in [*self._retired, *([self._zygote] if self._zygote else [])]:
-            _retire(zygote)
-            try:
-                zygote.process.wait(_SUPERVISOR_PATIENCE)
-            except subprocess.TimeoutExpired:
-                zygote.process.kill()
-                zygote.process.wait()
-        self._zygote = None
-        self._retired = []
+            zygote.end()
 
     async def _take_spare(self, launch: Launch) -> WorkerProcess | None:
         if self._zygote is not None and self._zygote.stale():
@@ -362,24 +417,43 @@ class ForkServer:
         unwanted = [entry for entry in self._spares if entry[0] != keep or not entry[1].alive]
         self._spares = [entry for entry in self._spares if entry not in unwanted]
         for _, process in unwanted:
+            if process.alive:
+                process.kill("stop")
+        for _, process in unwanted:
             await process.stop()
             process.remove_folder()
 
     async def _start(self, launch: Launch, name: str) -> WorkerProcess:
+        """Have a worker forked, or exec'd; where it was not even that, it has exited."""
         zygote = await self._living_zygote() if self.fork and not launch.argv else None
+        spec = self._spec(launch, name)
         supervisor = None
-        ours, theirs = socket.socketpair()
+        ours, theirs = _socketpair()
         with theirs:
             if zygote is not None:
                 try:
                     socket.send_fds(zygote.channel, [FORK], [theirs.fileno()])
                 except OSError:
-                    self._forget(zygote)
+                    zygote.end()
             else:
-                supervisor = self._exec("supervisor", theirs, launch.environment)
-        process = WorkerProcess(ours, self._spec(launch, name), supervisor)
-        with contextlib.suppress(OSError):
-            await asyncio.get_running_loop().sock_sendall(ours, process.spec.to_json())
+                try:
+                    log_file = Path(spec.folder, "log")
+                    supervisor = self._exec("supervisor", theirs, launch.environment, log_file)
+                except OSError:
+                    ours.close()
+                    raise
+        process = WorkerProcess(ours, spec, supervisor)
+        try:
+            with contextlib.suppress(OSError):
+                await asyncio.get_running_loop().sock_sendall(ours, spec.to_json())
+            await first_of(process.started, process.exited)
+        except asyncio.CancelledError:
+            if zygote is not None and not process.started.done():
+                # it should have forked long ago: another one does better
+                self._retire(zygote)
+            await process.abandon()
+            process.remove_folder()
+            raise
         return process
 
     def _spec(self, launch: Launch, name: str) -> WorkerSpec:
@@ -414,43 +488,54 @@ class ForkServer:
             return None
         zygote = self._zygote
         if zygote is not None and zygote.process.poll() is not None:
-            self._forget(zygote)
+            zygote.reap()
         elif zygote is not None and zygote.stale():
             log.info("installed packages changed: starting a new zygote")
-            self._retired.append(zygote)
-            _retire(zygote)
-            self._zygote = None
+            self._retire(zygote)
+            await self._discard_spares()
         if self._zygote is not None:
             return self._zygote
         if self._warming is None or self._warming.done():
             self._warming = asyncio.create_task(self._start_zygote())
         return await asyncio.shield(self._warming)
 
-    def _forget(self, zygote: _Zygote) -> None:
-        zygote.process.wait()
-        zygote.channel.close()
+    def _retire(self, zygote: _Zygote) -> None:
+        zygote.retire()
         if self._zygote is zygote:
             self._zygote = None
+            self._retired.append(zygote)
+
+    def _forget(self, zygote: _Zygote) -> None:
+        """A zygote has ended."""
+        if self._zygote is zygote:
+            self._zygote = None
+        if zygote in self._retired:
+            self._retired.remove(zygote)
 
     async def _start_zygote(self) -> _Zygote | None:
         loop = asyncio.get_running_loop()
-        ours, theirs = socket.socketpair()
-        ours.setblocking(False)
-        with theirs:
-            process = self._exec("zygote", theirs, tuple(self.environment.items()))
         folder = self.runtime.worker_folder()
+        ours, theirs = _socketpair()
+        ours.setblocking(False)
+        process = None
         try:
-            await loop.sock_sendall(
-                ours, encode_line({"path": list(self.path), "folder": str(folder)})
-            )
-            event = await _first_event(ours)
+            with theirs:
+                environment = tuple(self.environment.items())
+                process = self._exec("zygote", theirs, environment, folder / "log")
+            setup = {"folder": str(folder)}
+            event = {}
+            with contextlib.suppress(OSError):  # it ended at once
+                await loop.sock_sendall(ours, encode_line(setup))
+                event = await _first_event(ours)
         except BaseException:
             ours.close()
-            process.kill()
-            process.wait()
+            if process is not None:
+                process.kill()
+                process.wait()
             raise
         if event.get("event") != READY:
-            reason = event.get("reason") or self._zygote_log()
+            self.last_words = log_tail(folder)
+            reason = event.get("reason") or self.last_words or "it ended without a word"
             if event.get("event") == FAILED:
                 self.fork = False
             self.no_fork_because = reason
@@ -459,17 +544,15 @@ class ForkServer:
             process.wait()
             return None
         ours.setblocking(True)
-        self._zygote = _Zygote(process, ours, event["files"], event["versions"])
+        self._zygote = _Zygote(process, ours, event["files"], self._forget)
         return self._zygote
 
-    def _zygote_log(self) -> str:
-        try:
-            return (self.runtime.path / "zygote.log").read_text(errors="replace")[-2000:].strip()
-        except OSError:
-            return "it ended without a word"
-
     def _exec(
-        self, role: str, theirs: socket.socket, environment: tuple[tuple[str, str], ...]
+        self,
+        role: str,
+        theirs: socket.socket,
+        environment: tuple[tuple[str, str], ...],
+        log_file: Path,
     ) -> subprocess.Popen[bytes]:
         # -I keeps the project's folder, PYTHONPATH and the user's site folder out of what runs
         # before a worker is confined; what they hold comes back with the worker's own sys.path.
@@ -480,23 +563,57 @@ class ForkServer:
             role,
             str(theirs.fileno()),
             str(os.getpid()),
+            *self.path,
         ]
-        with open(self.runtime.path / "zygote.log", "ab") as log_file:
+        with open(log_file, "ab") as output:
             return subprocess.Popen(
                 command,
                 stdin=subprocess.DEVNULL,
-                stdout=log_file,
-                stderr=log_file,
+                stdout=output,
+                stderr=output,
                 pass_fds=[theirs.fileno()],
-                env=dict(environment),
+                env=_for_exec(environment),
                 cwd="/",
                 start_new_session=True,
             )
 
 
+def _for_exec(environment: tuple[tuple[str, str], ...]) -> dict[str, str]:
+    """What of an environment a new program can be given; a worker gets all of it later."""
+    sizes = {name: len(os.fsencode(name + text)) + 2 for name, text in environment}
+    room = _MOST_ENVIRONMENT
+    fitting = {}
+    for name, text in sorted(environment, key=lambda pair: sizes[pair[0]]):
+        room -= sizes[name]
+        if sizes[name] <= _LONGEST_VARIABLE and room >= 0:
+            fitting[name] = text
+    return fitting
+
+
 async def first_of(*futures: asyncio.Future[Any]) -> None:
     """Wait until one of the futures is done; whose result, the caller looks up."""
     await asyncio.wait(futures, return_when="FIRST_COMPLETED")
+
+
+def _ended(status: int) -> str:
+    if status >= 0:
+        return f"exited with code {status}"
+    return f"was killed by {signal.Signals(-status).name}"
+
+
+def _socketpair() -> tuple[socket.socket, socket.socket]:
+    """
+    A pair of sockets that a new program can inherit.
+
+    In a host that has closed its standard streams their descriptors would be given out, and
+    overwritten in the program by its own.
+    """
+    ours, theirs = socket.socketpair()
+    while theirs.fileno() < _FIRST_FREE_DESCRIPTOR:
+        with theirs:
+            number = fcntl.fcntl(theirs, fcntl.F_DUPFD_CLOEXEC, _FIRST_FREE_DESCRIPTOR)
+            theirs = socket.socket(fileno=number)
+    return ours, theirs
 
 
 async def _first_event(channel: socket.socket) -> dict[str, Any]:
@@ -510,11 +627,15 @@ async def _first_event(channel: socket.socket) -> dict[str, Any]:
             return event
 
 
-def _retire(zygote: _Zygote) -> None:
-    # shutdown reaches the zygote also while a fork of the host keeps the socket open
-    with contextlib.suppress(OSError):
-        zygote.channel.shutdown(socket.SHUT_RDWR)
-    zygote.channel.close()
+def log_tail(folder: Path) -> str:
+    """The last lines of the log in a runtime folder."""
+    try:
+        with open(folder / "log", "rb") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - _LOG_TAIL_BYTES))
+            return file.read().decode(errors="replace").strip()
+    except OSError:
+        return ""
 
 
 def _connection(folder: Path, sockets: bool) -> dict[str, Any]:
@@ -532,22 +653,31 @@ def _connection(folder: Path, sockets: bool) -> dict[str, Any]:
 def _modified(path: str) -> int:
     try:
         return os.stat(path).st_mtime_ns
-    except OSError:
+    except (OSError, ValueError):
         return 0
 
 
-def library_path(root: str) -> tuple[str, ...]:
+def host_path() -> tuple[str, ...]:
+    """The host's ``sys.path``, without what Python itself passes over in it."""
+    # whatever the type of the list's entries should be, users put other things in
+    entries: list[object] = list(sys.path)
+    return tuple(entry for entry in entries if isinstance(entry, str))
+
+
+def library_path() -> tuple[str, ...]:
     """
     Entries of the host's ``sys.path`` that a zygote may import from.
 
-    Args:
-        root: the project's folder; what lies below it is the project's, unless it belongs to the
-            interpreter (a ``.venv`` inside the project).
+    What lies below the working folder is the project's, unless it belongs to the interpreter (a
+    ``.venv`` inside the project).
     """
-    entries = []
-    for entry in sys.path:
-        inside = Path(entry or ".").resolve().is_relative_to(Path(root).resolve())
-        own = Path(entry or ".").resolve().is_relative_to(Path(sys.prefix).resolve())
-        if entry and (own or not inside):
-            entries.append(entry)
-    return tuple(entries)
+    return tuple(entry for entry in host_path() if entry and _is_library(entry))
+
+
+def _is_library(entry: str) -> bool:
+    try:
+        path = Path(entry).resolve()
+        project = Path.cwd().resolve()
+    except (OSError, ValueError):  # the folder was deleted; the entry can be no path
+        return False
+    return path.is_relative_to(Path(sys.prefix).resolve()) or not path.is_relative_to(project)

@@ -13,11 +13,13 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import signal
 import sys
 import time
 from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Self
 
 from hive_jupyter import procfs
@@ -38,7 +40,15 @@ from hive_jupyter.protocol import REPLY_METADATA
 from hive_jupyter.swarm.breaker import CircuitBreaker
 from hive_jupyter.swarm.channels import Channels, Context, Message, Run
 from hive_jupyter.swarm.death import Exit, explain
-from hive_jupyter.swarm.forkserver import ForkServer, Launch, WorkerProcess, first_of, library_path
+from hive_jupyter.swarm.descriptors import lack_of_descriptors
+from hive_jupyter.swarm.forkserver import (
+    ForkServer,
+    Launch,
+    WorkerProcess,
+    first_of,
+    host_path,
+    library_path,
+)
 from hive_jupyter.swarm.metrics import Metrics, MetricsSnapshot
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from hive_jupyter.units import format_duration, format_size
@@ -46,6 +56,13 @@ from hive_jupyter.units import format_duration, format_size
 log = logging.getLogger(__name__)
 
 _MISSING_PACKAGE = re.compile(r"No module named '(ipykernel|IPython|jupyter_client|traitlets|zmq)")
+# As much of a worker's last line goes into an error, in characters.
+_LAST_WORDS = 300
+# How many descriptors a worker may need in the host, with its zygote and a spare. libzmq ends the
+# whole process where it gets none for its own use.
+_DESCRIPTORS = 32
+# With less than this on the disk of its folder, in bytes, that is why a worker did not start.
+_LEAST_SPACE = 64 * 1024
 # How long each question of a health check may stay unanswered.
 _HEALTH_PATIENCE = 1.0
 # How often a worker that was interrupted is asked whether it is idle.
@@ -183,6 +200,8 @@ class SwarmNode:
         self._ready_since = 0.0
         self._starts = 0
         self._broke_protocol: str | None = None
+        self._asking = False
+        self._closed = False
         self._info: Mapping[str, Any] = {}
 
     async def __aenter__(self) -> Self:
@@ -291,8 +310,10 @@ class SwarmNode:
         beats, control = await asyncio.gather(
             channels.beat(_HEALTH_PATIENCE), self._answers(channels, "control")
         )
+        if not process.alive:
+            return "dead"
         if control:
-            return "busy" if self._running else "idle"
+            return "busy" if self._running or self._asking else "idle"
         return "gil-held" if beats else "unresponsive"
 
     async def interrupt(self) -> bool:
@@ -326,12 +347,16 @@ class SwarmNode:
         process = self._process
         if process is not None:
             await process.stop(reason)
-            self._forget()
+            # a run that waited may have its fresh worker by now
+            if process is self._process:
+                self._forget()
+                self._process = None
             process.remove_folder()
-            self._process = None
+        self.breaker.withdraw()
 
     async def close(self) -> None:
         """End the worker, and the processes that start workers where they are this node's own."""
+        self._closed = True
         if self._refilling is not None:
             self._refilling.cancel()
             await asyncio.wait({self._refilling})
@@ -349,16 +374,15 @@ class SwarmNode:
         Choose the policy of a worker that has not started yet.
 
         Args:
-            memory: bytes, or None to leave it as it is.
+            memory: bytes, 0 for no limit, or None to leave it as it is.
             sandbox: a profile, or None to leave it as it is.
 
         Raises:
-            ConfigError: the worker lives already with another policy.
+            ConfigError: there is no such policy, or the worker lives already with another one.
         """
-        policy = SandboxPolicy(
-            sandbox or self.policy.profile, self.policy.memory if memory is None else memory
-        )
-        if policy != self.policy and (self.is_connected or self._starting is not None):
+        policy = self.changed_policy(memory, sandbox)
+        is_starting = self._starting is not None and not self._starting.done()
+        if policy != self.policy and (self.is_connected or is_starting):
             changes = []
             if memory is not None:
                 changes.append(f" --memory {memory}")
@@ -374,6 +398,13 @@ class SwarmNode:
             raise ConfigError(msg)
         self.policy = policy
 
+    def changed_policy(self, memory: int | None, sandbox: str | None) -> SandboxPolicy:
+        """The policy that ``change_policy`` would choose."""
+        return SandboxPolicy(
+            self.policy.profile if sandbox is None else sandbox,
+            self.policy.memory if memory is None else memory or None,
+        )
+
     def log(self, lines: int) -> str:
         """The last ``lines`` lines of the worker's own log, of its latest life."""
         text = self._process.log_tail() if self._process is not None else ""
@@ -382,7 +413,7 @@ class SwarmNode:
     def status(self) -> NodeStatus:
         """A snapshot for people and programs."""
         process = self._process if self.is_connected else None
-        family = [process.pid, *procfs.descendants(process.pid)] if process else []
+        family = _family(process.pid) if process else []
         stat = procfs.read_stat(process.pid) if process else None
         return NodeStatus(
             name=self.name,
@@ -405,9 +436,18 @@ class SwarmNode:
 
     async def _ensure_ready(self) -> None:
         self._belong_here()
+        if self._closed:
+            msg = f'Worker "{self.name}" is closed, with its hive.'
+            raise HiveError(msg)
         if self.is_connected:
             return
         if self._starting is None or self._starting.done():
+            # the caller can mend what is wrong with these, so that does not count
+            launch = self._snapshot()
+            lack = lack_of_descriptors(_DESCRIPTORS)
+            if lack is not None:
+                msg = f'Worker "{self.name}" could not be started: {lack}'
+                raise NodeStartError(msg, node=self.name)
             if not self.breaker.allow():
                 retry_at = time.time() + self.breaker.retry_in
                 wait = format_duration(max(1.0, self.breaker.retry_in))
@@ -416,11 +456,17 @@ class SwarmNode:
                     f"for {wait}. Last: {self.metrics.last_error or 'unknown'}"
                 )
                 raise CircuitOpen(msg, node=self.name, retry_at=retry_at)
-            self._starting = asyncio.create_task(self._start())
+            self._starting = asyncio.create_task(self._start(launch))
             self._starting.add_done_callback(_notice)
-        await asyncio.shield(self._starting)
+        starting = self._starting
+        await asyncio.wait({starting})
+        if starting.cancelled():
+            msg = f'Worker "{self.name}" was stopped while it started.'
+            raise NodeStartError(msg, node=self.name)
+        starting.result()
 
-    async def _start(self) -> None:
+    async def _start(self, launch: Launch) -> None:
+        self._launch = launch
         old = self._process
         if old is not None:
             self._forget()
@@ -428,7 +474,7 @@ class SwarmNode:
             self._process = None
         try:
             async with asyncio.timeout(self.config.connect_timeout):
-                await self._spawn_and_probe()
+                await self._spawn_and_probe(launch)
         except asyncio.CancelledError:
             await self._abandon()
             self.breaker.withdraw()
@@ -444,11 +490,10 @@ class SwarmNode:
         self._names = ()
         self._ready_since = time.monotonic()
 
-    async def _spawn_and_probe(self) -> None:
+    async def _spawn_and_probe(self, launch: Launch) -> None:
         server = self._server or self._make_server()
-        self._launch = self._snapshot()
         self._broke_protocol = None
-        process = self._process = await server.spawn(self._launch, self.name)
+        process = self._process = await server.spawn(launch, self.name)
         if not self.kernel.argv:
             await first_of(process.ready, process.exited)
         else:
@@ -472,6 +517,8 @@ class SwarmNode:
     def _start_error(self, error: Exception) -> NodeStartError:
         process = self._process
         tail = process.log_tail() if process is not None else ""
+        if process is None and self._server is not None:
+            tail = self._server.last_words
         exit_ = process.exited.result() if process is not None and process.exited.done() else Exit()
         if isinstance(error, TimeoutError):
             reason = f"it did not answer within {format_duration(self.config.connect_timeout)}"
@@ -480,7 +527,9 @@ class SwarmNode:
         advice = ""
         if _MISSING_PACKAGE.search(tail):
             advice = f" Install it there: {self.kernel.interpreter} -m pip install ipykernel"
-        last = tail.splitlines()[-1] if tail else ""
+        if (folder := self._full_disk()) is not None:
+            advice += f" The disk of {folder} is full: free some space."
+        last = tail.splitlines()[-1][:_LAST_WORDS] if tail else ""
         said = f" It said last: {last}" if last else ""
         return NodeStartError(
             f'Worker "{self.name}" could not be started: {reason}.{said}{advice}',
@@ -488,6 +537,14 @@ class SwarmNode:
             exit_code=exit_.code,
             log_tail=tail,
         )
+
+    def _full_disk(self) -> Path | None:
+        """The folder for runtime files, where its disk has no space left."""
+        folder = self._server.runtime.path if self._server is not None else None
+        with contextlib.suppress(OSError):
+            if folder is not None and shutil.disk_usage(folder).free < _LEAST_SPACE:
+                return folder
+        return None
 
     async def _abandon(self) -> None:
         """Leave nothing of a start that failed; its log stays until the next one."""
@@ -506,15 +563,18 @@ class SwarmNode:
         try:
             cwd = os.getcwd()
         except FileNotFoundError:
-            msg = "the notebook's folder does not exist any more"
-            raise HiveError(msg) from None
+            msg = (
+                f'Worker "{self.name}" could not be started: the working folder does not exist any '
+                "more. Make it again, or go to another one: os.chdir(os.path.expanduser('~'))"
+            )
+            raise NodeStartError(msg, node=self.name) from None
         same_python = self.kernel.interpreter == sys.executable
         environment = {**worker_environment(self.config), **(self.kernel.environment or {})}
         return Launch(
             interpreter="" if self.kernel.argv else self.kernel.interpreter,
             argv=self.kernel.argv,
             cwd=cwd,
-            path=tuple(sys.path) if same_python else ("",),
+            path=host_path() if same_python else ("",),
             environment=tuple(sorted(environment.items())),
             policy=self.policy,
         )
@@ -542,6 +602,8 @@ class SwarmNode:
             self._queue -= 1
         try:
             await self._or_stopped(run, self._ensure_ready())
+            while not self.is_connected:  # it died since
+                await self._or_stopped(run, self._ensure_ready())
             self._running = run
             return await self._run_now(run)
         finally:
@@ -551,6 +613,7 @@ class SwarmNode:
     async def _or_stopped(self, run: Run, work: Awaitable[Any]) -> None:
         """Wait for ``work``, or for the wish that a run that has not begun never does."""
         task = asyncio.ensure_future(work)
+        task.add_done_callback(_notice)
         stopping = asyncio.ensure_future(run.stopping.wait())
         try:
             await first_of(task, stopping)
@@ -590,6 +653,9 @@ class SwarmNode:
             channels.end(run)
         if not run.done.done():
             run.release_error()
+            if not process.exited.done():  # it hangs in the kernel, and dies when it can
+                self._forget()
+                self._process = None
             raise self._death(run, process)
         self._succeed(time.monotonic() - began)
         if _asks_to_exit(run.done.result()):
@@ -602,12 +668,7 @@ class SwarmNode:
         """SIGINT and a grace, then SIGKILL; afterwards the worker is proven idle, or gone."""
         run.stopping.clear()
         if run.stops == 1:
-            if self.kernel.interrupt_by_message:
-                asking = asyncio.create_task(channels.request("control", "interrupt_request", {}))
-                asking.add_done_callback(_notice)
-            else:
-                await process.signal(signal.SIGINT)
-            proof = asyncio.ensure_future(self._prove_idle(run, channels))
+            proof = asyncio.create_task(self._interrupt(run, channels, process))
             again = asyncio.ensure_future(run.stopping.wait())
             try:
                 with contextlib.suppress(TimeoutError):
@@ -616,20 +677,27 @@ class SwarmNode:
             finally:
                 again.cancel()
                 proof.cancel()
-            if proof.done() and not proof.cancelled():
+            if proof.done() and not proof.cancelled() and proof.exception() is None:
                 return
         process.kill("timeout" if run.expired else "interrupt")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DEATH_PATIENCE):
                 await asyncio.shield(process.exited)
 
-    async def _prove_idle(self, run: Run, channels: Channels) -> None:
+    async def _interrupt(self, run: Run, channels: Channels, process: WorkerProcess) -> None:
         """
-        Wait until the run is over and a question sent after the interrupt is answered.
+        Send SIGINT; wait until the run is over and a question sent after the signal is answered.
 
         The question also wakes a loop that awaits: ipykernel notices SIGINT there only when
         something else happens. A late SIGINT may swallow it, so it is asked again.
         """
+        # before, the signal would meet an idle worker, and the run would then go on undisturbed
+        await run.begun.wait()
+        if self.kernel.interrupt_by_message:
+            asking = asyncio.create_task(channels.request("control", "interrupt_request", {}))
+            asking.add_done_callback(_notice)
+        else:
+            await process.signal(signal.SIGINT)
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PROOF_INTERVAL):
@@ -669,9 +737,7 @@ class SwarmNode:
     def _death(self, run: Run, process: WorkerProcess) -> NodeDied | NodeTimeout:
         """The worker ended during a run."""
         end = process.exited.result() if process.exited.done() else Exit(by_us="hung")
-        error: NodeDied | NodeTimeout = explain(self.name, end, self._names, during=True)
-        if self._broke_protocol:
-            error = self._protocol_error(self._broke_protocol)
+        error: NodeDied | NodeTimeout = self._explain(end, during=True)
         if run.expired:
             assert run.timeout is not None
             msg = (
@@ -687,10 +753,12 @@ class SwarmNode:
             self._fail(error)
         return error
 
-    def _protocol_error(self, reason: str) -> NodeDied:
+    def _explain(self, end: Exit, *, during: bool) -> NodeDied:
+        if not self._broke_protocol:
+            return explain(self.name, end, self._names, during)
         msg = (
-            f'Worker "{self.name}" broke the protocol and was killed by Hive: {reason}. '
-            "Your kernel is untouched. The next cell gets a fresh worker."
+            f'Worker "{self.name}" broke the protocol and was killed by Hive: '
+            f"{self._broke_protocol}. Your kernel is untouched. The next cell gets a fresh worker."
         )
         return NodeDied(msg, node=self.name, cause="protocol", lost=self._names)
 
@@ -718,6 +786,7 @@ class SwarmNode:
                     "Hive. Cells can be delegated to it."
                 )
                 raise ToolError(msg)
+            self._asking = True
             began = time.monotonic()
             asking = asyncio.ensure_future(channels.request("shell", kind, content))
             try:
@@ -733,21 +802,23 @@ class SwarmNode:
                 self._fail(late)
                 raise late from None
             finally:
+                self._asking = False
                 asking.cancel()
             if not asking.done() or asking.cancelled():
-                died = explain(self.name, process.exited.result(), self._names, during=True)
+                died = self._explain(process.exited.result(), during=True)
                 self._fail(died)
                 raise died
             self._succeed(time.monotonic() - began)
             return asking.result()
 
     async def _answers(self, channels: Channels, channel: str) -> bool:
+        asking = asyncio.ensure_future(channels.request(channel, "kernel_info_request", {}))
         try:
-            async with asyncio.timeout(_HEALTH_PATIENCE):
-                await channels.request(channel, "kernel_info_request", {})
-        except TimeoutError:
-            return False
-        return True
+            await asyncio.wait({asking}, timeout=_HEALTH_PATIENCE)
+        finally:
+            asking.cancel()
+        # cancelled: the worker ended, and its sockets were closed
+        return asking.done() and not asking.cancelled() and asking.exception() is None
 
     # Ending
 
@@ -758,10 +829,10 @@ class SwarmNode:
 
     def _worker_ended(self, process: WorkerProcess) -> None:
         """A worker that dies between two runs is forgotten at once; a run tells its own end."""
-        if process is self._process and self._running is None:
-            exit_ = process.exited.result()
-            if exit_.by_us is None:
-                self._fail(explain(self.name, exit_, self._names, during=False))
+        if process is self._process and self._running is None and not self._asking:
+            end = process.exited.result()
+            if end.by_us in (None, "memory", "protocol"):
+                self._fail(self._explain(end, during=False))
             self._forget()
 
     def _forget(self) -> None:
@@ -795,10 +866,17 @@ class SwarmNode:
         return "dead" if self._starts else "cold"
 
 
-def _notice(task: asyncio.Task[Any]) -> None:
+def _notice(task: asyncio.Future[Any]) -> None:
     """Take note of a task's error, which those who waited for it have been told."""
     if not task.cancelled():
         task.exception()
+
+
+def _family(pid: int) -> list[int]:
+    try:
+        return [pid, *procfs.descendants(pid)]
+    except OSError:  # this process has no descriptor left
+        return [pid]
 
 
 def _asks_to_exit(reply: Message) -> bool:
@@ -815,7 +893,7 @@ def make_server(config: HiveConfig, interpreter: str, runtime: RuntimeFolder) ->
     return ForkServer(
         runtime=runtime,
         interpreter=interpreter,
-        path=library_path(os.getcwd()) if interpreter == sys.executable else (),
+        path=library_path() if interpreter == sys.executable else (),
         environment=worker_environment(config),
         fork=config.start_method == "fork",
         sockets=runtime.sockets if config.transport == "auto" else config.transport == "ipc",

@@ -42,7 +42,10 @@ class Portal:
             HiveError: the portal is closed, or this is a forked child of the process that owns it.
         """
         try:
-            return asyncio.run_coroutine_threadsafe(work, self._running_loop())
+            self._belong_here()
+            # a loop that may be ending must not get work which it would never take up
+            with self._lock:
+                return asyncio.run_coroutine_threadsafe(work, self._running_loop())
         except BaseException:
             work.close()
             raise
@@ -58,7 +61,12 @@ class Portal:
             work.close()
             msg = "Portal.call from the portal's own thread would wait for itself; await instead."
             raise HiveError(msg)
-        return self.submit(work).result()
+        future = self.submit(work)
+        try:
+            return future.result()
+        except KeyboardInterrupt:
+            future.cancel()
+            raise
 
     def post(self, action: Callable[[], object]) -> None:
         """Have ``action`` called on the loop; returns at once, safe from a signal handler."""
@@ -79,24 +87,30 @@ class Portal:
         if threading.current_thread() is not thread:
             thread.join()
 
-    def _running_loop(self) -> asyncio.AbstractEventLoop:
+    @property
+    def is_open(self) -> bool:
+        """Whether it has a loop, or had one."""
+        return self._loop is not None
+
+    def _belong_here(self) -> None:
         if os.getpid() != self._pid:
             msg = (
                 "This process is a fork of the one that owns the hive, and has no workers. "
                 "Delegate in the original process, or make a HiveManager here."
             )
             raise HiveError(msg)
-        with self._lock:
-            if self._closed:
-                msg = "This hive is closed. Load the extension again, or make a new HiveManager."
-                raise HiveError(msg)
-            if self._loop is None:
-                self._loop = asyncio.new_event_loop()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._loop,), name="hive portal", daemon=True
-                )
-                self._thread.start()
-            return self._loop
+
+    def _running_loop(self) -> asyncio.AbstractEventLoop:
+        if self._closed:
+            msg = "This hive is closed. Load the extension again, or make a new HiveManager."
+            raise HiveError(msg)
+        if self._loop is None:
+            self._loop = asyncio.new_event_loop()
+            self._thread = threading.Thread(
+                target=self._run, args=(self._loop,), name="hive portal", daemon=True
+            )
+            self._thread.start()
+        return self._loop
 
     @staticmethod
     def _run(loop: asyncio.AbstractEventLoop) -> None:

@@ -1,9 +1,14 @@
 """
-The door of zygote and supervisor: ``python -I .../worker/__main__.py zygote|supervisor FD PID``.
+The door of zygote and supervisor.
 
-``FD`` is a unix socket to the host, ``PID`` the host's. The package is brought along by its place
-on disk, so that any interpreter that has ipykernel can run a worker, whether Hive is installed
-there or not, and whichever version.
+::
+
+    python -I .../worker/__main__.py zygote|supervisor FD PID [PATH ...]
+
+``FD`` is a unix socket to the host, ``PID`` the host's, each ``PATH`` a folder that installed
+packages may be imported from besides the interpreter's own. The package is brought along by its
+place on disk, so that any interpreter that has ipykernel can run a worker, whether Hive is
+installed there or not, and whichever version.
 """
 
 from __future__ import annotations
@@ -29,6 +34,7 @@ def _bring_package() -> None:
 def main() -> None:
     """Run what the command line names."""
     role, descriptor, host = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
+    sys.path += [entry for entry in sys.argv[4:] if entry not in sys.path]
     if "hive_jupyter" not in sys.modules:
         _bring_package()
     if role == "zygote":

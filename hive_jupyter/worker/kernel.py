@@ -9,6 +9,7 @@ from __future__ import annotations
 import faulthandler
 import importlib
 import importlib.metadata
+import json
 import logging
 import os
 import random
@@ -20,6 +21,7 @@ from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.profiledir import ProfileDir
+from jupyter_client.jsonutil import json_default
 from jupyter_client.session import Session
 from traitlets.config import Config
 
@@ -36,6 +38,8 @@ from hive_jupyter.worker import tools
 from hive_jupyter.worker.confine import prctl
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     import zmq
 
 # Names in a reply's metadata: enough for a person, bounded for a namespace of a million entries.
@@ -149,6 +153,7 @@ class WorkerApp(IPKernelApp):
         for channel in CHANNELS:
             setattr(self, f"{channel}_port", connection[f"{channel}_port"])
         self.session = Session(parent=self, key=connection["key"].encode())
+        self.session.pack = _replacing(self.session.pack)
         self.profile_dir = _profile(spec.folder)
         if connection["transport"] == "tcp":
             self.curve_publickey = connection["curve_publickey"].encode()
@@ -190,9 +195,10 @@ def run(spec: WorkerSpec, ready: int) -> None:
     faulthandler.enable(file=os.dup(2))
     random.seed()
     _leave_debugpy_out()
-    sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
     if not ZMQInteractiveShell.initialized():
-        _build_shell(spec.folder)
+        # exec'd: also here nothing of the project may take the place of what a kernel imports
+        prepare(spec.folder)
+    sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
     app = WorkerApp.instance(config=_config())
     app.serve(spec, ready)
 
@@ -220,6 +226,19 @@ def _leave_debugpy_out() -> None:
         del sys.modules["debugpy"]
         if known is not None:
             sys.modules["debugpy"] = known
+
+
+def _replacing(pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
+    """Put a question mark where text holds half a character, which no UTF-8 and no JSON can."""
+
+    def packed(part: Any) -> bytes:
+        try:
+            return pack(part)
+        except UnicodeEncodeError:
+            text = json.dumps(part, default=json_default, ensure_ascii=False, allow_nan=False)
+            return text.encode(errors="replace")
+
+    return packed
 
 
 def _config() -> Config:

@@ -240,6 +240,8 @@ def become_worker(spec: WorkerSpec, ready: int) -> None:
     confine(spec)
     if spec.argv:
         os.close(ready)
+        for number in (signal.SIGPIPE, signal.SIGXFSZ):  # what Python ignores, others do not
+            signal.signal(number, signal.SIG_DFL)
         os.execvpe(spec.argv[0], list(spec.argv), os.environ)
     from hive_jupyter.worker import kernel
 
@@ -267,7 +269,7 @@ def _fork(body: Callable[[], None]) -> int:
     code = START_FAILED
     try:
         signal.set_wakeup_fd(-1)
-        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM, signal.SIGPIPE):
+        for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
         prctl.die_with(parent)
         body()

@@ -30,7 +30,7 @@ def main(descriptor: int, host_pid: int) -> NoReturn:
     Warm up, tell the host, and fork on request.
 
     Args:
-        descriptor: the unix socket to the host; its first line is {"path": [...], "folder": "..."}.
+        descriptor: the unix socket to the host; its first line is {"folder": "..."}.
         host_pid: of the host.
     """
     prctl.die_with(host_pid)
@@ -64,7 +64,6 @@ def _receive_setup(host: socket.socket) -> dict[str, Any]:
 
 def _warm_up(setup: dict[str, Any]) -> dict[str, Any]:
     """Import, build the shell, and return what the host should know: versions and files."""
-    sys.path += [entry for entry in setup["path"] if entry not in sys.path]
     from hive_jupyter.worker import kernel
 
     kernel.prepare(setup["folder"])
@@ -85,7 +84,7 @@ def _watched_files() -> dict[str, int]:
     modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
     files: dict[str, int] = {}
     for name in [*modules, *sys.path]:
-        with contextlib.suppress(OSError, TypeError):
+        with contextlib.suppress(OSError, TypeError, ValueError):
             files[str(name)] = os.stat(str(name)).st_mtime_ns
     return files
 

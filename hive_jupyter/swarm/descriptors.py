@@ -1,0 +1,34 @@
+"""How many files this process may still open, asked before something that cannot do without."""
+
+from __future__ import annotations
+
+import errno
+import os
+import resource
+
+
+def lack_of_descriptors(needed: int) -> str | None:
+    """
+    Look before leaping: libzmq ends the whole process where it gets no descriptor.
+
+    Args:
+        needed: how many more files are to be opened.
+
+    Returns:
+        What is wrong and what helps, where there is no room for so many; else None.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit == resource.RLIM_INFINITY:
+        return None
+    try:
+        left = limit - len(os.listdir("/proc/self/fd"))
+    except OSError as error:
+        if error.errno not in (errno.EMFILE, errno.ENFILE):
+            return None
+        left = 0
+    if left >= needed:
+        return None
+    return (
+        f"this process may have {limit} open files (ulimit -n) and has room for {left} more, where "
+        f"{needed} are needed. Close some, or raise the limit."
+    )

@@ -1,0 +1,108 @@
+"""Processes seen from outside: deadlines, families, and hosts of a test's own."""
+
+import ctypes
+import os
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+import psutil
+
+ROOT = Path(__file__).parents[1]
+
+_SET_CHILD_SUBREAPER = 36
+
+
+def wait_until(condition, seconds=10.0):
+    """Wait for what has no event: return the condition's first true value, or fail."""
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline, f"not so within {seconds} s"
+        time.sleep(0.002)
+    return value
+
+
+def wait_gone(processes, seconds=3.0):
+    """Wait until all of them have ended; a zombie is not gone."""
+    _, alive = psutil.wait_procs(processes, timeout=seconds)
+    assert [] == alive
+
+
+def family(pid=None):
+    """All that a process has started and that still exists."""
+    return psutil.Process(pid).children(recursive=True)
+
+
+def titled(processes, start):
+    """Those of the processes whose command line begins so."""
+    found = []
+    for process in processes:
+        with suppress(psutil.NoSuchProcess):
+            if " ".join(process.cmdline()).startswith(start):
+                found.append(process)
+    return found
+
+
+def send(process, number):
+    """A signal to a process that may be gone already."""
+    with suppress(ProcessLookupError, psutil.NoSuchProcess):
+        os.kill(process.pid, number)
+
+
+def stopped(pid):
+    """SIGSTOP that has taken effect."""
+    os.kill(pid, signal.SIGSTOP)
+    wait_until(lambda: psutil.Process(pid).status() == psutil.STATUS_STOPPED)
+
+
+@contextmanager
+def adopting():
+    """
+    Be the parent of every orphan below this process: nothing slips away unseen.
+
+    Gives a function that lists what is left, zombies reaped.
+    """
+    libc = ctypes.CDLL(None)
+    libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+    before = {child.pid for child in family()}
+
+    def left():
+        for child in psutil.Process().children():
+            with suppress(psutil.NoSuchProcess, ChildProcessError):
+                if child.pid not in before and child.status() == psutil.STATUS_ZOMBIE:
+                    os.waitpid(child.pid, 0)
+        return [child for child in family() if child.pid not in before and _known(child)]
+
+    try:
+        yield left
+    finally:
+        for child in left():
+            send(child, signal.SIGKILL)
+        with suppress(AssertionError):
+            wait_until(lambda: not left(), 3)
+        libc.prctl(_SET_CHILD_SUBREAPER, 0, 0, 0, 0)
+
+
+def _known(child):
+    with suppress(psutil.NoSuchProcess):
+        return bool(child.status())
+    return False
+
+
+def start_host(code, runtime, **environment):
+    """A Python of its own that runs ``code``; lines that it prints can be read from ``stdout``."""
+    return subprocess.Popen(
+        [sys.executable, "-u", "-c", code],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        text=True,
+        env={
+            **os.environ,
+            "JUPYTER_RUNTIME_DIR": str(runtime),
+            "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+            **environment,
+        },
+    )

@@ -1,0 +1,553 @@
+"""One run, and the sockets to a worker: against a peer that a test makes say what it wants."""
+
+import asyncio
+import json
+
+import pytest
+import pytest_asyncio
+import zmq
+import zmq.asyncio
+from jupyter_client.session import Session
+
+from hive_jupyter.swarm import channels as module
+from hive_jupyter.swarm.channels import Channels, Context, Message, Run
+
+KEY = "0" * 64
+
+WRONG = (
+    "nothing",
+    "no delimiter",
+    "only a delimiter",
+    "too short",
+    "another's signature",
+    "no signature",
+    "a changed content",
+    "a changed parent",
+    "a header that is no JSON",
+    "a header that is no object",
+    "a header without a type",
+    "a type that is no text",
+    "a content that is no object",
+    "a parent that is no object",
+    "metadata that are no object",
+    "bytes that are no UTF-8",
+    "nesting without an end",
+)
+
+
+class Peer:
+    """A worker without a kernel: bound sockets, and a session that signs with the right key."""
+
+    def __init__(self, folder):
+        self._context = zmq.asyncio.Context()
+        self._address = f"ipc://{folder}/k"
+        self.session = Session(key=KEY.encode())
+        self.identities = {}
+        self.shell = self._bind(zmq.ROUTER, 1)
+        self.iopub = self._bind(zmq.XPUB, 2)
+        self.stdin = self._bind(zmq.ROUTER, 3)
+        self.control = self._bind(zmq.ROUTER, 4)
+        self.hb = self._bind(zmq.ROUTER, 5)
+        names = ("shell", "iopub", "stdin", "control", "hb")
+        ports = {f"{name}_port": number for number, name in enumerate(names, 1)}
+        self.connection = {**ports, "transport": "ipc", "ip": f"{folder}/k", "key": KEY}
+
+    def _bind(self, kind, number):
+        socket = self._context.socket(kind)
+        socket.linger = 0
+        socket.sndhwm = 0
+        socket.bind(f"{self._address}-{number}")
+        return socket
+
+    async def hears(self):
+        """Wait until what is published is heard."""
+        assert b"\x01" == await self.iopub.recv()
+
+    async def receive(self, channel="shell"):
+        identities, frames = self.session.feed_identities(
+            await getattr(self, channel).recv_multipart()
+        )
+        self.identities[channel] = identities
+        return self.session.deserialize(frames)
+
+    def frames(self, kind, content, parent=None, **options):
+        return self.session.serialize(self.session.msg(kind, content, parent, **options))
+
+    async def publish(self, kind, content, parent=None, **options):
+        await self.iopub.send_multipart([b"topic", *self.frames(kind, content, parent, **options)])
+
+    async def reply(self, kind, content, parent, channel="shell", **options):
+        frames = self.frames(kind, content, parent, **options)
+        await getattr(self, channel).send_multipart([*self.identities[channel], *frames])
+
+    def close(self):
+        self._context.destroy(linger=0)
+
+
+@pytest_asyncio.fixture
+async def peer(tmp_path):
+    peer = Peer(tmp_path)
+    yield peer
+    peer.close()
+
+
+@pytest_asyncio.fixture
+async def violations():
+    return []
+
+
+@pytest_asyncio.fixture
+async def channels(peer, violations):
+    context = Context()
+    channels = Channels(context, peer.connection, "coder", violations.append)
+    await peer.hears()
+    yield channels
+    channels.close()
+    context.term()
+
+
+@pytest.fixture
+def heard():
+    return []
+
+
+@pytest_asyncio.fixture
+async def run(heard):
+    return Run("1", heard.append)
+
+
+def reply(**content):
+    return Message("execute_reply", {"status": "ok", **content})
+
+
+def error(name="ValueError", traceback=("line",)):
+    content = {"ename": name, "evalue": "", "traceback": list(traceback)}
+    return Message("error", content)
+
+
+async def soon(condition):
+    """Wait until something that the loop will do has happened."""
+    async with asyncio.timeout(10):
+        while not condition():
+            await asyncio.sleep(0.002)
+
+
+# A run
+
+
+@pytest.mark.parametrize("order", ["reply first", "idle first"])
+async def test_a_run_is_over_when_reply_and_idle_are_in(run, order):
+    steps = [lambda: run.take_reply(reply()), run.take_idle]
+    first, second = steps if order == "reply first" else reversed(steps)
+    first()
+
+    assert not run.done.done()
+    second()
+    assert run.done.done()
+
+
+async def test_two_runs_never_have_the_same_key(heard):
+    assert Run("1", heard.append).key != Run("1", heard.append).key
+
+
+async def test_the_runs_own_error_is_kept_back_for_the_reply_brings_it(run, heard):
+    run.say(error())
+    run.take_idle()
+    run.take_reply(Message("execute_reply", {"status": "error", **error().content}))
+
+    assert run.done.done()
+    assert [] == heard
+
+
+async def test_an_error_that_is_not_the_replys_own_is_shown(run, heard):
+    """A magic that shows a traceback itself, say."""
+    run.say(error("Shown"))
+    run.take_reply(reply())
+    run.take_idle()
+
+    assert ["Shown"] == [message.content["ename"] for message in heard]
+
+
+async def test_of_two_errors_none_is_lost(run, heard):
+    run.say(error("First", ["a"]))
+    run.say(error("Second", ["b"]))
+    run.take_reply(Message("execute_reply", {"status": "error", "traceback": ["c"]}))
+    run.take_idle()
+
+    assert {"First", "Second"} == {message.content["ename"] for message in heard}
+
+
+async def test_an_error_is_shown_where_the_worker_dies_before_its_reply(run, heard):
+    run.say(error())
+    run.release_error()
+    run.release_error()
+
+    assert 1 == len(heard)
+
+
+async def test_idle_without_a_reply_is_an_interrupt(run, monkeypatch):
+    """The kernel loses its reply when SIGINT arrives in its own dispatch code."""
+    monkeypatch.setattr(module, "_REPLY_PATIENCE", 0.01)
+    run.take_idle()
+    result = await asyncio.wait_for(run.done, 10)
+
+    assert "error" == result.content["status"]
+    assert "KeyboardInterrupt" == result.content["ename"]
+
+
+async def test_idle_without_a_reply_is_the_error_that_was_shown_before(run, monkeypatch):
+    monkeypatch.setattr(module, "_REPLY_PATIENCE", 0.01)
+    run.say(error("ZeroDivisionError"))
+    run.take_idle()
+
+    assert "ZeroDivisionError" == (await asyncio.wait_for(run.done, 10)).content["ename"]
+
+
+async def test_a_reply_that_comes_late_but_in_time_is_the_one(run):
+    run.take_idle()
+    await asyncio.sleep(0)
+    run.take_reply(reply(execution_count=7))
+
+    assert 7 == (await run.done).content["execution_count"]
+
+
+async def test_each_wish_to_stop_is_counted(run):
+    run.stop()
+    run.stop()
+
+    assert 2 == run.stops
+    assert run.stopping.is_set()
+    assert not run.expired
+
+
+async def test_a_run_that_is_over_does_not_expire(run):
+    run.take_reply(reply())
+    run.take_idle()
+    run.expire()
+
+    assert not run.expired
+    assert 0 == run.stops
+
+
+# Sending
+
+
+async def test_the_probe_waits_until_the_worker_is_heard_on_iopub(channels, peer):
+    """An answer on shell alone proves nothing: output might still be lost."""
+    probing = asyncio.create_task(channels.probe())
+    for _ in range(2):
+        request = await peer.receive()
+        await peer.reply("kernel_info_reply", {"name": "x"}, request)
+
+    assert not probing.done()
+    request = await peer.receive()
+    await peer.publish("status", {"execution_state": "idle"}, request)
+    await peer.reply("kernel_info_reply", {"name": "x"}, request)
+    assert {"name": "x"} == await asyncio.wait_for(probing, 10)
+
+
+async def test_a_cells_header_goes_along_with_the_runs_key(channels, peer, heard):
+    header = {"msg_id": "cell", "session": "front", "username": "u", "custom": 1}
+    run = Run("1 + 1", heard.append, header=header, allow_stdin=True)
+    channels.begin(run)
+    request = await peer.receive()
+
+    assert header.items() <= request["header"].items()
+    assert run.key == request["header"]["hive_run"]
+    assert "coder" == request["header"]["hive_worker"]
+    assert "execute_request" == request["header"]["msg_type"]
+    assert "1 + 1" == request["content"]["code"]
+    assert request["content"]["allow_stdin"]
+    assert not request["content"]["stop_on_error"]
+
+
+async def test_the_hosts_subshell_is_not_the_workers(channels, peer, heard):
+    channels.begin(Run("1", heard.append, header={"msg_id": "cell", "subshell_id": "host's"}))
+    request = await peer.receive()
+
+    assert "subshell_id" not in request["header"]
+
+
+async def test_a_request_gets_its_own_reply(channels, peer):
+    """Also where the replies come in another order."""
+    first = asyncio.create_task(channels.request("control", "a_request", {}))
+    second = asyncio.create_task(channels.request("control", "b_request", {}))
+    requests = [await peer.receive("control") for _ in range(2)]
+    for request in reversed(requests):
+        kind = request["header"]["msg_type"]
+        await peer.reply("x_reply", {"to": kind}, request, "control")
+
+    assert "a_request" == (await first).content["to"]
+    assert "b_request" == (await second).content["to"]
+
+
+async def test_an_answer_goes_to_a_run_that_asked_and_only_once(channels, peer, run, heard):
+    channels.answer(run, "nobody asked")
+    channels.begin(run)
+    request = await peer.receive()
+    peer.identities["stdin"] = peer.identities["shell"]
+    await peer.reply("input_request", {"prompt": "?", "password": False}, request, "stdin")
+    await soon(lambda: heard)
+    channels.answer(run, "yes")
+    channels.answer(run, "again")
+    channels.answer(run, "and again")
+    received = await peer.receive("stdin")
+
+    assert "input_request" == heard[0].type
+    assert "yes" == received["content"]["value"]
+    assert 0 == await peer.stdin.poll(50)
+
+
+async def test_the_heartbeat_is_heard(channels, peer):
+    beating = asyncio.create_task(channels.beat(10))
+    await peer.hb.send_multipart(await peer.hb.recv_multipart())
+
+    assert await beating
+
+
+async def test_a_silent_heartbeat_is_noticed_and_its_late_echo_is_no_later_one(channels, peer):
+    assert not await channels.beat(0.02)
+    await peer.hb.send_multipart(await peer.hb.recv_multipart())
+
+    assert not await channels.beat(0.1)
+
+
+# Routing
+
+
+async def test_two_runs_of_one_cell_are_told_apart_by_the_key(channels, peer):
+    first, second = [], []
+    header = {"msg_id": "cell"}
+    channels.begin(Run("1", first.append, header=header))
+    channels.begin(Run("2", second.append, header=header))
+    requests = [await peer.receive() for _ in range(2)]
+    await peer.publish("stream", {"name": "stdout", "text": "two"}, requests[1])
+    await peer.publish("stream", {"name": "stdout", "text": "one"}, requests[0])
+    await soon(lambda: first and second)
+
+    assert ["one"] == [message.content["text"] for message in first]
+    assert ["two"] == [message.content["text"] for message in second]
+
+
+async def test_all_that_a_run_shows_arrives_in_order(channels, peer, run, heard):
+    channels.begin(run)
+    request = await peer.receive()
+    for number in range(3000):
+        await peer.publish("stream", {"name": "stdout", "text": f"{number} "}, request)
+    await peer.publish("status", {"execution_state": "idle"}, request)
+    await peer.reply("execute_reply", {"status": "ok"}, request)
+    await asyncio.wait_for(run.done, 20)
+
+    assert list(map(str, range(3000))) == "".join(m.content["text"] for m in heard).split()
+
+
+async def test_output_that_waits_is_not_lost(channels, peer, run, heard):
+    """A reader that does not keep up pauses the sockets; what comes meanwhile arrives later."""
+    channels.begin(run)
+    request = await peer.receive()
+    channels.pause()
+    for number in range(200):
+        await peer.publish("stream", {"name": "stdout", "text": f"{number} "}, request)
+    asking = asyncio.create_task(channels.request("shell", "x_request", {}))
+    await peer.reply("x_reply", {}, await peer.receive())
+    await asking
+
+    assert [] == heard
+    channels.resume()
+    await soon(lambda: len(heard) == 200)
+
+
+async def test_buffers_and_metadata_come_along(channels, peer, run, heard):
+    channels.begin(run)
+    request = await peer.receive()
+    message = peer.session.msg("display_data", {"data": {}}, request, metadata={"a": 1})
+    frames = peer.session.serialize(message)
+    await peer.iopub.send_multipart([b"topic", *frames, b"\x00\x01"])
+    await soon(lambda: heard)
+
+    assert {"a": 1} == heard[0].metadata
+    assert [b"\x00\x01"] == [bytes(buffer) for buffer in heard[0].buffers]
+
+
+@pytest.mark.parametrize(
+    "kind", ["comm_info_reply", "shutdown_reply", "unheard_of", "iopub_welcome"]
+)
+async def test_what_is_no_output_is_not_passed_on(channels, peer, run, heard, violations, kind):
+    channels.begin(run)
+    request = await peer.receive()
+    await peer.publish(kind, {}, request)
+    await peer.publish("stream", {"name": "stdout", "text": "end"}, request)
+    await soon(lambda: heard)
+
+    assert ["stream"] == [message.type for message in heard]
+    assert [] == violations
+
+
+async def test_what_belongs_to_no_run_is_dropped(channels, peer, run, heard, violations):
+    """Output of a run that is over, or of nobody."""
+    over = Run("0", heard.append)
+    channels.begin(over)
+    old = await peer.receive()
+    channels.end(over)
+    channels.begin(run)
+    request = await peer.receive()
+    await peer.publish("stream", {"name": "stdout", "text": "old"}, old)
+    await peer.publish("stream", {"name": "stdout", "text": "nobody's"}, None)
+    await peer.reply("execute_reply", {"status": "ok"}, old)
+    await peer.publish("stream", {"name": "stdout", "text": "mine"}, request)
+    await soon(lambda: heard)
+
+    assert ["mine"] == [message.content["text"] for message in heard]
+    assert [] == violations
+
+
+async def test_a_kernel_that_hands_back_only_standard_keys_is_understood(
+    channels, peer, run, heard
+):
+    channels.begin(run)
+    request = await peer.receive()
+    parent = {"header": {"msg_id": request["header"]["msg_id"]}}
+    message = peer.session.msg("stream", {"name": "stdout", "text": "here"})
+    message["parent_header"] = parent["header"]
+    await peer.iopub.send_multipart([b"topic", *peer.session.serialize(message)])
+    await soon(lambda: heard)
+
+    assert "here" == heard[0].content["text"]
+
+
+# A worker that breaks the protocol
+
+
+def malformed(peer, request):
+    """Frames that no honest worker sends, by what is wrong with them."""
+    good = peer.frames("stream", {"name": "stdout", "text": "x"}, request)
+    delimiter, signature, header, parent, metadata, content = good
+    stranger = Session(key=b"1" * 64)
+    nobody = Session(key=b"")
+    message = stranger.msg("stream", {"name": "stdout", "text": "x"}, request)
+
+    def signed(*parts):
+        return [delimiter, peer.session.sign(list(parts)), *parts]
+
+    return {
+        "nothing": [b""],
+        "no delimiter": [b"junk"],
+        "only a delimiter": [delimiter],
+        "too short": good[:4],
+        "another's signature": stranger.serialize(message),
+        "no signature": nobody.serialize(message),
+        "a changed content": [*good[:5], content.replace(b"x", b"y")],
+        "a changed parent": [*good[:3], b"{}", metadata, content],
+        "a header that is no JSON": signed(b"{", parent, metadata, content),
+        "a header that is no object": signed(b"[]", parent, metadata, content),
+        "a header without a type": signed(b"{}", parent, metadata, content),
+        "a type that is no text": signed(
+            json.dumps({**json.loads(header), "msg_type": [1]}).encode(), parent, metadata, content
+        ),
+        "a content that is no object": signed(header, parent, metadata, b"[1]"),
+        "a parent that is no object": signed(header, b"[1]", metadata, content),
+        "metadata that are no object": signed(header, parent, b'"x"', content),
+        "bytes that are no UTF-8": signed(header, parent, metadata, b"\xff\xfe"),
+        "nesting without an end": signed(header, parent, metadata, b"[" * 200_000),
+    }
+
+
+@pytest.mark.parametrize("channel", ["iopub", "shell"])
+@pytest.mark.parametrize("wrong", WRONG)
+async def test_a_message_that_is_not_the_protocols_is_reported_once(
+    channels, peer, run, heard, violations, wrong, channel
+):
+    """And nothing of it, or after it on the same socket, is passed on."""
+    channels.begin(run)
+    request = await peer.receive()
+    frames = malformed(peer, request)[wrong]
+    good = peer.frames("stream", {"name": "stdout", "text": "after"}, request)
+    prefix = [] if channel == "iopub" else peer.identities["shell"]
+    socket = getattr(peer, channel)
+    for parts in (frames, frames, good):
+        await socket.send_multipart([*prefix, *parts])
+    await soon(lambda: violations)
+    await asyncio.sleep(0)
+
+    assert 1 == len(violations)
+    assert [] == heard
+    assert not run.done.done()
+
+
+async def test_a_replayed_message_is_reported(channels, peer, run, heard, violations):
+    channels.begin(run)
+    request = await peer.receive()
+    frames = peer.frames("stream", {"name": "stdout", "text": "once"}, request)
+    await peer.iopub.send_multipart([b"topic", *frames])
+    await soon(lambda: heard)
+    await peer.iopub.send_multipart([b"topic", *frames])
+    await soon(lambda: violations)
+
+    assert ["once"] == [message.content["text"] for message in heard]
+
+
+@pytest.mark.parametrize(
+    "content", [{}, {"execution_state": ["idle"]}, {"execution_state": {}}, {"execution_state": 1}]
+)
+async def test_a_strange_status_ends_no_run(channels, peer, run, heard, violations, content):
+    channels.begin(run)
+    request = await peer.receive()
+    await peer.reply("execute_reply", {"status": "ok"}, request)
+    await peer.publish("status", content, request)
+    await peer.publish("stream", {"name": "stdout", "text": "end"}, request)
+    await soon(lambda: heard)
+
+    assert not run.done.done()
+
+
+@pytest.mark.parametrize("key", [["a"], {"a": 1}, 1, None])
+async def test_a_strange_key_belongs_to_no_run(channels, peer, run, heard, violations, key):
+    channels.begin(run)
+    request = await peer.receive()
+    message = peer.session.msg("stream", {"name": "stdout", "text": "foreign"})
+    message["parent_header"] = {"hive_run": key, "msg_id": key}
+    await peer.iopub.send_multipart([b"topic", *peer.session.serialize(message)])
+    await peer.publish("stream", {"name": "stdout", "text": "end"}, request)
+    await soon(lambda: heard)
+
+    assert ["end"] == [message.content["text"] for message in heard]
+    assert [] == violations
+
+
+# Closing
+
+
+async def test_close_may_be_repeated_and_ends_those_who_wait(channels, peer):
+    asking = asyncio.create_task(channels.request("shell", "x_request", {}))
+    await peer.receive()
+    channels.close()
+    channels.close()
+
+    with pytest.raises(asyncio.CancelledError):
+        await asking
+
+
+async def test_a_heartbeat_that_waits_survives_the_closing_of_its_sockets(channels, peer):
+    """A health check may be on its way when the worker dies; what it watched is not watched on."""
+    loop = asyncio.get_running_loop()
+    descriptor = channels._sockets["hb"].FD
+    beating = asyncio.create_task(channels.beat(0.2))
+    await peer.hb.recv_multipart()
+    channels.close()
+
+    assert not await beating
+    assert not loop.remove_reader(descriptor)
+
+
+async def test_two_heartbeats_at_once_do_not_take_each_others_echo(channels, peer):
+    first = asyncio.create_task(channels.beat(5))
+    second = asyncio.create_task(channels.beat(5))
+
+    async def echo():
+        while True:
+            await peer.hb.send_multipart(await peer.hb.recv_multipart())
+
+    echoing = asyncio.create_task(echo())
+
+    assert [True, True] == await asyncio.gather(first, second)
+    echoing.cancel()

@@ -1,0 +1,653 @@
+"""One worker's life, on a loop of its own, with real processes."""
+
+import asyncio
+import contextlib
+import os
+import signal
+import sys
+from types import SimpleNamespace
+
+import psutil
+import pytest
+import pytest_asyncio
+
+from hive_jupyter.config import HiveConfig
+from hive_jupyter.errors import (
+    CircuitOpen,
+    HiveError,
+    NodeDied,
+    NodeStartError,
+    NodeTimeout,
+    RemoteError,
+    ToolError,
+)
+from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.swarm import node as module
+from hive_jupyter.swarm.channels import Context, Run
+from hive_jupyter.swarm.node import Kernel, SwarmNode, make_server
+from hive_jupyter.swarm.runtime import RuntimeFolder
+from tests.processes import family, stopped, titled, wait_gone, wait_until
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+# C code that looks neither at the GIL nor at signals.
+HOLD_THE_GIL = "sum(range(10**13))"
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def server(runtime):
+    folder = RuntimeFolder.create()
+    server = make_server(HiveConfig(), sys.executable, folder)
+    yield server
+    await server.close()
+    folder.remove()
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def context():
+    context = Context()
+    yield context
+    context.term()
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def make_node(server, context):
+    """Makes nodes that share a zygote, without spares; they are closed after the test."""
+    async with contextlib.AsyncExitStack() as stack:
+
+        async def make(name="coder", *, kernel=None, **settings):
+            config = HiveConfig(**{"spares": 0, **settings})
+            options = {"config": config, "context": context, "server": server, "kernel": kernel}
+            return await stack.enter_async_context(SwarmNode(name, **options))
+
+        yield make
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def node(make_node):
+    return await make_node()
+
+
+async def execute(node, code, said=None, **options):
+    return await node.execute(Run(code, (said if said is not None else []).append, **options))
+
+
+async def begun(node, code, **options):
+    """A run that is known to have begun in the worker, as a task; the code says "begun" first."""
+    here = asyncio.Event()
+    run = Run(f"print('begun', flush=True)\n{code}", lambda _: here.set(), **options)
+    task = asyncio.create_task(node.execute(run))
+    await asyncio.wait_for(here.wait(), 20)
+    return task, run
+
+
+def pid_of(node):
+    return node.status().pid
+
+
+# Starting
+
+
+async def test_fifty_callers_at_once_start_one_worker(make_node):
+    node = await make_node("fifty")
+
+    assert all(await asyncio.gather(*(node.connect() for _ in range(50))))
+    assert 1 == len(titled(family(), "hive: worker fifty"))
+    assert 0 == node.metrics.restarts
+
+
+async def test_fifty_runs_at_once_start_one_worker_and_run_one_after_the_other(make_node):
+    node = await make_node("runs")
+    said = []
+    await asyncio.gather(*(execute(node, f"print({number})", said) for number in range(50)))
+
+    text = "".join(message.content["text"] for message in said)
+    assert list(map(str, range(50))) == text.split()
+    assert 1 == len(titled(family(), "hive: worker runs"))
+
+
+async def test_a_connected_node_has_a_worker_that_answers(node):
+    assert "cold" == node.status().state
+    assert not node.is_connected
+    assert await node.connect()
+
+    status = node.status()
+    assert node.is_connected
+    assert ("idle", "closed", 0) == (status.state, status.circuit, status.queue)
+    assert status.pid == psutil.Process(status.pid).pid
+    assert status.uptime >= 0
+    assert status.memory > 2**20
+    assert status.cpu_seconds >= 0
+    assert () == status.drift
+
+
+async def test_a_node_works_alone_with_nothing_but_a_name(runtime):
+    before = {process.pid for process in family()}
+    async with SwarmNode("alone") as node:
+        assert await node.connect()
+        result = await node.call_tool("ping", {})
+        await execute(node, "1")
+        family_then = [process for process in family() if process.pid not in before]
+
+    assert "pong" == result.content[0].text
+    assert "text" == result.content[0].type
+    assert len(family_then) >= 3
+    wait_gone(family_then)
+
+
+async def test_connect_tells_why_with_the_tail_of_the_log(make_node, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'no luck today' >&2\nexit 3\n")
+    python.chmod(0o755)
+    server = make_server(HiveConfig(), str(python), RuntimeFolder.create())
+    node = await make_node(kernel=Kernel(interpreter=str(python)))
+    node._server = server
+
+    assert not await node.connect()
+    assert isinstance(node.last_error, NodeStartError)
+    assert "coder" == node.last_error.node
+    assert "no luck today" in f"{node.last_error} {node.last_error.log_tail}"
+    await server.close()
+    server.runtime.remove()
+
+
+async def test_connect_gives_up_in_time_and_leaves_nothing(make_node, tmp_path):
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\nexec sleep 1000\n")
+    python.chmod(0o755)
+    server = make_server(HiveConfig(), str(python), RuntimeFolder.create())
+    node = await make_node(kernel=Kernel(interpreter=str(python)), connect_timeout=0.3)
+    node._server = server
+    before = family()
+    async with asyncio.timeout(5):
+        assert not await node.connect()
+
+    assert "300 ms" in str(node.last_error)
+    await server.close()
+    server.runtime.remove()
+    wait_gone([process for process in family() if process not in before])
+
+
+async def test_a_start_that_is_given_up_is_no_worker_later(make_node, server):
+    """The zygote comes to itself after the time for the start is over."""
+    await server.warm_up()
+    zygote = psutil.Process(server._zygote.process.pid)
+    node = await make_node("late", connect_timeout=0.3)
+    stopped(zygote.pid)
+    assert not await node.connect()
+    zygote.resume()
+    await server.warm_up()
+
+    other = await make_node("other")
+    assert await other.connect()
+    wait_until(lambda: not titled(family(), "hive: worker late"))
+    wait_until(lambda: not titled(family(), "hive: supervisor of late"))
+
+
+async def test_a_failed_start_is_a_failure_and_says_so_in_the_status(make_node, tmp_path):
+    node = await make_node(kernel=Kernel(interpreter="", argv=(str(tmp_path / "missing"),)))
+
+    with pytest.raises(NodeStartError) as caught:
+        await execute(node, "1")
+    assert 70 == caught.value.exit_code
+    assert "FileNotFoundError" in caught.value.log_tail
+    assert 1 == node.breaker.failures
+    assert "missing" in node.status().metrics.last_error
+
+
+async def test_stopping_a_node_that_starts_ends_the_start_with_a_clear_error(make_node, server):
+    node = await make_node()
+    await server.warm_up()
+    zygote = psutil.Process(server._zygote.process.pid)
+    stopped(zygote.pid)
+    connecting = asyncio.create_task(node.connect())
+    while node.status().state != "starting":
+        await asyncio.sleep(0)
+    await node.stop()
+    zygote.resume()
+
+    assert not await connecting
+    assert isinstance(node.last_error, NodeStartError)
+    assert 0 == node.breaker.failures
+    assert await node.connect()
+
+
+async def test_a_run_whose_start_is_stopped_gets_an_error_of_the_node(make_node, server):
+    node = await make_node()
+    await server.warm_up()
+    zygote = psutil.Process(server._zygote.process.pid)
+    stopped(zygote.pid)
+    running = asyncio.create_task(execute(node, "1"))
+    while node.status().state != "starting":
+        await asyncio.sleep(0)
+    await node.stop()
+    zygote.resume()
+
+    with pytest.raises(NodeStartError):
+        await running
+
+
+async def test_a_node_belongs_to_one_loop(node):
+    await node.connect()
+
+    def elsewhere():
+        with contextlib.suppress(HiveError):
+            asyncio.run(execute(node, "1"))
+            return "executed"
+        return "refused"
+
+    assert "refused" == await asyncio.to_thread(elsewhere)
+
+
+async def test_what_the_host_changes_afterwards_is_shown_as_drift(node, monkeypatch, tmp_path):
+    await node.connect()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setenv("LC_SOMETHING", "new")
+
+    assert {"working folder", "sys.path", "environment"} == set(node.status().drift)
+
+
+# Running
+
+
+async def test_runs_keep_their_order_and_a_time_limit_hits_only_its_own(make_node):
+    node = await make_node()
+    said = []
+    first, _ = await begun(node, "import time; time.sleep(100)", timeout=0.2)
+    second = asyncio.create_task(execute(node, "print('second')", said, timeout=20))
+    third = asyncio.create_task(execute(node, "print('third')", said))
+
+    with pytest.raises(NodeTimeout) as caught:
+        await first
+    await second
+    await third
+    assert 0.2 == caught.value.seconds
+    assert "second\nthird\n" == "".join(message.content["text"] for message in said)
+
+
+async def test_time_in_the_queue_is_not_a_runs_own(make_node):
+    node = await make_node()
+    first, _ = await begun(node, "import time; time.sleep(0.6)")
+    second = asyncio.create_task(execute(node, "2", timeout=0.5))
+    await first
+
+    assert "ok" == (await second).content["status"]
+
+
+async def test_a_run_that_waits_can_be_stopped_without_hurting_the_one_before(make_node):
+    node = await make_node()
+    first, _ = await begun(node, "import time; time.sleep(0.3); x = 1")
+    waiting = Run("x = 2", [].append)
+    second = asyncio.create_task(node.execute(waiting))
+    while node.status().queue != 1:
+        await asyncio.sleep(0)
+    waiting.stop()
+    with pytest.raises(RemoteError) as caught:
+        await second
+    await first
+    await execute(node, "assert x == 1")
+
+    assert "KeyboardInterrupt" == caught.value.ename
+
+
+async def test_interrupt_says_whether_something_ran(node):
+    assert not await node.interrupt()
+    task, _ = await begun(node, "import time; time.sleep(100)")
+
+    assert await node.interrupt()
+    with pytest.raises(RemoteError) as caught:
+        await task
+    assert "KeyboardInterrupt" == caught.value.ename
+
+
+async def test_an_interrupt_that_arrives_as_the_run_ends_hits_no_other(node):
+    """Each moment around the end is tried: before the reply, after it, and after the end."""
+    await execute(node, "import time, signal")
+    pid = pid_of(node)
+    interrupted = 0
+    for number in range(60):
+        run = Run(f"time.sleep({0.001 * (number % 6)})", [].append)
+        task = asyncio.create_task(node.execute(run))
+        asyncio.get_running_loop().call_later(0.0003 * number, run.stop)
+        try:
+            await task
+        except RemoteError as error:
+            assert "KeyboardInterrupt" == error.ename
+            interrupted += 1
+        assert "ok" == (await execute(node, "time.sleep(0.002)")).content["status"]
+
+    assert pid == pid_of(node)
+    assert interrupted
+
+
+async def test_an_interrupt_between_reply_and_idle_hits_no_other(node, monkeypatch):
+    """The reply is in and idle is not, when the wish to stop comes."""
+    await node.connect()
+    pid = pid_of(node)
+    for _ in range(5):
+        run = Run("1", [].append)
+        take = run.take_reply
+
+        def take_and_stop(message, run=run, take=take):
+            run.stop()
+            take(message)
+
+        run.take_reply = take_and_stop
+        await node.execute(run)
+        await execute(node, "import time; time.sleep(0.05)")
+
+    assert pid == pid_of(node)
+
+
+async def test_after_an_interrupt_the_worker_is_proven_idle(make_node):
+    """The proof is an answer to a question that was sent after the signal."""
+    node = await make_node()
+    task, run = await begun(node, "import time; time.sleep(100)")
+    asked = []
+    request = node._channels.request
+
+    async def watch(channel, kind, *rest):
+        asked.append((kind, run.stops))
+        return await request(channel, kind, *rest)
+
+    node._channels.request = watch
+    run.stop()
+    with pytest.raises(RemoteError):
+        await task
+
+    assert ("kernel_info_request", 1) in asked
+
+
+async def test_a_worker_that_does_not_go_is_left_and_another_one_started(make_node, monkeypatch):
+    """A process that hangs in the kernel survives SIGKILL for a while; nobody waits for it."""
+    monkeypatch.setattr(module, "_DEATH_PATIENCE", 0.1)
+    node = await make_node(interrupt_grace=0.1)
+    task, run = await begun(node, HOLD_THE_GIL)
+    process = node._process
+    monkeypatch.setattr(process, "kill", lambda reason: None)
+    run.stop()
+    with pytest.raises(NodeDied):
+        await task
+
+    assert not node.is_connected
+    assert "ok" == (await execute(node, "1")).content["status"]
+    monkeypatch.undo()
+    await process.stop()
+
+
+async def test_a_worker_that_dies_just_before_its_run_is_replaced_or_mourned(make_node):
+    """Its death is noticed after the node was found connected and before the run is sent."""
+    node = await make_node()
+    await node.connect()
+    ensure = node._ensure_ready
+    deaths = []
+
+    async def ensure_and_die():
+        await ensure()
+        if not deaths:
+            deaths.append(pid_of(node))
+            os.kill(deaths[0], signal.SIGKILL)
+            await node._process.exited
+            await asyncio.sleep(0)
+
+    node._ensure_ready = ensure_and_die
+    assert "ok" == (await execute(node, "1")).content["status"]
+    assert pid_of(node) != deaths[0]
+
+
+async def test_stop_during_a_run_ends_it_and_the_next_one_gets_a_fresh_worker(make_node):
+    node = await make_node()
+    first, _ = await begun(node, "import time; time.sleep(100)")
+    second = asyncio.create_task(execute(node, "2"))
+    pid = pid_of(node)
+    await node.stop()
+
+    with pytest.raises(NodeDied, match="was stopped"):
+        await first
+    assert "ok" == (await second).content["status"]
+    assert pid != pid_of(node)
+    assert "closed" == node.breaker.state
+    assert 0 == node.breaker.failures
+
+
+async def test_a_stop_that_lasts_does_not_take_the_next_worker_with_it(make_node):
+    """The run after it has its fresh worker while the old one's last processes still end."""
+    node = await make_node()
+    first, _ = await begun(node, "import time; time.sleep(100)")
+    release = asyncio.Event()
+    node._process.gone = SimpleNamespace(is_set=release.is_set, set=lambda: None, wait=release.wait)
+    second = asyncio.create_task(execute(node, "2"))
+    stopping = asyncio.create_task(node.stop())
+    with pytest.raises(NodeDied):
+        await first
+    await second
+    release.set()
+    await stopping
+
+    assert node.is_connected
+    assert "ok" == (await execute(node, "3")).content["status"]
+
+
+async def test_close_ends_what_runs_and_what_waits_and_starts_nothing_more(make_node):
+    node = await make_node("closing")
+    first, _ = await begun(node, "import time; time.sleep(100)")
+    waiting = [asyncio.create_task(execute(node, "2")) for _ in range(5)]
+    await asyncio.sleep(0)
+    await node.close()
+    outcomes = await asyncio.wait_for(asyncio.gather(first, *waiting, return_exceptions=True), 10)
+
+    assert [True] * 6 == [isinstance(outcome, HiveError) for outcome in outcomes]
+    assert [] == titled(family(), "hive: worker closing")
+    with pytest.raises(HiveError, match="closed"):
+        await execute(node, "3")
+
+
+async def test_close_right_after_the_first_run_leaves_no_spare(runtime):
+    """The spare is on its way then."""
+    before = {process.pid for process in family()}
+    for _ in range(3):
+        node = SwarmNode("spares", config=HiveConfig(spares=1))
+        await execute(node, "1")
+        await asyncio.sleep(0.003)
+        await node.close()
+        wait_until(lambda: not [process for process in family() if process.pid not in before], 3)
+
+
+# Tools
+
+
+async def test_tools_are_described_as_mcp_describes_them(node):
+    tools = await node.list_tools()
+
+    assert "ping" in [tool["name"] for tool in tools]
+    assert all({"name", "description", "inputSchema"} == set(tool) for tool in tools)
+    assert node.speaks_tools
+
+
+async def test_a_wrong_call_is_a_result_that_says_so(node):
+    result = await node.call_tool("pin")
+
+    assert result.is_error
+    assert "ping" in str(result)
+
+
+async def test_a_kernel_without_hives_messages_says_so(node, monkeypatch):
+    await node.connect()
+    node._info = {"implementation": "bash"}
+
+    assert not node.speaks_tools
+    with pytest.raises(ToolError, match="no tools"):
+        await node.list_tools()
+
+
+async def test_a_worker_that_does_not_answer_a_tool_is_replaced(make_node):
+    node = await make_node()
+    await node.connect()
+    pid = pid_of(node)
+    stopped(pid)
+    with pytest.raises(NodeTimeout):
+        await node.call_tool("ping", timeout=0.2)
+
+    assert "pong" == str(await node.call_tool("ping"))
+    assert pid != pid_of(node)
+    assert 1 == node.status().metrics.failures
+
+
+async def test_a_death_during_a_tool_is_one_failure(make_node):
+    node = await make_node()
+    await node.connect()
+    pid = pid_of(node)
+    stopped(pid)
+    calling = asyncio.create_task(node.call_tool("ping"))
+    await asyncio.sleep(0.05)
+    os.kill(pid, signal.SIGKILL)
+    with pytest.raises(NodeDied):
+        await calling
+
+    assert 1 == node.breaker.failures
+    assert 1 == node.status().metrics.failures
+
+
+# Health
+
+
+async def test_health_of_a_node_without_a_worker(make_node):
+    node = await make_node()
+    assert "cold" == await node.health_check()
+    await node.connect()
+    os.kill(pid_of(node), signal.SIGKILL)
+    await node._process.exited
+
+    assert "dead" == await node.health_check()
+
+
+async def test_health_of_an_idle_and_a_busy_worker(node):
+    await node.connect()
+    assert "idle" == await node.health_check()
+    for code in ("import time; time.sleep(100)", "while True: pass"):
+        task, run = await begun(node, code)
+        assert "busy" == await node.health_check()
+        assert "busy" == node.status().state
+        run.stop()
+        with pytest.raises(RemoteError):
+            await task
+
+
+async def test_health_of_a_stopped_worker(make_node):
+    node = await make_node()
+    await node.connect()
+    stopped(pid_of(node))
+
+    assert "stopped" == await node.health_check()
+
+
+async def test_health_of_a_worker_whose_c_code_holds_the_gil_and_that_dies(make_node, monkeypatch):
+    """A check that is on its way when the worker dies says so; it does not raise."""
+    monkeypatch.setattr(module, "_HEALTH_PATIENCE", 0.4)
+    node = await make_node()
+    task, _ = await begun(node, HOLD_THE_GIL)
+
+    assert "gil-held" == await node.health_check()
+    checking = asyncio.create_task(node.health_check())
+    await asyncio.sleep(0.05)
+    os.kill(pid_of(node), signal.SIGKILL)
+    assert "dead" == await checking
+    with pytest.raises(NodeDied):
+        await task
+
+
+# The circuit breaker
+
+
+async def crash(node):
+    with pytest.raises(NodeDied):
+        await execute(node, "import os; os.abort()")
+
+
+async def test_failures_in_a_row_open_the_circuit_and_rest_and_a_success_close_it(make_node):
+    node = await make_node(max_failures=2, recovery_time=0.4)
+    await crash(node)
+    assert "dead" == node.status().state
+    await crash(node)
+    assert ("resting", "open") == (node.status().state, node.status().circuit)
+    with pytest.raises(CircuitOpen) as caught:
+        await execute(node, "1")
+    assert 0 < caught.value.retry_at
+    assert "2 times" in str(caught.value)
+
+    wait_until(lambda: node.breaker.state == "half-open")
+    await execute(node, "1")
+    assert "closed" == node.breaker.state
+
+
+async def test_half_open_one_failure_is_enough(make_node):
+    node = await make_node(max_failures=2, recovery_time=0.2)
+    await crash(node)
+    await crash(node)
+    wait_until(lambda: node.breaker.state == "half-open")
+    await crash(node)
+
+    assert "open" == node.breaker.state
+
+
+async def test_a_users_exception_and_an_interrupt_are_no_failures(make_node):
+    node = await make_node(max_failures=1)
+    with pytest.raises(ZeroDivisionError):
+        await execute(node, "1 / 0")
+    task, run = await begun(node, "import time; time.sleep(100)")
+    run.stop()
+    with pytest.raises(RemoteError):
+        await task
+    with pytest.raises(NodeTimeout):
+        await execute(node, "import time; time.sleep(100)", timeout=0.05)
+
+    assert 0 == node.breaker.failures
+    assert "closed" == node.breaker.state
+
+
+async def test_a_hung_worker_is_a_failure(make_node):
+    node = await make_node(interrupt_grace=0.1)
+    with pytest.raises(NodeTimeout):
+        await execute(node, HOLD_THE_GIL, timeout=0.1)
+
+    assert 1 == node.breaker.failures
+
+
+async def test_a_trial_that_is_stopped_leaves_the_way_open_for_the_next(make_node):
+    """Half-open, the worker starts, and before it has shown anything the user stops it."""
+    node = await make_node(max_failures=1, recovery_time=0.05)
+    await crash(node)
+    wait_until(lambda: node.breaker.state == "half-open")
+    await node._ensure_ready()
+    await node.stop()
+
+    assert "ok" == (await execute(node, "1")).content["status"]
+
+
+async def test_a_worker_that_dies_between_two_runs_is_a_failure_and_replaced(make_node):
+    node = await make_node()
+    await execute(node, "a = 1")
+    os.kill(pid_of(node), signal.SIGKILL)
+    await node._process.exited
+    await asyncio.sleep(0)
+
+    assert "dead" == node.status().state
+    assert 1 == node.breaker.failures
+    assert "SIGKILL" in node.status().metrics.last_error
+    assert "a" in node.last_error.lost
+    assert "ok" == (await execute(node, "1")).content["status"]
+    assert 1 == node.status().metrics.restarts
+
+
+# The policy
+
+
+async def test_the_policy_never_changes_on_a_living_worker(node):
+    node.change_policy(2**30, None)
+    assert SandboxPolicy("open", 2**30) == node.policy
+    await node.connect()
+    node.change_policy(2**30, "open")
+
+    with pytest.raises(ValueError, match="restart coder --memory"):
+        node.change_policy(2**31, None)
