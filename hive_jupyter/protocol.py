@@ -59,6 +59,7 @@ class WorkerSpec:
         connection: Jupyter connection information: transport, ip, key, ports; for TCP
             curve_publickey and curve_secretkey (Z85), ports 0 for the worker to choose.
         argv: command line of another kernel, or empty for Hive's own.
+        library: entries of ``sys.path`` from which a kernel that is not forked may be imported.
     """
 
     name: str
@@ -70,6 +71,7 @@ class WorkerSpec:
     memory: int | None
     connection: Mapping[str, Any]
     argv: tuple[str, ...] = ()
+    library: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """One line."""
@@ -80,9 +82,8 @@ class WorkerSpec:
     def from_json(cls, line: bytes) -> WorkerSpec:
         """The inverse of ``to_json``."""
         fields = json.loads(line)
-        return cls(
-            **{**fields, "path": tuple(fields["path"]), "argv": tuple(fields["argv"])},
-        )
+        sequences = {name: tuple(fields[name]) for name in ("path", "argv", "library")}
+        return cls(**{**fields, **sequences})
 
 
 def encode_line(event: Mapping[str, Any]) -> bytes:

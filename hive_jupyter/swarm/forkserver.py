@@ -480,6 +480,7 @@ class ForkServer:
             memory=launch.policy.memory,
             connection=connection,
             argv=argv,
+            library=self.path,
         )
 
     async def _living_zygote(self) -> _Zygote | None:

@@ -197,6 +197,7 @@ def run(spec: WorkerSpec, ready: int) -> None:
     _leave_debugpy_out()
     if not ZMQInteractiveShell.initialized():
         # exec'd: also here nothing of the project may take the place of what a kernel imports
+        sys.path += [entry for entry in spec.library if entry not in sys.path]
         prepare(spec.folder)
     sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
     app = WorkerApp.instance(config=_config())
