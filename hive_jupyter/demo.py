@@ -205,14 +205,12 @@ class Player(NotebookClient):
     Args:
         notebook: file to play.
         screen: where to show it.
-        folder: for the kernel's sockets; private.
         log_file: gets what the kernel's process says beside its messages.
     """
 
-    def __init__(self, notebook: Path, screen: Screen, folder: Path, log_file: BinaryIO) -> None:
+    def __init__(self, notebook: Path, screen: Screen, log_file: BinaryIO) -> None:
         self.notebook = notebook
         self.screen = screen
-        self.folder = folder
         self.log_file = log_file
         # nbclient logs what it also raises, and the end of a kernel that was meant to end.
         super().__init__(
@@ -239,7 +237,7 @@ class Player(NotebookClient):
     def process_message(self, msg: dict[str, Any], cell: Any, cell_index: int) -> Any:
         try:
             self._show(msg["msg_type"], msg["content"])
-        except BrokenPipeError:
+        except OSError:
             # Nobody looks any more, and nbclient would only notice at the end of the cell.
             if self.task_poll_for_reply is not None:
                 self.task_poll_for_reply.cancel()
@@ -264,6 +262,9 @@ class Player(NotebookClient):
         except CellExecutionError as error:
             problem, goes_on = f"an unexpected {error.ename}", False
         except (CellControlSignal, DeadKernelError) as error:
+            task = asyncio.current_task()
+            if task is not None and task.cancelling():  # nbclient takes that for a dead kernel
+                raise asyncio.CancelledError from error
             problem, goes_on = str(error), False
         self.screen.end_output()
         problem = problem or self._broken_promise(cell)
@@ -293,27 +294,28 @@ class Player(NotebookClient):
         No kernelspec is needed or changed for it, its sockets are in a private folder, and it is
         gone afterwards, with its workers.
         """
-        manager = self.km = AsyncKernelManager(
-            kernel_name=NATIVE_KERNEL_NAME,
-            kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-            transport="ipc",
-            ip=str(self.folder / "k"),
-            connection_file=str(self.folder / "kernel.json"),
-        )
-        try:
-            await self.async_start_new_kernel(
-                cwd=str(self.notebook.parent), stdout=self.log_file, stderr=self.log_file
+        with tempfile.TemporaryDirectory(prefix="hive-demo-", ignore_cleanup_errors=True) as folder:
+            manager = self.km = AsyncKernelManager(
+                kernel_name=NATIVE_KERNEL_NAME,
+                kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
+                transport="ipc",
+                ip=f"{folder}/k",
+                connection_file=f"{folder}/kernel.json",
             )
-            self.kc = manager.client()
-            self.kc.start_channels()
-            await self.kc.wait_for_ready(timeout=self.startup_timeout)
-            self.kc.allow_stdin = False
-            yield
-        finally:
-            if self.kc is not None:
-                self.kc.stop_channels()
-            if manager.has_kernel:
-                await manager.shutdown_kernel()
+            try:
+                await self.async_start_new_kernel(
+                    cwd=str(self.notebook.parent), stdout=self.log_file, stderr=self.log_file
+                )
+                self.kc = manager.client()
+                self.kc.start_channels()
+                await self.kc.wait_for_ready(timeout=self.startup_timeout)
+                self.kc.allow_stdin = False
+                yield
+            finally:
+                if self.kc is not None:
+                    self.kc.stop_channels()
+                if manager.has_kernel:
+                    await manager.shutdown_kernel()
 
 
 def is_run(cell: Any) -> bool:
@@ -349,11 +351,8 @@ def play(notebook: Path, screen: Screen) -> int:
         HiveError: the notebook cannot be read, or no kernel starts.
     """
     begun = time.monotonic()
-    with (
-        tempfile.TemporaryDirectory(prefix="hive-demo-", ignore_cleanup_errors=True) as folder,
-        Path(folder, "log").open("w+b") as log_file,
-    ):
-        player = Player(notebook, screen, Path(folder), log_file)
+    with tempfile.TemporaryFile("w+b") as log_file:
+        player = Player(notebook, screen, log_file)
         screen.say(f"{notebook.name}: {player.total} cells. Ctrl-C stops.", BOLD)
         screen.say(f"Starting a kernel of {sys.executable} ...", DIM)
         screen.say()
@@ -365,8 +364,9 @@ def play(notebook: Path, screen: Screen) -> int:
             msg = "\n".join([f"The kernel could not be used: {error}", *tail])
             raise HiveError(msg) from error
     if stopped_by:
-        screen.end_output()
-        screen.say("Stopped. The kernel and its workers are gone.")
+        with contextlib.suppress(OSError):  # the terminal itself may be what went away
+            screen.end_output()
+            screen.say("Stopped. The kernel and its workers are gone.")
         return 128 + stopped_by
     if player.failed:
         screen.say(f"Not as promised: cell {', '.join(map(str, player.failed))}.", RED)
@@ -391,6 +391,8 @@ async def _until_signalled(work: Coroutine[Any, Any, None]) -> int | None:
         loop.add_signal_handler(number, stop, number)
     await asyncio.wait([task])
     if signals:
+        # Whatever it ended with was caused by the signal; asked for, so that asyncio keeps silent.
+        _ = task.cancelled() or task.exception()
         return signals[0]
     task.result()
     return None

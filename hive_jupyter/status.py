@@ -11,44 +11,45 @@ from hive_jupyter.swarm.node import NodeStatus
 from hive_jupyter.units import format_duration, format_size
 
 
+_COLUMNS = (
+    "worker",
+    "state",
+    "circuit",
+    "pid",
+    "up",
+    "runs",
+    "ok",
+    "failed",
+    "restarts",
+    "p50",
+    "p95",
+    "memory",
+    "CPU",
+)
+# Where a node's value has another name than its column.
+_VALUES = {
+    "up": "uptime",
+    "runs": "calls",
+    "ok": "successes",
+    "failed": "failures",
+    "CPU": "cpu_seconds",
+}
+
+
 class SwarmStatus(dict[str, Any]):
     """All nodes as plain values; renders itself as a Markdown table or as text."""
-
-    _COLUMNS = (
-        "worker",
-        "state",
-        "pid",
-        "up",
-        "runs",
-        "failed",
-        "restarts",
-        "p50",
-        "p95",
-        "memory",
-    )
 
     def rows(self) -> list[tuple[str, ...]]:
         """The table's cells, a row a worker."""
         return [
-            (
-                name,
-                _state_words(node),
-                str(node["pid"] or ""),
-                format_duration(node["uptime"]) if node["uptime"] is not None else "",
-                str(node["calls"]),
-                str(node["failures"]),
-                str(node["restarts"]),
-                format_duration(node["p50"]) if node["p50"] is not None else "",
-                format_duration(node["p95"]) if node["p95"] is not None else "",
-                format_size(node["memory"]) if node["memory"] is not None else "",
-            )
+            (name, *(_cell(column, node) for column in _COLUMNS[1:]))
             for name, node in self["workers"].items()
         ]
 
     def notes(self) -> list[str]:
         """What the table has no room for."""
         lines = [
-            f"{name}: {node['last_error']}"
+            f"{name}: last error: {node['last_error']}"
             for name, node in self["workers"].items()
             if node["last_error"]
         ]
@@ -61,14 +62,14 @@ class SwarmStatus(dict[str, Any]):
         return [*lines, *self["notes"]]
 
     def _repr_markdown_(self) -> str:
-        cells = [self._COLUMNS, ("---",) * len(self._COLUMNS), *self.rows()]
+        cells = [_COLUMNS, ("---",) * len(_COLUMNS), *self.rows()]
         table = "\n".join(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in cells)
         notes = "\n".join(f"- {_plain(note)}" for note in self.notes())
         return f"{table}\n\n{notes}" if notes else table
 
     def __str__(self) -> str:
-        rows = [self._COLUMNS, *self.rows()]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(self._COLUMNS))]
+        rows = [_COLUMNS, *self.rows()]
+        widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
         lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
         return "\n".join([*lines, *self.notes()])
 
@@ -83,13 +84,17 @@ def plain_values(status: NodeStatus) -> dict[str, Any]:
     return {**values, **metrics, "drift": list(status.drift)}
 
 
-def _state_words(node: Mapping[str, Any]) -> str:
-    words = str(node["state"])
-    if node["queue"]:
-        words += f", {node['queue']} waiting"
-    if node["circuit"] == "open":
-        words += f", tries again in {format_duration(node['retry_in'])}"
-    return words
+def _cell(column: str, node: Mapping[str, Any]) -> str:
+    value = node[_VALUES.get(column, column)]
+    if value is None:
+        return ""
+    if column == "state" and node["queue"]:
+        return f"{value}, {node['queue']} waiting"
+    if column == "circuit" and value == "open":
+        return f"open for {format_duration(node['retry_in'])}"
+    if column in ("up", "p50", "p95", "CPU"):
+        return format_duration(value)
+    return format_size(value) if column == "memory" else str(value)
 
 
 def _plain(text: str) -> str:

@@ -225,6 +225,7 @@ def test_a_signal_ends_the_play_and_leaves_nothing(tmp_path, number):
 
     assert 128 + number == demo.returncode
     assert "Stopped." in text
+    assert "not as promised" not in text
     assert children
     assert not any(child.is_running() for child in children)
     assert [] == list(tmp_path.glob("hive-demo-*"))

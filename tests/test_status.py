@@ -19,7 +19,7 @@ def status(*notes, **workers):
 def test_a_worker_that_never_ran_has_a_short_line():
     lines = str(status(coder=node())).splitlines()
 
-    assert ["coder", "cold", "0", "0", "0"] == lines[1].split()
+    assert ["coder", "cold", "closed", "0", "0", "0", "0"] == lines[1].split()
 
 
 def test_all_values_are_plain():
@@ -32,25 +32,36 @@ def test_all_values_are_plain():
 def test_a_worker_that_ran_shows_its_numbers():
     seen = node(
         state="busy", pid=123, uptime=65.0, calls=7, failures=1, restarts=2, queue=3, p50=0.01,
-        p95=1.5, memory=3 * 2**20,
+        p95=1.5, memory=3 * 2**20, successes=6, cpu_seconds=2.5,
     )  # fmt: skip
     line = str(status(coder=seen)).splitlines()[1]
 
-    for word in ("busy, 3 waiting", "123", "1 min", "7", "10 ms", "1.5 s", "3 MB"):
+    for word in (
+        "busy, 3 waiting",
+        "123",
+        "1 min",
+        "7",
+        "10 ms",
+        "1.5 s",
+        "3 MB",
+        "6",
+        "2.5 s",
+        "closed",
+    ):
         assert word in line, line
 
 
 def test_a_resting_worker_says_when_it_is_tried_again():
     resting = node(state="resting", circuit="open", retry_in=12.0)
 
-    assert "resting, tries again in 12 s" in str(status(coder=resting))
+    assert "resting  open for 12 s" in str(status(coder=resting))
 
 
 def test_errors_drift_and_notes_stand_below_the_table():
     seen = node(last_error="it crashed", drift=["sys.path", "environment"])
     text = str(status("a note", coder=seen))
 
-    assert "coder: it crashed" in text
+    assert "coder: last error: it crashed" in text
     assert "sys.path, environment changed" in text
     assert "%hive restart coder" in text
     assert text.endswith("a note")

@@ -8,6 +8,7 @@ Hive allows and with the newest. A kernel's shell has ``.kernel``; a terminal's 
 from __future__ import annotations
 
 import sys
+import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -16,6 +17,10 @@ from IPython.core.displaypub import CapturingDisplayPublisher
 if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Configurable
+
+
+# Columns that also a narrow notebook shows.
+_WIDTH = 80
 
 
 def kernel_of(shell: InteractiveShell) -> Any | None:
@@ -159,8 +164,10 @@ def render_as(error: BaseException, traceback: list[str]) -> None:
 
 
 def render_briefly(error: BaseException) -> None:
-    """Let IPython show the exception's message alone."""
-    render_as(error, [f"{type(error).__name__}: {error}"])
+    """Let IPython show the exception's message alone, in lines that a front-end need not break."""
+    message = f"{type(error).__name__}: {error}"
+    lines = [textwrap.fill(line, _WIDTH, break_long_words=False) for line in message.splitlines()]
+    render_as(error, lines)
 
 
 def rendered(error: BaseException) -> list[str]:

@@ -390,6 +390,7 @@ class ForkServer:
                     process.remove_folder()
                     raise
                 if not process.ready.done():
+                    await process.stop()
                     process.remove_folder()
                     return
                 self._spares.append((launch, process))

@@ -727,12 +727,18 @@ class SwarmNode:
         if run.stops and name == "CancelledError":
             # ipykernel interrupts an awaiting cell by cancelling it
             name = "KeyboardInterrupt"
-        lines = reply.content.get("traceback", [])
-        return remote_error(
-            name,
-            str(reply.content.get("evalue", "")),
-            [str(line) for line in lines] if isinstance(lines, list) else [],
-        )
+        value = str(reply.content.get("evalue", ""))
+        sent = reply.content.get("traceback", [])
+        lines = [str(line) for line in sent] if isinstance(sent, list) else []
+        limit = self.policy.memory
+        if name == "MemoryError" and limit is not None:
+            advice = (
+                f'worker "{self.name}" has a memory limit of {format_size(limit)}; '
+                f"`%hive restart {self.name} --memory {2 * limit // 2**20}M` raises it"
+            )
+            value = f"{value} ({advice})" if value else advice
+            lines.append(f"MemoryError: {advice}")
+        return remote_error(name, value, lines)
 
     def _death(self, run: Run, process: WorkerProcess) -> NodeDied | NodeTimeout:
         """The worker ended during a run."""
@@ -844,7 +850,9 @@ class SwarmNode:
     def _refill_later(self) -> None:
         """After a result, so that the fork does not slow down the cell that caused it."""
         server, launch = self._server, self._launch
-        if server is None or launch is None or (self._refilling and not self._refilling.done()):
+        if server is None or launch is None or self._closed:
+            return
+        if self._refilling is not None and not self._refilling.done():
             return
         self._refilling = asyncio.create_task(server.refill(launch, self.config.spares))
 

@@ -13,6 +13,7 @@ import json
 import logging
 import os
 import random
+import signal
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -39,6 +40,7 @@ from hive_jupyter.worker.confine import prctl
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from types import FrameType
 
     import zmq
 
@@ -71,6 +73,7 @@ class CoderWorker(IPythonKernel):
         "call_tool_request",
     ]
     _execute_sleep = 0
+    interrupted = False
 
     def kernel_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> Any:
         """Answer as any kernel does; the first request tells a spare its name."""
@@ -94,6 +97,18 @@ class CoderWorker(IPythonKernel):
         """Add the names that exist now: what is lost if the worker dies later."""
         metadata = super().finish_metadata(parent, metadata, reply_content)
         return {**metadata, REPLY_METADATA: {"names": self._variables()}}
+
+    def set_parent(self, ident: Any, parent: dict[str, Any], channel: str = "shell") -> None:
+        """Take up a request; an interrupt that came before was not meant for it."""
+        if channel == "shell":
+            self.interrupted = False
+        super().set_parent(ident, parent, channel)
+
+    async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Run code, unless it was interrupted before it could begin."""
+        if self.interrupted:
+            raise KeyboardInterrupt
+        await super().execute_request(stream, ident, parent)
 
     async def list_tools_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Answer with the worker's tools."""
@@ -144,6 +159,19 @@ class WorkerApp(IPKernelApp):
         os.write(ready, encode_line({f"{name}_port": port for name, port in self._ports.items()}))
         os.close(ready)
         self.start()
+
+    def init_signal(self) -> None:
+        """
+        Note an interrupt outside of the user's code.
+
+        ipykernel ignores it there. But between the "busy" of a cell and its first line that would
+        leave it running, undisturbed.
+        """
+        signal.signal(signal.SIGINT, self._note_interrupt)
+
+    def _note_interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        if isinstance(self.kernel, CoderWorker):
+            self.kernel.interrupted = True
 
     def _configure(self, spec: WorkerSpec) -> None:
         connection = spec.connection
