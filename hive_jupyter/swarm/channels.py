@@ -114,7 +114,7 @@ class Run:
         key: fresh for each run; it comes back with everything that the run says.
         stops: how often somebody asked it to stop.
         expired: it was asked to stop because its time was over.
-        begun: set once the worker runs it.
+        begun: resolves with the loop's time once the worker takes it up.
         stopping: set by the first wish to stop it, again by each further one.
         done: resolves with the reply once the worker is idle again.
     """
@@ -135,9 +135,10 @@ class Run:
         self.key = secrets.token_hex(8)
         self.stops = 0
         self.expired = False
-        self.begun = asyncio.Event()
+        loop = asyncio.get_running_loop()
+        self.begun: asyncio.Future[float] = loop.create_future()
         self.stopping = asyncio.Event()
-        self.done: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
+        self.done: asyncio.Future[Message] = loop.create_future()
         self._sink = sink
         self._reply: Message | None = None
         self._idle = False
@@ -424,6 +425,10 @@ class Channels:
             try:
                 self._route(channel, frames)
             except TransferError as error:
+                if any(run.stops for run in self._runs.values()):
+                    # an interrupt may cut a message short; the proof of idleness follows
+                    log.info('worker "%s": %s', self._name, error)
+                    continue
                 self._violated(str(error))
                 return
         self._loop.call_soon(self._read, channel)
@@ -455,8 +460,8 @@ class Channels:
 
     def _take_status(self, message: Message, run: Run | None, key: str) -> None:
         state = message.content.get("execution_state")
-        if state == "busy" and run is not None:
-            run.begun.set()
+        if state == "busy" and run is not None and not run.begun.done():
+            run.begun.set_result(self._loop.time())
         if state != "idle":
             return
         heard = self._published.get(key)

@@ -15,6 +15,7 @@ import os
 import random
 import signal
 import sys
+import threading
 from typing import TYPE_CHECKING, Any
 
 from ipykernel.compiler import XCachingCompiler
@@ -104,11 +105,44 @@ class CoderWorker(IPythonKernel):
             self.interrupted = False
         super().set_parent(ident, parent, channel)
 
-    async def execute_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Run code, unless it was interrupted before it could begin."""
-        if self.interrupted:
-            raise KeyboardInterrupt
-        await super().execute_request(stream, ident, parent)
+    def pre_handler_hook(self) -> None:
+        """Leave SIGINT as it is: ``do_execute`` has it raise, and nothing else does."""
+
+    def post_handler_hook(self) -> None:
+        """See ``pre_handler_hook``."""
+
+    async def do_execute(self, *arguments: Any, **options: Any) -> dict[str, Any]:
+        """
+        Run code; SIGINT raises KeyboardInterrupt while it runs, and at no other time.
+
+        ipykernel lets it raise in its own dispatch code too, where it cut a message in two or lost
+        a reply.
+        """
+        if threading.current_thread() is not threading.main_thread():
+            reply: dict[str, Any] = await super().do_execute(*arguments, **options)
+            return reply
+        noting = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            if self.interrupted:
+                return self._interrupted_reply()
+            reply = await super().do_execute(*arguments, **options)
+        except KeyboardInterrupt:  # in IPython's code around the user's
+            return self._interrupted_reply()
+        else:
+            return reply
+        finally:
+            signal.signal(signal.SIGINT, noting)
+
+    def _interrupted_reply(self) -> dict[str, Any]:
+        return {
+            "status": "error",
+            "ename": "KeyboardInterrupt",
+            "evalue": "",
+            "traceback": ["KeyboardInterrupt"],
+            "execution_count": self.execution_count,
+            "user_expressions": {},
+            "payload": [],
+        }
 
     async def list_tools_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Answer with the worker's tools."""
@@ -220,7 +254,7 @@ def run(spec: WorkerSpec, ready: int) -> None:
         ready: a pipe; one line of JSON with the bound ports goes there.
     """
     # fd 2 becomes a pipe to the notebook; a crash is written to the log
-    faulthandler.enable(file=os.dup(2))
+    faulthandler.enable(file=os.dup(2), all_threads=False)
     random.seed()
     _leave_debugpy_out()
     if not ZMQInteractiveShell.initialized():

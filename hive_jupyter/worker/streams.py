@@ -35,6 +35,7 @@ class WorkerStream(OutStream):
         # The watching thread starts inside ipykernel's __init__. The user's signal handlers may
         # print while the lock is held.
         self._pipe_lock = threading.RLock()
+        self._send_lock = threading.RLock()
         self._latest: tuple[Any, frozenset[tuple[str, Any]]] = (None, frozenset())
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         super().__init__(*arguments, **options)
@@ -67,6 +68,13 @@ class WorkerStream(OutStream):
             self._read_pipe()
         if self._has_text():
             super().flush()
+        else:
+            with self._send_lock:  # what the publishing thread took a moment ago is sent by now
+                pass
+
+    def _flush(self) -> None:
+        with self._send_lock:
+            super()._flush()
 
     def _watch_pipe_fd(self) -> None:
         """Wait for output, outside the lock; read it like ``flush`` does."""
