@@ -194,10 +194,6 @@ class Delegation:
         try:
             for _ in self:
                 pass
-        except KeyboardInterrupt:
-            self._end("error", "KeyboardInterrupt")
-            raise
-        try:
             self._future.result()
         except (NodeStartError, CircuitOpen) as refusal:
             self._end("instructions", str(refusal))
@@ -214,6 +210,10 @@ class Delegation:
         except (CancelledError, FutureCancelled) as closed:
             msg = f'The run in worker "{self._worker}" was ended, because its hive was closed.'
             raise HiveError(msg) from closed
+        except BaseException as error:  # Ctrl-C, say: nobody waits for this run any more
+            self._post(self._abandon)
+            self._end("error", type(error).__name__)
+            raise
         self.result = self._end("ok", "")
         return self.result
 
@@ -288,9 +288,10 @@ class _Collector:
         if message.type == "stream":
             self._take_stream(str(content.get("name")), str(content.get("text")))
         elif message.type in ("display_data", "execute_result", "error"):
-            self.outputs.append({"output_type": message.type, **content})
+            self.outputs.append({**content, "output_type": message.type})
         if message.type == "execute_result":
-            self.value_repr = content.get("data", {}).get("text/plain")
+            text = content["data"].get("text/plain")
+            self.value_repr = "".join(text) if isinstance(text, list) else text
 
     def _take_stream(self, name: str, text: str) -> None:
         (self.stderr if name == "stderr" else self.stdout).append(text)

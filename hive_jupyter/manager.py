@@ -41,7 +41,14 @@ from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.forkserver import ForkServer
-from hive_jupyter.swarm.node import Kernel, NodeStatus, SwarmNode, ToolResult, make_server
+from hive_jupyter.swarm.node import (
+    Kernel,
+    NodeStatus,
+    SwarmNode,
+    ToolResult,
+    make_server,
+    never_used,
+)
 from hive_jupyter.swarm.portal import Portal
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
 from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
@@ -148,10 +155,16 @@ class HiveManager:
         if refusal is not None:
             delegation.follow(_failed(NodeStartError(refusal, node=name)))
             return delegation
-        if size is not None or sandbox is not None:
-            self._portal.call(self._change_policy(name, size, sandbox))
         options = {"header": header, "timeout": seconds, "allow_stdin": allow_stdin}
-        delegation.follow(self._portal.submit(self._run(delegation, name, code, options)))
+        try:
+            if size is not None or sandbox is not None:
+                self._portal.call(self._change_policy(name, size, sandbox))
+            delegation.follow(self._portal.submit(self._run(delegation, name, code, options)))
+        except NodeStartError as error:
+            delegation.follow(_failed(error))
+        except RuntimeError as error:  # the system gives no further thread
+            msg = f'Worker "{name}" could not be started: {error}'
+            delegation.follow(_failed(NodeStartError(msg, node=name)))
         return delegation
 
     def delegate(
@@ -215,7 +228,7 @@ class HiveManager:
             return Instructions(asked, refusal, language="")
         try:
             return self._portal.call(self._call_tool(name, task, arguments, seconds or 120.0))
-        except (NodeStartError, CircuitOpen, ToolError) as error:
+        except (NodeStartError, CircuitOpen, ToolError, RuntimeError) as error:
             return self._instructions(name, asked, error, language="")
 
     def tools(self) -> tuple[str, ...]:
@@ -251,7 +264,7 @@ class HiveManager:
         Raises:
             NodeStartError, CircuitOpen: it could not be started; the message says why.
         """
-        return self._on_worker(name, self._start_node)
+        return self._on_worker(name, self._start_node, starts=True)
 
     def stop(self, name: str | None = None) -> None:
         """End a worker; the next cell for it starts a new one."""
@@ -275,12 +288,11 @@ class HiveManager:
 
         async def again(worker: str) -> NodeStatus:
             node = self._node(worker)
-            node.changed_policy(size, sandbox)
+            node.policy = node.changed_policy(size, sandbox)
             await node.stop("restart")
-            node.change_policy(size, sandbox)
             return await self._start_node(worker)
 
-        return self._on_worker(name, again)
+        return self._on_worker(name, again, starts=True)
 
     def interrupt(self, name: str | None = None) -> bool:
         """Stop what a worker runs now, as Ctrl-C does; False where nothing runs."""
@@ -321,9 +333,11 @@ class HiveManager:
         """All workers as plain values that render themselves."""
         statuses = self._portal.call(self._statuses()) if self._nodes and not self._closed else []
         workers = {status.name: plain_values(status) for status in statuses}
-        for name in self.workers():
-            cold = SwarmNode(name, config=self.config, kernel=self._kernels.get(name))
-            workers.setdefault(name, plain_values(cold.status()))
+        for name in set(self.workers()) - set(workers):
+            kernel = self._kernels.get(name, Kernel())
+            workers[name] = plain_values(
+                never_used(name, kernel, self.config.sandbox, self.config.memory)
+            )
         notes = [refusal] if (refusal := self._refusal()) else []
         notes += [
             f"{server.interpreter}: no zygote, so workers start slowly: {server.no_fork_because}"
@@ -334,7 +348,9 @@ class HiveManager:
             worker["sandbox"] == "workspace" for worker in workers.values()
         ):
             notes.append("sandbox workspace is not enforced by this version; see %hive doctor")
-        return SwarmStatus(workers=workers, direct=self.config.direct, notes=notes)
+        return SwarmStatus(
+            workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes
+        )
 
     def doctor(self) -> Report:
         """What this machine offers to workers, each proven by a probe."""
@@ -438,28 +454,35 @@ class HiveManager:
             retry_at=error.retry_at if isinstance(error, CircuitOpen) else None,
         )
 
-    def _on_worker(self, name: str | None, work: Callable[[str], Coroutine[Any, Any, _T]]) -> _T:
+    def _on_worker(
+        self,
+        name: str | None,
+        work: Callable[[str], Coroutine[Any, Any, _T]],
+        *,
+        starts: bool = False,
+    ) -> _T:
         worker = self._known(name)
         refusal = self._refusal()
-        if refusal is not None:
+        if starts and refusal is not None:
             raise NodeStartError(refusal, node=worker)
         return self._portal.call(work(worker))
 
     # On the portal's loop
 
     def _node(self, name: str) -> SwarmNode:
-        node = self._nodes.get(name)
-        if node is None:
-            kernel = self._kernels.get(name, Kernel())
+        if name in self._nodes:
+            return self._nodes[name]
+        kernel = self._kernels.get(name, Kernel())
+        try:
             if self._context is None:
                 self._context = Context()
-            node = self._nodes[name] = SwarmNode(
-                name,
-                config=self.config,
-                kernel=kernel,
-                server=self._server(kernel),
-                context=self._context,
-            )
+            server = self._server(kernel)
+        except Exception as error:  # no folder, no space, no descriptors, no sockets, ...
+            msg = f'Worker "{name}" could not be started: {error}'
+            raise NodeStartError(msg, node=name) from error
+        node = self._nodes[name] = SwarmNode(
+            name, config=self.config, kernel=kernel, server=server, context=self._context
+        )
         return node
 
     def _server(self, kernel: Kernel) -> ForkServer:
@@ -483,11 +506,7 @@ class HiveManager:
     async def _run(
         self, delegation: Delegation, name: str, code: str, options: Mapping[str, Any]
     ) -> Message:
-        try:
-            node = self._node(name)
-        except (HiveError, OSError) as error:
-            msg = f'Worker "{name}" could not be started: {error}'
-            raise NodeStartError(msg, node=name) from error
+        node = self._node(name)
         run = Run(code, delegation.say, **options)
         delegation.attach(run, node)
         telling = asyncio.create_task(_tell_progress(delegation, node))
@@ -517,10 +536,11 @@ class HiveManager:
         return [node.status() for node in self._nodes.values()]
 
     async def _close(self) -> None:
-        await asyncio.gather(*(node.close() for node in self._nodes.values()))
-        await asyncio.gather(*(server.close() for server in self._servers.values()))
+        # whatever one of them meets, the others are ended, too
+        await asyncio.gather(*(n.close() for n in self._nodes.values()), return_exceptions=True)
+        await asyncio.gather(*(s.close() for s in self._servers.values()), return_exceptions=True)
         if self._context is not None:
-            self._context.term()
+            self._context.destroy(linger=0)
         if self._runtime is not None:
             self._runtime.remove()
 
@@ -528,9 +548,9 @@ class HiveManager:
 async def _tell_progress(delegation: Delegation, node: SwarmNode) -> None:
     """Speak of a worker that takes its time to start, until it is there."""
     await asyncio.sleep(_PROGRESS_AFTER)
-    if not node.is_connected:
+    if node.is_starting:
         delegation.say(Message("progress", {"text": f'Starting worker "{node.name}" ...'}))
-        await node.connect()
+        await node.started()
         delegation.say(Message("progress", {"text": ""}))
 
 

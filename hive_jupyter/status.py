@@ -10,7 +10,6 @@ from typing import Any
 from hive_jupyter.swarm.node import NodeStatus
 from hive_jupyter.units import format_duration, format_size
 
-
 _COLUMNS = (
     "worker",
     "state",

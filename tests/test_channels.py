@@ -281,7 +281,9 @@ async def test_a_request_gets_its_own_reply(channels, peer):
     assert "b_request" == (await second).content["to"]
 
 
-async def test_an_answer_goes_to_a_run_that_asked_and_only_once(channels, peer, run, heard):
+async def test_an_answer_goes_to_a_run_that_asked_and_only_once(channels, peer, heard):
+    run = Run("1", heard.append, allow_stdin=True)
+    run.allow_stdin = True
     channels.answer(run, "nobody asked")
     channels.begin(run)
     request = await peer.receive()
@@ -495,7 +497,7 @@ async def test_a_strange_status_ends_no_run(channels, peer, run, heard, violatio
     await peer.reply("execute_reply", {"status": "ok"}, request)
     await peer.publish("status", content, request)
     await peer.publish("stream", {"name": "stdout", "text": "end"}, request)
-    await soon(lambda: heard)
+    await soon(lambda: heard or violations)
 
     assert not run.done.done()
 

@@ -150,8 +150,8 @@ class Run:
         self.stopping.set()
 
     def expire(self) -> None:
-        """Its time is over."""
-        if not self.done.done():
+        """Its time is over; where it is to stop already, that changes nothing."""
+        if not self.done.done() and not self.stops:
             self.expired = True
             self.stop()
 
@@ -197,6 +197,53 @@ class Run:
         self.done.set_result(reply)
 
 
+# What the content of a message must hold, and what it may, by the type of message.
+_REQUIRED: Mapping[str, Mapping[str, type]] = {
+    "stream": {"name": str, "text": str},
+    "display_data": {"data": dict},
+    "update_display_data": {"data": dict},
+    "execute_result": {"data": dict},
+    "clear_output": {},
+    "error": {"ename": str, "evalue": str, "traceback": list},
+    "input_request": {"prompt": str},
+    "execute_reply": {"status": str},
+    "list_tools_reply": {"tools": list},
+    "call_tool_reply": {"content": list},
+}
+_OPTIONAL: Mapping[str, type] = {
+    "metadata": dict,
+    "transient": dict,
+    "wait": bool,
+    "password": bool,
+    "ename": str,
+    "evalue": str,
+    "traceback": list,
+}
+
+
+def _check_content(kind: str, content: Mapping[str, Any]) -> None:
+    """
+    Hold a message's content against Jupyter's protocol.
+
+    Raises:
+        TransferError: a part is missing, or is of another type.
+    """
+    required = _REQUIRED.get(kind)
+    if required is None:
+        return
+    wrong = [name for name, type_ in required.items() if not isinstance(content.get(name), type_)]
+    wrong += [
+        name
+        for name, type_ in _OPTIONAL.items()
+        if name in content and not isinstance(content[name], type_)
+    ]
+    if not all(isinstance(line, str) for line in content.get("traceback", ())):
+        wrong.append("traceback")
+    if wrong:
+        msg = f"a {kind} message whose {', '.join(wrong)} is not what Jupyter's protocol says"
+        raise TransferError(msg)
+
+
 class Channels:
     """
     All sockets to one worker. Belongs to the loop that it was made on.
@@ -229,6 +276,7 @@ class Channels:
         self._messages_seen = 0
         self._closed = False
         self._paused = False
+        self._draining = False
         identity = uuid.uuid4().bytes
         self._sockets = {
             channel: self._connect(context, channel, kind, identity)
@@ -349,7 +397,7 @@ class Channels:
 
     def pause(self) -> None:
         """Read no output for now: whoever takes it does not keep up."""
-        self._paused = True
+        self._paused = not self._draining
 
     def resume(self) -> None:
         """Read output again."""
@@ -358,9 +406,11 @@ class Channels:
             self._loop.call_soon(self._read, "iopub")
 
     async def drain(self) -> None:
-        """Wait until a dead worker's last messages have been routed."""
+        """Wait until a dead worker's last messages have been routed, whoever takes them or not."""
+        self._draining = True
+        self.resume()
         seen = -1
-        while not self._closed and (seen != self._messages_seen or self._paused):
+        while not self._closed and seen != self._messages_seen:
             seen = self._messages_seen
             await asyncio.sleep(_QUIET)
 
@@ -424,7 +474,7 @@ class Channels:
                 continue
             try:
                 self._route(channel, frames)
-            except TransferError as error:
+            except Exception as error:
                 if any(run.stops for run in self._runs.values()):
                     # an interrupt may cut a message short; the proof of idleness follows
                     log.info('worker "%s": %s', self._name, error)
@@ -450,7 +500,7 @@ class Channels:
             elif future is not None and not future.done():
                 future.set_result(message)
         elif channel == "stdin":
-            if run is not None and message.type == "input_request":
+            if run is not None and run.allow_stdin and message.type == "input_request":
                 self._asking.add(run.key)
                 run.say(message)
         elif message.type == "status":
@@ -483,7 +533,7 @@ class Channels:
             content, metadata, parent = raw["content"], raw["metadata"], raw["parent_header"]
             kind = raw["msg_type"]
         except Exception as error:
-            msg = f"a message that cannot be read ({type(error).__name__}: {error})"
+            msg = f"a message that cannot be read ({type(error).__name__}: {str(error)[:100]})"
             raise TransferError(msg) from error
         if not (
             isinstance(kind, str)
@@ -493,6 +543,7 @@ class Channels:
         ):
             msg = "a message whose parts are not what Jupyter's protocol says"
             raise TransferError(msg)
+        _check_content(kind, content)
         return Message(
             kind, content, metadata, tuple(raw["buffers"]), sum(map(len, frames))
         ), parent

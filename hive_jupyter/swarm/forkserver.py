@@ -19,6 +19,7 @@ import secrets
 import shutil
 import signal
 import socket
+import stat
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
@@ -51,6 +52,10 @@ _LOG_TAIL_BYTES = 8192
 # How long a supervisor may take to tell what the kernel has already told through a pidfd, or to do
 # what it was asked; after that it is stopped or stuck, and the host acts itself.
 _SUPERVISOR_PATIENCE = 0.5
+# How long a supervisor may take to kill all that its worker started.
+_SWEEP_PATIENCE = 2.0
+# A zygote that is not warm after this long hangs (a .pth file that waits, a dead network drive).
+_WARM_UP_PATIENCE = 60.0
 # What Linux allows for one variable of a new program, and a part of what it allows for all
 # (execve(2): 32 pages, and a quarter of the stack's limit, which is 8 MB as a rule).
 _LONGEST_VARIABLE = 32 * 4096
@@ -166,8 +171,18 @@ class WorkerProcess:
 
     async def stop(self, reason: str = "stop") -> None:
         """Kill, and wait until everything is gone."""
+        if self.gone.is_set():
+            return
+        self.kill(reason)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_SWEEP_PATIENCE):
+                await self.gone.wait()
         if not self.gone.is_set():
-            self.kill(reason)
+            # something is left that its supervisor may not kill (sudo) or that hangs in the kernel
+            log.warning("worker %s left processes that cannot be killed", self.pid)
+            for descriptor in self._pidfds[1:]:
+                with contextlib.suppress(ProcessLookupError):
+                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
             await self.gone.wait()
 
     async def abandon(self) -> None:
@@ -181,7 +196,9 @@ class WorkerProcess:
 
     def remove_folder(self) -> None:
         """Delete the runtime folder, log included."""
-        shutil.rmtree(self.folder, ignore_errors=True)
+        # a worker may have nested folders deeper than Python recurses
+        with contextlib.suppress(RecursionError):
+            shutil.rmtree(self.folder, ignore_errors=True)
 
     def _request(self, request: dict[str, Any]) -> None:
         # Requests are a few bytes; a supervisor whose buffer is full is stopped or gone, and the
@@ -526,9 +543,10 @@ class ForkServer:
                 process = self._exec("zygote", theirs, environment, folder / "log")
             setup = {"folder": str(folder)}
             event = {}
-            with contextlib.suppress(OSError):  # it ended at once
+            with contextlib.suppress(OSError):  # it ended at once, or took too long
                 await loop.sock_sendall(ours, encode_line(setup))
-                event = await _first_event(ours)
+                async with asyncio.timeout(_WARM_UP_PATIENCE):
+                    event = await _first_event(ours)
         except BaseException:
             ours.close()
             if process is not None:
@@ -538,8 +556,12 @@ class ForkServer:
         if event.get("event") != READY:
             self.last_words = log_tail(folder)
             reason = event.get("reason") or self.last_words or "it ended without a word"
-            if event.get("event") == FAILED:
+            hangs = not event and process.poll() is None
+            if event.get("event") == FAILED or hangs:
                 self.fork = False
+            if hangs:
+                reason = f"it was not ready within {_WARM_UP_PATIENCE:.0f} s"
+                process.kill()
             self.no_fork_because = reason
             log.warning("no zygote for %s: %s", self.interpreter, reason)
             ours.close()
@@ -632,12 +654,18 @@ async def _first_event(channel: socket.socket) -> dict[str, Any]:
 def log_tail(folder: Path) -> str:
     """The last lines of the log in a runtime folder."""
     try:
-        with open(folder / "log", "rb") as file:
-            size = file.seek(0, os.SEEK_END)
-            file.seek(max(0, size - _LOG_TAIL_BYTES))
-            return file.read().decode(errors="replace").strip()
+        # the worker may have put something else there: a pipe, a link, a device
+        descriptor = os.open(folder / "log", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     except OSError:
         return ""
+    try:
+        status = os.fstat(descriptor)
+        if not stat.S_ISREG(status.st_mode):
+            return ""
+        start = max(0, status.st_size - _LOG_TAIL_BYTES)
+        return os.pread(descriptor, _LOG_TAIL_BYTES, start).decode(errors="replace").strip()
+    finally:
+        os.close(descriptor)
 
 
 def _connection(folder: Path, sockets: bool) -> dict[str, Any]:

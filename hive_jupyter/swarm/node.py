@@ -63,6 +63,8 @@ _LAST_WORDS = 300
 _DESCRIPTORS = 32
 # With less than this on the disk of its folder, in bytes, that is why a worker did not start.
 _LEAST_SPACE = 64 * 1024
+# Of a variable or an exception, in characters.
+_LONGEST_NAME = 100
 # How long each question of a health check may stay unanswered.
 _HEALTH_PATIENCE = 1.0
 # How often a worker that was interrupted is asked whether it is idle.
@@ -241,8 +243,19 @@ class SwarmNode:
             self.last_error = error
             log.info("%s", error)
             return False
-        self.breaker.success()
+        if self.breaker.state == "half-open":
+            self.breaker.success()
         return True
+
+    @property
+    def is_starting(self) -> bool:
+        """Whether a start is under way."""
+        return self._starting is not None and not self._starting.done()
+
+    async def started(self) -> None:
+        """Wait for the end of the start that is under way, if one is."""
+        if self._starting is not None:
+            await asyncio.wait({self._starting})
 
     async def execute(self, run: Run) -> Message:
         """
@@ -268,7 +281,7 @@ class SwarmNode:
     async def list_tools(self) -> list[dict[str, Any]]:
         """The worker's tools, in the shape of MCP's ``tools/list``."""
         reply = await self._ask("list_tools_request", {}, self.config.connect_timeout)
-        return list(reply.content["tools"])
+        return [tool for tool in reply.content["tools"] if isinstance(tool, dict)]
 
     async def call_tool(
         self, name: str, arguments: Mapping[str, Any] | None = None, timeout: float = 120.0
@@ -289,7 +302,8 @@ class SwarmNode:
         reply = await self._ask("call_tool_request", content, timeout)
         blocks = tuple(
             ToolContent(str(block.get("type")), str(block.get("text", "")))
-            for block in reply.content.get("content", [])
+            for block in reply.content["content"]
+            if isinstance(block, dict)
         )
         return ToolResult(blocks, bool(reply.content.get("isError")))
 
@@ -606,6 +620,8 @@ class SwarmNode:
             await self._or_stopped(run, self._ensure_ready())
             while not self.is_connected:  # it died since
                 await self._or_stopped(run, self._ensure_ready())
+            if run.stops:
+                raise remote_error("KeyboardInterrupt", "", [])
             self._running = run
             return await self._run_now(run)
         finally:
@@ -645,10 +661,14 @@ class SwarmNode:
                 await first_of(run.done, process.exited, stopping)
             finally:
                 stopping.cancel()
-            if run.stops and not process.exited.done():
+            if run.stops and not run.done.done() and not process.exited.done():
                 await self._bring_to_a_stop(run, channels, process)
             if not run.done.done():
                 await channels.drain()
+        except asyncio.CancelledError:  # nobody waits any more; the next run finds it idle, or gone
+            run.stop()
+            await self._bring_to_a_stop(run, channels, process)
+            raise
         finally:
             if timer is not None:
                 timer.cancel()
@@ -720,7 +740,7 @@ class SwarmNode:
         reply = run.done.result()
         hive = reply.metadata.get(REPLY_METADATA)
         if isinstance(hive, dict):
-            self._names = tuple(str(name) for name in hive.get("names", ()))
+            self._names = _variables(hive.get("names"))
         if run.expired:
             assert run.timeout is not None
             msg = (
@@ -733,7 +753,7 @@ class SwarmNode:
         return reply
 
     def _users_error(self, run: Run, reply: Message) -> RemoteError:
-        name = str(reply.content.get("ename", "Error"))
+        name = str(reply.content.get("ename", "Error"))[:_LONGEST_NAME]
         if run.stops and name == "CancelledError":
             # ipykernel interrupts an awaiting cell by cancelling it
             name = "KeyboardInterrupt"
@@ -752,7 +772,7 @@ class SwarmNode:
 
     def _death(self, run: Run, process: WorkerProcess) -> NodeDied | NodeTimeout:
         """The worker ended during a run."""
-        end = process.exited.result() if process.exited.done() else Exit(by_us="hung")
+        end = _end_of(process)
         error: NodeDied | NodeTimeout = self._explain(end, during=True)
         if run.expired:
             assert run.timeout is not None
@@ -791,41 +811,67 @@ class SwarmNode:
     # Asking
 
     async def _ask(self, kind: str, content: Mapping[str, Any], timeout: float) -> Message:
-        async with self._turn:
+        self.metrics.call()
+        try:
+            async with asyncio.timeout(timeout):
+                await self._turn.acquire()
+        except TimeoutError:
+            msg = (
+                f'Worker "{self.name}" was busy for {format_duration(timeout)}. It works on; '
+                f"`%hive interrupt {self.name}` stops what it runs."
+            )
+            raise NodeTimeout(msg, node=self.name, seconds=timeout) from None
+        try:
+            return await self._ask_now(kind, content, timeout)
+        finally:
+            self._turn.release()
+
+    async def _ask_now(self, kind: str, content: Mapping[str, Any], timeout: float) -> Message:
+        while not self.is_connected:
             await self._ensure_ready()
-            channels, process = self._channels, self._process
-            assert channels is not None
-            assert process is not None
-            if not self.speaks_tools:
-                msg = (
-                    f'Worker "{self.name}" runs {self.kernel.description}, which has no tools of '
-                    "Hive. Cells can be delegated to it."
-                )
-                raise ToolError(msg)
-            self._asking = True
-            began = time.monotonic()
-            asking = asyncio.ensure_future(channels.request("shell", kind, content))
-            try:
-                async with asyncio.timeout(timeout):
-                    await first_of(asking, process.exited)
-            except TimeoutError:
-                msg = (
-                    f'Worker "{self.name}" did not answer within {format_duration(timeout)} and '
-                    "was stopped. The next call gets a fresh one."
-                )
-                await self.stop("hung")
-                late = NodeTimeout(msg, node=self.name, seconds=timeout)
-                self._fail(late)
-                raise late from None
-            finally:
-                self._asking = False
-                asking.cancel()
-            if not asking.done() or asking.cancelled():
-                died = self._explain(process.exited.result(), during=True)
-                self._fail(died)
-                raise died
-            self._succeed(time.monotonic() - began)
-            return asking.result()
+        channels, process = self._channels, self._process
+        assert channels is not None
+        assert process is not None
+        if not self.speaks_tools:
+            msg = (
+                f'Worker "{self.name}" runs {self.kernel.description}, which has no tools of '
+                "Hive. Cells can be delegated to it."
+            )
+            raise ToolError(msg)
+        self._asking = True
+        began = time.monotonic()
+        asking = asyncio.ensure_future(channels.request("shell", kind, content))
+        try:
+            async with asyncio.timeout(timeout):
+                await first_of(asking, process.exited)
+        except TimeoutError:
+            msg = (
+                f'Worker "{self.name}" did not answer within {format_duration(timeout)} and '
+                "was stopped. The next call gets a fresh one."
+            )
+            await self.stop("hung")
+            late = NodeTimeout(msg, node=self.name, seconds=timeout)
+            self._fail(late)
+            raise late from None
+        except asyncio.CancelledError:
+            process.kill("interrupt")
+            raise
+        finally:
+            self._asking = False
+            asking.cancel()
+        if not asking.done() or asking.cancelled():
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_DEATH_PATIENCE):
+                    await asyncio.shield(process.exited)
+            died = self._explain(_end_of(process), during=True)
+            self._fail(died)
+            raise died
+        self._succeed(time.monotonic() - began)
+        reply = asking.result()
+        if reply.type != kind.replace("_request", "_reply"):
+            msg = f'Worker "{self.name}" answered a {kind} with a {reply.type}.'
+            raise ToolError(msg)
+        return reply
 
     async def _answers(self, channels: Channels, channel: str) -> bool:
         asking = asyncio.ensure_future(channels.request(channel, "kernel_info_request", {}))
@@ -865,6 +911,7 @@ class SwarmNode:
         if self._refilling is not None and not self._refilling.done():
             return
         self._refilling = asyncio.create_task(server.refill(launch, self.config.spares))
+        self._refilling.add_done_callback(_notice)
 
     def _belong_here(self) -> None:
         loop = asyncio.get_running_loop()
@@ -885,9 +932,9 @@ class SwarmNode:
 
 
 def _notice(task: asyncio.Future[Any]) -> None:
-    """Take note of a task's error, which those who waited for it have been told."""
-    if not task.cancelled():
-        task.exception()
+    """Take note of a task's error, which those who waited for it, if anybody, have been told."""
+    if not task.cancelled() and task.exception() is not None:
+        log.info("%s", task.exception())
 
 
 def _family(pid: int) -> list[int]:
@@ -897,12 +944,47 @@ def _family(pid: int) -> list[int]:
         return [pid]
 
 
+def _end_of(process: WorkerProcess) -> Exit:
+    return process.exited.result() if process.exited.done() else Exit(by_us="hung")
+
+
+def _variables(names: object) -> tuple[str, ...]:
+    """The names of variables that a worker claims to have, those that can be names."""
+    if not isinstance(names, list):
+        return ()
+    return tuple(
+        name
+        for name in names
+        if isinstance(name, str) and name.isidentifier() and len(name) <= _LONGEST_NAME
+    )
+
+
 def _asks_to_exit(reply: Message) -> bool:
     """Whether the code called ``exit()``; ipykernel says so, and ends a moment later."""
     payload = reply.content.get("payload")
     return isinstance(payload, list) and any(
         isinstance(part, dict) and part.get("source") == "ask_exit" and not part.get("keepkernel")
         for part in payload
+    )
+
+
+def never_used(name: str, kernel: Kernel, sandbox: str, memory: int | None) -> NodeStatus:
+    """The status of a worker that is known, but that nobody has used yet."""
+    return NodeStatus(
+        name=name,
+        state="cold",
+        kernel=kernel.description,
+        sandbox=sandbox,
+        memory_limit=memory,
+        pid=None,
+        uptime=None,
+        circuit="closed",
+        retry_in=0.0,
+        queue=0,
+        memory=None,
+        cpu_seconds=None,
+        metrics=Metrics().snapshot(),
+        drift=(),
     )
 
 

@@ -11,6 +11,7 @@ Below the door everything is ``async def``, above it everything is plain ``def``
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
@@ -40,6 +41,7 @@ class Portal:
 
         Raises:
             HiveError: the portal is closed, or this is a forked child of the process that owns it.
+            RuntimeError: the system gives this process no further thread.
         """
         try:
             self._belong_here()
@@ -72,7 +74,9 @@ class Portal:
         """Have ``action`` called on the loop; returns at once, safe from a signal handler."""
         loop = self._loop
         if loop is not None and os.getpid() == self._pid and not self._closed:
-            loop.call_soon_threadsafe(action)
+            # a loop that closes just now has no use for it
+            with contextlib.suppress(RuntimeError):
+                loop.call_soon_threadsafe(action)
 
     def close(self) -> None:
         """End loop and thread. Idempotent; in a forked child it does nothing."""
@@ -105,11 +109,16 @@ class Portal:
             msg = "This hive is closed. Load the extension again, or make a new HiveManager."
             raise HiveError(msg)
         if self._loop is None:
-            self._loop = asyncio.new_event_loop()
-            self._thread = threading.Thread(
-                target=self._run, args=(self._loop,), name="hive portal", daemon=True
+            loop = asyncio.new_event_loop()
+            thread = threading.Thread(
+                target=self._run, args=(loop,), name="hive portal", daemon=True
             )
-            self._thread.start()
+            try:
+                thread.start()
+            except RuntimeError:
+                loop.close()
+                raise
+            self._loop, self._thread = loop, thread
         return self._loop
 
     @staticmethod
@@ -117,9 +126,10 @@ class Portal:
         asyncio.set_event_loop(loop)
         try:
             loop.run_forever()
-            tasks = asyncio.all_tasks(loop)
-            for task in tasks:
-                task.cancel()
-            loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            # what is cancelled may begin something else to clean up
+            while tasks := asyncio.all_tasks(loop):
+                for task in tasks:
+                    task.cancel()
+                loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
         finally:
             loop.close()

@@ -319,6 +319,8 @@ def _remove_unlocked(path: Path) -> bool:
 
 def _remove_tree(path: Path) -> None:
     """Remove a folder; symbolic links in it are removed, not followed."""
-    shutil.rmtree(path, ignore_errors=True)
+    # a worker may have nested folders deeper than Python recurses
+    with contextlib.suppress(RecursionError):
+        shutil.rmtree(path, ignore_errors=True)
     if path.exists():
         log.warning("could not remove all of %s", path)

@@ -127,7 +127,7 @@ class Supervisor:
                     poll.unregister(descriptor)
             if going and self._spec.memory is not None:
                 self._watch_memory(self._spec.memory)
-        self._sweep()
+        sweep()
 
     def _announce(self) -> None:
         descriptors = [os.pidfd_open(self._worker), os.pidfd_open(os.getpid())]
@@ -163,7 +163,7 @@ class Supervisor:
             line += piece
         os.close(self._ready)
         if line:
-            self._tell({"event": READY, **json.loads(line)})
+            self._tell({**json.loads(line), "event": READY})
         return True
 
     def _reap(self) -> bool:
@@ -202,21 +202,6 @@ class Supervisor:
                 self._memory_used = used
                 _signal_group(self._worker, signal.SIGKILL)
                 kill(self._worker)
-
-    def _sweep(self) -> None:
-        """
-        Kill whatever the worker leaves, round by round, until this process has no child.
-
-        A killed child's own children come here before its end is told (``exit_notify`` in the
-        kernel reparents first), so nothing slips through between two rounds.
-        """
-        while True:
-            for pid in procfs.children(os.getpid()):
-                kill(pid)
-            try:
-                os.wait()
-            except ChildProcessError:
-                return
 
 
 def become_worker(spec: WorkerSpec, ready: int) -> None:
@@ -304,6 +289,22 @@ def _signal_group(pid: int, number: int) -> None:
         # Between the fork and its setsid the child has no group of its own yet.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def sweep() -> None:
+    """
+    Kill what is left below this child subreaper, round by round, until it has no child.
+
+    A killed child's own children come here before its end is told (``exit_notify`` in the kernel
+    reparents first), so nothing slips through between two rounds.
+    """
+    with contextlib.suppress(ChildProcessError):
+        while True:
+            for pid in procfs.children(os.getpid()):
+                kill(pid)
+            os.wait()
+            while os.waitpid(-1, os.WNOHANG)[0]:
+                pass
 
 
 def kill(pid: int) -> None:

@@ -4,7 +4,8 @@ The zygote: an exec'd, clean, single-threaded interpreter that has imported what
 It forks a supervisor for each unix socket that the host sends it, and does nothing else: one
 ``poll`` loop with two sources, the host and ended children. It holds no thread, no event loop and
 no zmq context, because a fork copies none of them whole. The end of the host's stream retires it:
-it forks no more and goes with its last worker; the end of the host itself ends it at once.
+it forks no more and goes with its last worker. When the host itself ends, supervisors end by
+themselves; one that cannot, because somebody stopped it, the zygote kills before it goes.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import select
 import signal
 import socket
 import sys
+import time
 import traceback
 from typing import Any, NoReturn
 
@@ -23,6 +25,9 @@ from hive_jupyter import procfs
 from hive_jupyter.protocol import FAILED, FORK, READY, LineBuffer, encode_line
 from hive_jupyter.worker import supervisor
 from hive_jupyter.worker.confine import prctl
+
+# Seconds that supervisors have to sweep up after the end of the host.
+HOST_GONE_GRACE = 1.0
 
 
 def main(descriptor: int, host_pid: int) -> NoReturn:
@@ -47,6 +52,8 @@ def main(descriptor: int, host_pid: int) -> NoReturn:
         with contextlib.suppress(OSError):
             host.sendall(encode_line({"event": FAILED, "reason": f"{error}"}))
         os._exit(supervisor.START_FAILED)
+    # from here on the host's end is an event, after which there is something left to do
+    prctl.outlive_parent()
     host.sendall(encode_line({"event": READY, **warm}))
     Zygote(host, host_process).serve()
     os._exit(0)
@@ -106,12 +113,16 @@ class Zygote:
         self._retired = False
 
     def serve(self) -> None:
-        """Fork until the host's stream ends and the last supervisor is gone."""
+        """Fork until the host's stream ends and the last supervisor is gone, or the host is."""
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
         poll.register(self._host, select.POLLIN)
+        poll.register(self._host_process, select.POLLIN)
         while not (self._retired and not self._supervisors):
             for descriptor, _ in poll.poll():
+                if descriptor == self._host_process:
+                    self._outlive_host()
+                    return
                 if descriptor == self._wakeup:
                     self._reap()
                 elif not self._serve_host():
@@ -127,8 +138,22 @@ class Zygote:
             self._fork(descriptors[0])
         return bool(request)
 
+    def _outlive_host(self) -> None:
+        poll = select.poll()
+        poll.register(self._wakeup, select.POLLIN)
+        deadline = time.monotonic() + HOST_GONE_GRACE
+        while self._supervisors and (left := deadline - time.monotonic()) > 0:
+            poll.poll(left * 1000)
+            self._reap()
+        supervisor.sweep()
+
     def _fork(self, descriptor: int) -> None:
-        pid = os.fork()
+        try:
+            pid = os.fork()
+        except OSError:  # too many processes, too little memory: the host sees the socket's end
+            traceback.print_exc()
+            os.close(descriptor)
+            return
         if pid == 0:
             try:
                 self._host.close()

@@ -80,13 +80,21 @@ def test_no_time_limit_can_be_said_in_several_ways(hive, timeout):
     assert str(hive.delegate_to_coder("ping", timeout=timeout)) == "pong"
 
 
-def test_the_shortest_time_limit_ends_a_run_and_not_the_worker(hive):
+def test_a_short_time_limit_ends_a_run_and_not_the_worker(hive):
     hive.delegate("kept = 1")
 
     with pytest.raises(NodeTimeout, match="--timeout gives more"):
-        hive.delegate("import time; time.sleep(60)", timeout=1e-9)
+        hive.delegate("import time; time.sleep(60)", timeout="100ms")
 
     assert hive.delegate("kept").value_repr == "1"
+
+
+def test_the_shortest_time_limit_ends_a_run(hive):
+    for _ in range(5):
+        with pytest.raises(NodeTimeout):
+            hive.delegate("import time; time.sleep(60)", timeout=1e-9)
+
+    assert hive.delegate("1 + 1").value_repr == "2"
 
 
 @pytest.mark.parametrize("size", SIZES, ids=repr)
@@ -205,12 +213,6 @@ def test_unicode_of_every_kind_arrives_as_it_was_written(hive):
     assert result.stdout == odd
 
 
-def test_a_cell_of_50_mb_works(hive):
-    line = f"text = '{'x' * (50 * 2**20)}'\nlen(text)"
-
-    assert hive.delegate(line).value_repr == str(50 * 2**20)
-
-
 def test_a_cell_above_the_limit_is_refused(hive, monkeypatch):
     monkeypatch.setattr(hive.config, "max_cell_bytes", 1000)
 
@@ -258,6 +260,18 @@ print("after")
 
     assert re.fullmatch("[?\ufffd] [?] a\0b\n\ufffd\nafter\n", result.stdout)
     assert result.value_repr == r"'\udcff'"
+
+
+def test_half_characters_that_a_worker_sends_are_replaced(hive):
+    """No front-end could be sent them; JSON can hold them as escapes."""
+    code = """
+import json
+session = get_ipython().kernel.session
+pack, session.pack = session.pack, lambda part: json.dumps(part, default=str).encode()
+print("\\ud800 \\ude00 \U0001f600 \\\\ud800")
+session.pack = pack
+"""
+    assert hive.delegate(code).stdout == "? ? \U0001f600 \\ud800\n"
 
 
 def test_a_worker_does_not_delegate(hive):
@@ -331,7 +345,7 @@ def test_a_magic_says_what_is_wrong(magic, cell, said):
 
     assert isinstance(error, (UsageError, HiveError, SyntaxError, ValueError)), (error, shown)
     assert re.search(said, str(error))
-    assert re.search(said, shown)
+    assert re.search(said, " ".join(shown.split()))
     assert "Traceback" not in shown
 
 
@@ -342,7 +356,8 @@ def test_after_all_that_the_next_cell_runs(magic):
     assert "2" in shown
 
 
-def test_a_large_cell_passes_through_the_magic(magic):
+def test_a_cell_of_50_mb_works(magic):
+    """Nearly all of its time is IPython's, which reads a cell several times, here and there."""
     error, shown = magic(f"%%delegate\nlen('{'x' * (50 * 2**20)}')")
 
     assert error is None

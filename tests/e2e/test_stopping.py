@@ -8,6 +8,7 @@ import time
 import psutil
 import pytest
 
+from hive_jupyter import HiveManager
 from hive_jupyter.errors import HiveError, NodeDied, NodeTimeout, RemoteError
 from tests.processes import family, stopped, wait_gone, wait_until
 
@@ -37,7 +38,11 @@ STUBBORN = {
         "import signal, time, threading\n"
         "signal.pthread_sigmask(signal.SIG_BLOCK, [2])\ntime.sleep(1000)"
     ),
-    "SIGSTOP": "import os, signal; os.kill(os.getpid(), signal.SIGSTOP)",
+    "SIGSTOP": (
+        "import os, signal, time\n"
+        "try: time.sleep(0.2)  # what was printed is on its way\n"
+        "finally: os.kill(os.getpid(), signal.SIGSTOP)"
+    ),
 }
 
 
@@ -54,6 +59,14 @@ def begun(hive, code, **options):
     delegation = hive.begin(f"print('begun', flush=True)\n{code}", **options)
     next(iter(delegation))
     return delegation
+
+
+@pytest.fixture(autouse=True)
+def calm(hive):
+    """A test that fails leaves no run behind which the next ones would have to wait."""
+    yield
+    if hive.health() not in {"idle", "cold", "dead"}:
+        hive.stop()
 
 
 @pytest.fixture
@@ -93,7 +106,7 @@ def test_a_time_limit_stops_it_and_the_worker_is_idle(hive, what):
 @pytest.mark.parametrize("what", STUBBORN)
 def test_what_obeys_no_interrupt_is_killed_after_the_grace(impatient, what):
     hive = impatient
-    value(hive, "lost = 1")
+    hive.delegate("lost = 1")
     worker = psutil.Process(pid_of(hive))
     delegation = begun(hive, STUBBORN[what])
     delegation.interrupt()
@@ -111,7 +124,7 @@ def test_what_obeys_no_interrupt_is_killed_after_the_grace(impatient, what):
 @pytest.mark.parametrize("what", ["C code that holds the GIL", "SIGSTOP"])
 def test_what_obeys_no_time_limit_is_killed_after_the_grace(impatient, what):
     hive = impatient
-    value(hive, "lost = 1")
+    hive.delegate("lost = 1")
     worker = psutil.Process(pid_of(hive))
     with pytest.raises(NodeTimeout, match="lost") as caught:
         hive.delegate(STUBBORN[what], timeout=0.2)
@@ -187,18 +200,14 @@ def test_runs_of_two_threads_keep_their_order_and_a_limit_hits_its_own(hive):
 
 
 def test_output_before_and_at_the_stop_is_kept(hive):
-    delegation = begun(
-        hive,
-        "import time\ntry: time.sleep(1000)\nfinally: print('cleaned up')",
-    )
+    code = "try: print('ready', flush=True); time.sleep(1000)\nfinally: print('cleaned up')"
+    delegation = begun(hive, f"import time\n{code}")
+    assert any("ready" in message.content["text"] for message in delegation)
     delegation.interrupt()
     with pytest.raises(RemoteError):
         delegation.outcome()
 
-    assert (
-        "begun\ncleaned up\n"
-        in f"begun\n{delegation.result.stdout.removeprefix('begun' + chr(10))}"
-    )
+    assert delegation.result.stdout.endswith("cleaned up\n")
 
 
 def test_random_interrupts_of_short_runs_hit_no_other_run(hive):
@@ -229,8 +238,13 @@ def test_a_script_that_is_interrupted_stops_the_run_it_waited_for(hive):
     assert 2 == value(hive, "1 + 1")
 
 
-def test_stop_and_restart_give_a_fresh_worker(hive):
-    first = value(hive, "a = 1; import os; os.getpid()")
+def test_stop_and_restart_give_a_fresh_worker(runtime):
+    with HiveManager() as hive:
+        _stop_and_restart(hive)
+
+
+def _stop_and_restart(hive):
+    first = value(hive, "import os; a = os.getpid(); a")
     hive.stop()
     assert pid_of(hive) is None
     second = value(hive, "import os; os.getpid()")
@@ -240,18 +254,10 @@ def test_stop_and_restart_give_a_fresh_worker(hive):
     assert 2 * 2**30 == status.memory_limit
     with pytest.raises(NameError):
         hive.delegate("a")
-    assert 0 == hive.swarm_status()["workers"]["coder"]["failures"] or True
-    hive.stop()
-    hive._portal.call(_unlimited(hive))
-
-
-async def _unlimited(hive):
-    hive._nodes.pop("coder")
+    assert "closed" == hive.swarm_status()["workers"]["coder"]["circuit"]
 
 
 def test_closing_a_hive_ends_its_runs_and_all_its_processes(runtime):
-    from hive_jupyter import HiveManager
-
     before = family()
     hive = HiveManager()
     outcomes = []
@@ -267,7 +273,11 @@ def test_closing_a_hive_ends_its_runs_and_all_its_processes(runtime):
     ]
     for thread in threads:
         thread.start()
-    wait_until(lambda: hive.swarm_status()["workers"]["coder"]["queue"] == 4)
+    wait_until(
+        lambda: (
+            {"state": "busy", "queue": 4}.items() <= hive.swarm_status()["workers"]["coder"].items()
+        )
+    )
     hive.close()
     hive.close()
     for thread in threads:
@@ -290,9 +300,7 @@ def test_a_stopped_worker_is_known_and_can_be_replaced(hive):
     assert 2 == value(hive, "1 + 1")
 
 
-def test_health_tells_the_states_apart(impatient):
-    hive = impatient
-    assert "cold" == hive.health() or hive.stop() is None
+def test_health_tells_the_states_apart(hive, monkeypatch):
     value(hive, "1")
     assert "idle" == hive.health()
     busy = begun(hive, "import time; time.sleep(1000)")
@@ -300,8 +308,9 @@ def test_health_tells_the_states_apart(impatient):
     busy.interrupt()
     with pytest.raises(RemoteError):
         busy.outcome()
+    monkeypatch.setattr(hive.config, "interrupt_grace", 0.2)
     held = begun(hive, STUBBORN["C code that holds the GIL"])
-    assert "gil-held" == hive.health()
+    wait_until(lambda: hive.health() == "gil-held")
     held.interrupt()
     with pytest.raises(NodeDied):
         held.outcome()

@@ -27,6 +27,11 @@ def die_with(parent: int) -> None:
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def outlive_parent() -> None:
+    """Take ``die_with`` back."""
+    _prctl(_SET_PDEATHSIG, 0)
+
+
 def adopt_orphans() -> None:
     """Become the parent of every descendant whose own parent ends (a "child subreaper")."""
     _prctl(_SET_CHILD_SUBREAPER, 1)
