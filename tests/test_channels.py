@@ -423,7 +423,7 @@ async def test_a_kernel_that_hands_back_only_standard_keys_is_understood(
 def malformed(peer, request):
     """Frames that no honest worker sends, by what is wrong with them."""
     good = peer.frames("stream", {"name": "stdout", "text": "x"}, request)
-    delimiter, signature, header, parent, metadata, content = good
+    delimiter, _, header, parent, metadata, content = good
     stranger = Session(key=b"1" * 64)
     nobody = Session(key=b"")
     message = stranger.msg("stream", {"name": "stdout", "text": "x"}, request)

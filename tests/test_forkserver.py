@@ -140,7 +140,7 @@ async def test_fifty_callers_at_once_warm_one_zygote_up():
 
 
 async def test_a_project_does_not_get_into_zygote_or_start(runtime, tmp_path, monkeypatch):
-    """Files that are called like installed modules run in neither; the user's own code finds them."""
+    """Files called like installed modules run in neither; the user's own code finds them."""
     mark = tmp_path / "mark"
     spoil = f"open({str(mark)!r}, 'a').write(__name__ + ' ')\n"
     names = {*sys.stdlib_module_names, *(name.partition(".")[0] for name in sys.modules)}

@@ -16,7 +16,6 @@ import json
 import logging
 import os
 import secrets
-import shutil
 import signal
 import socket
 import stat
@@ -43,7 +42,7 @@ from hive_jupyter.protocol import (
 )
 from hive_jupyter.swarm.channels import curve_keys
 from hive_jupyter.swarm.death import Exit
-from hive_jupyter.swarm.runtime import RuntimeFolder
+from hive_jupyter.swarm.runtime import RuntimeFolder, remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -196,9 +195,7 @@ class WorkerProcess:
 
     def remove_folder(self) -> None:
         """Delete the runtime folder, log included."""
-        # a worker may have nested folders deeper than Python recurses
-        with contextlib.suppress(RecursionError):
-            shutil.rmtree(self.folder, ignore_errors=True)
+        remove_tree(self.folder)
 
     def _request(self, request: dict[str, Any]) -> None:
         # Requests are a few bytes; a supervisor whose buffer is full is stopped or gone, and the

@@ -20,7 +20,6 @@ import itertools
 import logging
 import os
 import re
-import shutil
 import socket
 import stat
 import tempfile
@@ -111,7 +110,7 @@ class RuntimeFolder:
             _prove_space(path)
             sockets = _sockets_work(path)
         except OSError:
-            _remove_tree(path)
+            remove_tree(path)
             os.close(lock)
             raise
         return cls(path, lock, sockets=sockets)
@@ -139,7 +138,7 @@ class RuntimeFolder:
         """Remove the folder with all that is in it; harmless when repeated or in a forked child."""
         if self._lock < 0 or os.getpid() != self._owner:
             return
-        _remove_tree(self.path)
+        remove_tree(self.path)
         os.close(self._lock)
         self._lock = -1
 
@@ -311,16 +310,40 @@ def _remove_unlocked(path: Path) -> bool:
         return False
     if lock is None:
         return False
-    _remove_tree(path)
+    remove_tree(path)
     os.close(lock)
     log.info("removed %s, whose process is gone", path)
     return True
 
 
-def _remove_tree(path: Path) -> None:
-    """Remove a folder; symbolic links in it are removed, not followed."""
-    # a worker may have nested folders deeper than Python recurses
-    with contextlib.suppress(RecursionError):
-        shutil.rmtree(path, ignore_errors=True)
-    if path.exists():
-        log.warning("could not remove all of %s", path)
+def remove_tree(path: Path) -> None:
+    """
+    Remove a folder and all that is in it, as far as that is possible; never raises.
+
+    Folders are moved up before they are emptied: a worker may have nested them deeper than a path
+    may be long, or than Python recurses. Symbolic links are removed, not followed.
+    """
+    names = itertools.count()
+    try:
+        while folders := _remove_files(path):
+            for folder in folders:
+                for inner in _remove_files(folder):
+                    inner.rename(path / f".removing-{os.getpid()}-{next(names)}")
+                folder.rmdir()
+        path.rmdir()
+    except FileNotFoundError:
+        pass
+    except OSError as error:
+        log.warning("could not remove all of %s: %s", path, error)
+
+
+def _remove_files(folder: Path) -> list[Path]:
+    """Remove what is no folder; return the folders."""
+    folders = []
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.is_dir(follow_symlinks=False):
+                folders.append(Path(entry.path))
+            else:
+                os.unlink(entry.path)
+    return folders

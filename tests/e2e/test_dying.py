@@ -357,8 +357,8 @@ def test_a_start_that_fails_says_how_it_ended(runtime):
     with HiveManager(spares=0) as hive:
         hive.start()
         hive.stop()
+        hive.add("odd", python="/bin/true")
         with pytest.raises(NodeStartError) as caught:
-            hive.add("odd", python="/bin/true")
             hive.start("odd")
 
         assert "odd" == caught.value.node

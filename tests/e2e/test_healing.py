@@ -1,6 +1,5 @@
 """A hive recovers by itself, and where no worker can run it says what to do instead."""
 
-import os
 import signal
 import time
 
@@ -11,7 +10,7 @@ from hive_jupyter import HiveManager, manager
 from hive_jupyter.errors import HiveError, NodeDied
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.runtime import RuntimeFolder
-from tests.processes import family, stopped, titled, wait_gone, wait_until
+from tests.processes import family, send, stopped, titled, wait_gone, wait_until
 
 CRASH = "import os; os.abort()"
 
@@ -183,15 +182,18 @@ def test_where_there_is_no_place_to_write_there_are_instructions(runtime, monkey
 # Processes that are killed or stopped
 
 
-def zygotes():
-    return titled(family(), "hive: zygote")
+@pytest.fixture
+def mine():
+    """Lists this test's processes whose title begins with a word."""
+    before = family()
+    return lambda start: titled([p for p in family() if p not in before], f"hive: {start}")
 
 
-def test_a_killed_zygote_is_replaced_and_its_workers_live_on(runtime):
+def test_a_killed_zygote_is_replaced_and_its_workers_live_on(runtime, mine):
     with HiveManager() as hive:
         value(hive, "1")
         hive.delegate("kept = 7")
-        (zygote,) = zygotes()
+        (zygote,) = mine("zygote")
         zygote.kill()
         wait_gone([zygote])
 
@@ -200,13 +202,13 @@ def test_a_killed_zygote_is_replaced_and_its_workers_live_on(runtime):
         assert 2 == value(hive, "1 + 1")
         crash(hive)
         assert 2 == value(hive, "1 + 1")
-        assert 1 == len(zygotes())
+        assert 1 == len(mine("zygote"))
 
 
-def test_a_stopped_zygote_costs_one_start(runtime):
+def test_a_stopped_zygote_costs_one_start(runtime, mine):
     with HiveManager(spares=0, connect_timeout=0.5) as hive:
         value(hive, "1")
-        (zygote,) = zygotes()
+        (zygote,) = mine("zygote")
         stopped(zygote.pid)
 
         assert isinstance(hive.delegate("1", worker="second"), Instructions)
@@ -215,24 +217,24 @@ def test_a_stopped_zygote_costs_one_start(runtime):
         assert 2 == value(hive, "1 + 1")
 
 
-def test_a_killed_spare_is_not_missed(runtime):
+def test_a_killed_spare_is_not_missed(runtime, mine):
     with HiveManager() as hive:
         value(hive, "1")
-        (spare,) = wait_until(lambda: titled(family(), "hive: worker (spare)"))
+        (spare,) = wait_until(lambda: mine("worker (spare)"))
         spare.kill()
         wait_gone([spare])
 
         assert 2 == value(hive, "1 + 1", worker="second")
 
 
-def test_killing_at_random_never_breaks_the_hive(runtime):
+def test_killing_at_random_never_breaks_the_hive(runtime, mine):
     """Whatever dies, the next or the next but one run is fine."""
     with HiveManager(max_failures=1000) as hive:
         for number in range(15):
             value(hive, "1")
-            mine = titled(family(), "hive: ")
-            victim = mine[number % len(mine)]
-            victim.send_signal(signal.SIGKILL)
+            processes = mine("")
+            victim = processes[number % len(processes)]
+            send(victim, signal.SIGKILL)
             for _ in range(3):
                 try:
                     outcome = hive.delegate("1 + 1", timeout=30)
@@ -302,4 +304,3 @@ def test_the_history_tells_how_each_run_ended(runtime):
         history = hive.history()
 
     assert ["ok", "error", "timeout", "died"] == [record.status for record in history]
-    assert os.getpid() > 0

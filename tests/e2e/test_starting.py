@@ -175,7 +175,7 @@ def test_a_worker_treats_signals_as_any_python_does(either):
         either.delegate("import os; r, w = os.pipe(); os.close(r); os.write(w, b'x')")
 
     assert isinstance(caught.value, BrokenPipeError)
-    blocked, mask = value(
+    blocked, _ = value(
         either,
         "import signal; (signal.pthread_sigmask(signal.SIG_BLOCK, []), signal.set_wakeup_fd(-1))",
     )

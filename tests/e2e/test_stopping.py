@@ -1,4 +1,4 @@
-"""A run is stopped by a time limit or an interrupt; its worker is proven idle afterwards, or gone."""
+"""A run is stopped by a time limit or an interrupt; its worker is idle afterwards, or gone."""
 
 import os
 import signal
