@@ -59,18 +59,19 @@ def stopped(pid):
 
 
 @contextmanager
-def adopting():
+def adopting(*, reap=True):
     """
     Be the parent of every orphan below this process: nothing slips away unseen.
 
-    Gives a function that lists what is left, zombies reaped.
+    Gives a function that lists what is left; zombies are reaped, unless this process has a hive
+    of its own, which does that for its children.
     """
     libc = ctypes.CDLL(None)
     libc.prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
     before = {child.pid for child in family()}
 
     def left():
-        for child in psutil.Process().children():
+        for child in psutil.Process().children() if reap else ():
             with suppress(psutil.NoSuchProcess, ChildProcessError):
                 if child.pid not in before and child.status() == psutil.STATUS_ZOMBIE:
                     os.waitpid(child.pid, 0)

@@ -30,8 +30,9 @@ from tests.processes import family, stopped, titled, wait_gone, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
-# C code that looks neither at the GIL nor at signals.
-HOLD_THE_GIL = "sum(range(10**13))"
+BEGUN = "print('begun', flush=True)"
+# C code that looks neither at the GIL nor at signals, and is deaf before it says that it has begun.
+HOLD_THE_GIL = f"import signal\nsignal.signal(2, lambda *_: None)\n{BEGUN}\nsum(range(10**13))"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -75,7 +76,8 @@ async def execute(node, code, said=None, **options):
 async def begun(node, code, **options):
     """A run that is known to have begun in the worker, as a task; the code says "begun" first."""
     here = asyncio.Event()
-    run = Run(f"print('begun', flush=True)\n{code}", lambda _: here.set(), **options)
+    code = code if BEGUN in code else f"{BEGUN}\n{code}"
+    run = Run(code, lambda _: here.set(), **options)
     task = asyncio.create_task(node.execute(run))
     await asyncio.wait_for(here.wait(), 20)
     return task, run

@@ -1,5 +1,7 @@
 """Durations and sizes are read as people type them."""
 
+import math
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -8,6 +10,8 @@ from hive_jupyter.errors import ConfigError
 from hive_jupyter.units import (
     LARGEST_SIZE,
     LONGEST_DURATION,
+    as_bytes,
+    as_seconds,
     format_duration,
     format_size,
     nearest,
@@ -146,3 +150,32 @@ def test_a_mistyped_word_gets_its_neighbour():
     assert ' Did you mean "status"?' == nearest("statsu", ["start", "status", "stop"])
     assert " There are: a, b." == nearest("xyz", ["b", "a"])
     assert not nearest("xyz", [])
+
+
+@pytest.mark.parametrize(
+    ("value", "seconds"),
+    [(None, None), (0, None), (0.0, None), (math.inf, None), ("none", None), (5, 5), ("5m", 300)],
+)
+def test_callers_give_durations_as_numbers_too(value, seconds):
+    assert seconds == as_seconds(value)
+
+
+@pytest.mark.parametrize(
+    "value", [True, -1, math.nan, -math.inf, 10**400, 2 * LONGEST_DURATION, [], b"5s", "5 parsecs"]
+)
+def test_what_is_no_duration_is_refused(value):
+    with pytest.raises(ConfigError, match="is no duration. Write seconds or a unit"):
+        as_seconds(value)
+
+
+@pytest.mark.parametrize(
+    ("value", "size"), [(None, None), (0, None), ("none", None), (5, 5), ("5K", 5120)]
+)
+def test_callers_give_sizes_as_numbers_too(value, size):
+    assert size == as_bytes(value)
+
+
+@pytest.mark.parametrize("value", [True, -1, 1.5, math.nan, LARGEST_SIZE + 1, [], b"5G", "-1"])
+def test_what_is_no_size_is_refused(value):
+    with pytest.raises(ConfigError, match="is no size. Write bytes or a unit"):
+        as_bytes(value)

@@ -114,7 +114,7 @@ class Run:
         key: fresh for each run; it comes back with everything that the run says.
         stops: how often somebody asked it to stop.
         expired: it was asked to stop because its time was over.
-        begun: resolves with the loop's time once the worker takes it up.
+        begun: resolves once the worker takes it up.
         stopping: set by the first wish to stop it, again by each further one.
         done: resolves with the reply once the worker is idle again.
     """
@@ -136,7 +136,7 @@ class Run:
         self.stops = 0
         self.expired = False
         loop = asyncio.get_running_loop()
-        self.begun: asyncio.Future[float] = loop.create_future()
+        self.begun: asyncio.Future[None] = loop.create_future()
         self.stopping = asyncio.Event()
         self.done: asyncio.Future[Message] = loop.create_future()
         self._sink = sink
@@ -511,7 +511,7 @@ class Channels:
     def _take_status(self, message: Message, run: Run | None, key: str) -> None:
         state = message.content.get("execution_state")
         if state == "busy" and run is not None and not run.begun.done():
-            run.begun.set_result(self._loop.time())
+            run.begun.set_result(None)
         if state != "idle":
             return
         heard = self._published.get(key)

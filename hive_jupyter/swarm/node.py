@@ -69,8 +69,6 @@ _LONGEST_NAME = 100
 _HEALTH_PATIENCE = 1.0
 # How often a worker that was interrupted is asked whether it is idle.
 _PROOF_INTERVAL = 0.25
-# So long after a worker took up a cell, in seconds, the cell's own code runs for certain.
-_DISPATCH = 0.05
 # A process that got SIGKILL and is not gone after this long hangs in the kernel (a dead NFS, say).
 _DEATH_PATIENCE = 5.0
 
@@ -714,8 +712,7 @@ class SwarmNode:
         something else happens. A late SIGINT may swallow it, so it is asked again.
         """
         # before, the signal would meet an idle worker, and the run would then go on undisturbed
-        began = await asyncio.shield(run.begun)
-        young = asyncio.get_running_loop().time() - began < _DISPATCH
+        await asyncio.shield(run.begun)
         await self._send_interrupt(channels, process)
         while True:
             with contextlib.suppress(TimeoutError):
@@ -723,10 +720,6 @@ class SwarmNode:
                     await channels.request("shell", "kernel_info_request", {})
                     await asyncio.shield(run.done)
                     return
-            if young:
-                # IPython's own code before the cell's first line may have swallowed it
-                young = False
-                await self._send_interrupt(channels, process)
 
     async def _send_interrupt(self, channels: Channels, process: WorkerProcess) -> None:
         if self.kernel.interrupt_by_message:

@@ -17,6 +17,7 @@ import select
 import sys
 import termios
 import threading
+import time
 from typing import Any
 
 from ipykernel.iostream import OutStream
@@ -35,7 +36,7 @@ class WorkerStream(OutStream):
         # The watching thread starts inside ipykernel's __init__. The user's signal handlers may
         # print while the lock is held.
         self._pipe_lock = threading.RLock()
-        self._send_lock = threading.RLock()
+        self._in_flight = 0
         self._latest: tuple[Any, frozenset[tuple[str, Any]]] = (None, frozenset())
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
         super().__init__(*arguments, **options)
@@ -68,13 +69,25 @@ class WorkerStream(OutStream):
             self._read_pipe()
         if self._has_text():
             super().flush()
-        else:
-            with self._send_lock:  # what the publishing thread took a moment ago is sent by now
-                pass
+        if self._in_flight and threading.current_thread() is not self.pub_thread.thread:
+            self._wait_until_sent()
 
     def _flush(self) -> None:
-        with self._send_lock:
-            super()._flush()
+        # on the publishing thread, where ipykernel only queues the message behind earlier ones
+        self._in_flight += 1
+        super()._flush()
+        self.pub_thread.schedule(self._land)
+
+    def _land(self) -> None:
+        self._in_flight -= 1
+
+    def _wait_until_sent(self) -> None:
+        """What was flushed is seen also if the next line crashes, or keeps the GIL for itself."""
+        end = time.monotonic() + self.flush_timeout
+        while self._in_flight and time.monotonic() < end:
+            turn = threading.Event()
+            self.pub_thread.schedule(turn.set)
+            turn.wait(self.flush_timeout)
 
     def _watch_pipe_fd(self) -> None:
         """Wait for output, outside the lock; read it like ``flush`` does."""

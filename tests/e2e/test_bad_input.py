@@ -143,6 +143,20 @@ def test_a_restart_that_is_refused_leaves_the_worker_alone(hive):
     assert hive.delegate("treasure").value_repr == "2"
 
 
+def test_a_restart_can_lift_a_limit(hive):
+    hive.delegate("1", worker="limited", memory="1G")
+
+    assert hive.restart("limited").memory_limit == 2**30
+    assert hive.restart("limited", memory="none").memory_limit is None
+
+
+def test_what_is_refused_leaves_no_worker_behind(hive):
+    with pytest.raises(ConfigError):
+        hive.delegate("1", worker="never", memory="10M")
+
+    assert "never" not in hive.workers()
+
+
 @pytest.mark.parametrize("details", ["path", "'a=b", "=", "a=1 b"])
 def test_arguments_of_a_tool_that_are_none_are_refused(hive, details):
     with pytest.raises(ConfigError, match="key=value"):

@@ -3,6 +3,7 @@
 import random
 import signal
 import subprocess
+from contextlib import suppress
 
 import psutil
 import pytest
@@ -259,14 +260,19 @@ def test_the_folder_of_a_killed_host_is_swept_at_the_next_start(runtime, left):
 
 def test_no_zombie_lives_below_a_host(runtime, left):
     """Whatever of its hive has ended."""
-    host = started(CALM + "sys.stdin = None\n" + WAIT, runtime)
-    for process in titled(left(), "hive: "):
-        send(process, signal.SIGKILL)
-
-    def below():
-        found = family(host.pid)
-        return [process.status() for process in found if process.is_running()]
-
-    wait_until(lambda: below() == [], LEFT_FOR)
+    host = started(CALM + WAIT, runtime)
+    for title in ("hive: worker", "hive: supervisor", "hive: zygote"):
+        for process in titled(family(host.pid), title):
+            send(process, signal.SIGKILL)
+        wait_until(lambda title=title: not titled(left(), title), LEFT_FOR)
+        wait_until(lambda: not zombies(host.pid), LEFT_FOR)
     end(host)
     nothing_is(left)
+
+
+def zombies(pid):
+    found = []
+    for process in family(pid):
+        with suppress(psutil.NoSuchProcess):
+            found += [process] if process.status() == psutil.STATUS_ZOMBIE else []
+    return found

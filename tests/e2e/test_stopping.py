@@ -27,21 +27,27 @@ OBEDIENT = {
     "C code that a signal wakes": "import ctypes; ctypes.PyDLL(None).pause()",
     "a flood": "while True: print('x' * 100)",
 }
-# These do not.
+# These do not. The marker stands where that is certain: before, an interrupt would stop the code
+# that is still to make itself deaf.
+BEGUN = "print('begun', flush=True)"
 STUBBORN = {
-    "C code that holds the GIL": "sum(range(10**13))",
-    "an ignored signal": "import signal, time\nsignal.signal(2, signal.SIG_IGN)\ntime.sleep(1000)",
+    "C code that holds the GIL": (
+        f"import signal\nsignal.signal(2, lambda *_: None)\n{BEGUN}\nsum(range(10**13))"
+    ),
+    "an ignored signal": (
+        f"import signal, time\nsignal.signal(2, signal.SIG_IGN)\n{BEGUN}\ntime.sleep(1000)"
+    ),
     "an exception that is swallowed": (
-        "import time\nwhile True:\n    try: time.sleep(1000)\n    except BaseException: pass"
+        "import time\nwhile True:\n"
+        f"    try: {BEGUN}; time.sleep(1000)\n    except BaseException: pass"
     ),
     "a blocked signal": (
         "import signal, time, threading\n"
-        "signal.pthread_sigmask(signal.SIG_BLOCK, [2])\ntime.sleep(1000)"
+        f"signal.pthread_sigmask(signal.SIG_BLOCK, [2])\n{BEGUN}\ntime.sleep(1000)"
     ),
     "SIGSTOP": (
-        "import os, signal, time\n"
-        "try: time.sleep(0.2)  # what was printed is on its way\n"
-        "finally: os.kill(os.getpid(), signal.SIGSTOP)"
+        "import os, signal, time\nsignal.signal(2, lambda *_: None)\n"
+        f"{BEGUN}\nos.kill(os.getpid(), signal.SIGSTOP)"
     ),
 }
 
@@ -56,7 +62,8 @@ def value(hive, code, **options):
 
 def begun(hive, code, **options):
     """A run that is known to have begun in the worker."""
-    delegation = hive.begin(f"print('begun', flush=True)\n{code}", **options)
+    code = code if BEGUN in code else f"{BEGUN}\n{code}"
+    delegation = hive.begin(code, **options)
     next(iter(delegation))
     return delegation
 
@@ -150,8 +157,9 @@ def test_a_second_interrupt_kills_at_once(hive, monkeypatch):
 
 def test_an_interrupt_reaches_what_the_worker_started(hive):
     """Its whole process group, so that no child works on."""
-    delegation = begun(hive, "import subprocess; subprocess.run(['sleep', '999'])")
-    (child,) = wait_until(lambda: psutil.Process(pid_of(hive)).children())
+    code = f"with subprocess.Popen(['sleep', '999']) as child: {BEGUN}; child.wait()"
+    delegation = begun(hive, f"import subprocess\n{code}")
+    (child,) = psutil.Process(pid_of(hive)).children()
     delegation.interrupt()
     with pytest.raises(RemoteError):
         delegation.outcome()
