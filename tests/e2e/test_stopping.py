@@ -19,7 +19,6 @@ OBEDIENT = {
     "an await": "import asyncio; await asyncio.sleep(1000)",
     "an await of nothing": "import asyncio; await asyncio.Event().wait()",
     "a subprocess": "import subprocess; subprocess.run(['sleep', '1000'])",
-    "a shell command": "!sleep 1000",
     "a thread that is waited for": (
         "import threading, time\n"
         "t = threading.Thread(target=time.sleep, args=(1000,), daemon=True); t.start(); t.join()"
@@ -80,6 +79,17 @@ def calm(hive):
 def impatient(hive, monkeypatch):
     monkeypatch.setattr(hive.config, "interrupt_grace", 0.2)
     return hive
+
+
+def test_an_interrupt_ends_a_shell_command_as_it_does_at_home(hive):
+    """IPython passes it on to the command, and takes the command's end for the cell's."""
+    delegation = begun(hive, "!sleep 1000")
+    worker = psutil.Process(pid_of(hive))
+    wait_until(lambda: "sleep" in [child.name() for child in worker.children(recursive=True)])
+    delegation.interrupt()
+
+    assert "ok" == delegation.outcome().status
+    assert worker.pid == value(hive, "import os; os.getpid()")
 
 
 @pytest.mark.parametrize("what", OBEDIENT)
