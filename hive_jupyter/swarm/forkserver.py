@@ -540,10 +540,15 @@ class ForkServer:
                 process = self._exec("zygote", theirs, environment, folder / "log")
             setup = {"folder": str(folder)}
             event = {}
-            with contextlib.suppress(OSError):  # it ended at once, or took too long
-                await loop.sock_sendall(ours, encode_line(setup))
+            hangs = False
+            try:
                 async with asyncio.timeout(_WARM_UP_PATIENCE):
+                    await loop.sock_sendall(ours, encode_line(setup))
                     event = await _first_event(ours)
+            except TimeoutError:
+                hangs = True
+            except OSError:  # it ended at once
+                pass
         except BaseException:
             ours.close()
             if process is not None:
@@ -553,7 +558,6 @@ class ForkServer:
         if event.get("event") != READY:
             self.last_words = log_tail(folder)
             reason = event.get("reason") or self.last_words or "it ended without a word"
-            hangs = not event and process.poll() is None
             if event.get("event") == FAILED or hangs:
                 self.fork = False
             if hangs:
