@@ -18,7 +18,9 @@ import sys
 import threading
 from typing import TYPE_CHECKING, Any
 
+import zmq
 from ipykernel.compiler import XCachingCompiler
+from ipykernel.heartbeat import Heartbeat
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
 from ipykernel.zmqshell import ZMQInteractiveShell
@@ -42,8 +44,6 @@ from hive_jupyter.worker.confine import prctl
 if TYPE_CHECKING:
     from collections.abc import Callable
     from types import FrameType
-
-    import zmq
 
 # Names in a reply's metadata: enough for a person, bounded for a namespace of a million entries.
 MAX_NAMES = 1000
@@ -187,6 +187,7 @@ class WorkerApp(IPKernelApp):
         self.init_io()
         self.init_signal()
         self.init_kernel()
+        self._reply_through_the_stream()
         self.shell = self.kernel.shell
         _join(self.shell, self.kernel)
         self.kernel.io_loop = None
@@ -224,12 +225,35 @@ class WorkerApp(IPKernelApp):
     def _bind_socket(self, s: zmq.Socket[bytes], port: int) -> int:
         # What the user prints is never dropped; how much may wait is the memory limit's affair.
         s.sndhwm = 0
-        if self.transport == "tcp":
-            # ipykernel does this itself from 7.3 on
-            s.curve_secretkey, s.curve_publickey = self.curve_secretkey, self.curve_publickey
-            s.curve_server = True
+        self._encrypt(s)
         bound: int = super()._bind_socket(s, port)
         return bound
+
+    def init_heartbeat(self) -> None:
+        """Echo what comes, on a thread with a context of its own: nothing here can block it."""
+        context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
+        self._encrypt(context)
+        self.heartbeat = Heartbeat(context, (self.transport, self.ip, self.hb_port))
+        self.hb_port = self.heartbeat.port
+        self.heartbeat.start()
+
+    def _reply_through_the_stream(self) -> None:
+        """
+        Send on the shell socket only through the stream that reads it.
+
+        A reply sent past the stream, as ipykernel did before 7.4, may swallow the socket's word that
+        a request has come: the kernel then waits for ever, the request unread.
+        """
+        manager: Any = self.kernel.shell_channel_thread.manager
+        if hasattr(manager, "_shell_socket"):
+            manager._shell_socket = self.kernel.shell_stream
+
+    def _encrypt(self, sockets: zmq.Socket[bytes] | zmq.Context[zmq.Socket[bytes]]) -> None:
+        # ipykernel does this itself from 7.3 on
+        if self.transport == "tcp":
+            sockets.curve_secretkey = self.curve_secretkey
+            sockets.curve_publickey = self.curve_publickey
+            sockets.curve_server = True
 
 
 def prepare(folder: str) -> None:
