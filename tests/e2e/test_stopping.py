@@ -40,10 +40,6 @@ STUBBORN = {
         "import time\nwhile True:\n"
         f"    try: {BEGUN}; time.sleep(1000)\n    except BaseException: pass"
     ),
-    "a blocked signal": (
-        "import signal, time, threading\n"
-        f"signal.pthread_sigmask(signal.SIG_BLOCK, [2])\n{BEGUN}\ntime.sleep(1000)"
-    ),
     "SIGSTOP": (
         "import os, signal, time\nsignal.signal(2, lambda *_: None)\n"
         f"{BEGUN}\nos.kill(os.getpid(), signal.SIGSTOP)"
