@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from asyncio import CancelledError
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from hive_jupyter.errors import (
@@ -19,9 +20,11 @@ from hive_jupyter.errors import (
     NodeTimeout,
     RemoteError,
 )
-from hive_jupyter.swarm.channels import Message, Run
+from hive_jupyter.swarm.channels import Run
 from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.swarm.messages import Message, joined
 from hive_jupyter.swarm.node import SwarmNode
+from hive_jupyter.swarm.portal import LOOK_UP
 
 
 @dataclass(frozen=True)
@@ -73,9 +76,15 @@ class RunRecord:
 
 
 # How many bytes of output may wait for the thread that shows it before no more is read from the
-# worker, and how few until reading goes on.
+# worker, and how few until reading goes on. A message costs more than its text: so many bytes.
 _BACKLOG_HIGH = 32 * 2**20
 _BACKLOG_LOW = 8 * 2**20
+_MESSAGE_COST = 8192
+# What is printed is shown at once, and then so often (seconds) or in such pieces (characters),
+# whatever comes first: a front-end drops messages, or drowns, where each print is one of its own.
+_STREAM_INTERVAL = 0.02
+_LARGEST_PIECE = 2**20
+_END = Message("end", {})
 
 
 class Delegation:
@@ -113,7 +122,8 @@ class Delegation:
         self._post = post
         self._fall_back = fall_back
         self._remember = remember
-        self._messages: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
+        self._last_stream = 0.0
         self._collector = _Collector() if collect else None
         self._started = time.time()
         self._began = time.monotonic()
@@ -128,20 +138,25 @@ class Delegation:
         self._abandoned = False
 
     def __iter__(self) -> Iterator[Message]:
-        while (message := self._next()) is not None:
+        message = self._next()
+        while message is not _END:
+            following = None
+            if message.type == "stream":
+                message, following = self._with_what_follows(message)
             if self._collector is not None:
                 self._collector.take(message)
             yield message
             self._taken += message.size
             if self._paused and self._keeps_up():
                 self._post(self._resume)
+            message = following or self._next()
         # the end stays the end, for whoever iterates again
-        self._messages.put(None)
+        self._messages.put(_END)
 
     def follow(self, future: Future[Message]) -> None:
         """Take the future reply; its end is the end of the messages."""
         self._future = future
-        future.add_done_callback(lambda _: self._messages.put(None))
+        future.add_done_callback(lambda _: self._messages.put(_END))
 
     def attach(self, run: Run, node: SwarmNode) -> None:
         """On the portal's loop: learn which run it is; a wish to stop may have come before."""
@@ -153,6 +168,7 @@ class Delegation:
         """The run's sink, called on the portal's loop."""
         if self._abandoned:
             return
+        message = replace(message, size=message.size + _MESSAGE_COST)
         self._messages.put(message)
         self._said += message.size
         if self._said - self._taken > _BACKLOG_HIGH and not self._paused and self._node is not None:
@@ -217,12 +233,39 @@ class Delegation:
         self.result = self._end("ok", "")
         return self.result
 
-    def _next(self) -> Message | None:
+    def _next(self) -> Message:
+        while True:
+            with contextlib.suppress(queue.Empty):
+                return self._get(LOOK_UP)
+
+    def _get(self, timeout: float) -> Message:
         try:
-            return self._messages.get()
+            return self._messages.get(timeout=timeout)
         except KeyboardInterrupt:  # nobody waits for this run any more
             self._post(self._abandon)
             raise
+
+    def _with_what_follows(self, first: Message) -> tuple[Message, Message | None]:
+        """
+        Join what is printed one after the other.
+
+        Returns:
+            The piece, and the first message that is no part of it, or None if there is none yet.
+        """
+        piece, length, following = [first], len(first.content["text"]), None
+        end = self._last_stream + _STREAM_INTERVAL
+        while length < _LARGEST_PIECE:
+            try:
+                message = self._get(max(0.0, end - time.monotonic()))
+            except queue.Empty:
+                break
+            if not message.continues(first):
+                following = message
+                break
+            piece.append(message)
+            length += len(message.content["text"])
+        self._last_stream = time.monotonic()
+        return joined(piece), following
 
     def _keeps_up(self) -> bool:
         return self._said - self._taken < _BACKLOG_LOW
@@ -258,7 +301,7 @@ class Delegation:
             value_repr=collected.value_repr,
             stdout="".join(collected.stdout),
             stderr="".join(collected.stderr),
-            outputs=tuple(collected.outputs),
+            outputs=collected.outputs,
             seconds=seconds,
             worker=self._worker,
             error=error,
@@ -271,9 +314,19 @@ class _Collector:
     def __init__(self) -> None:
         self.stdout: list[str] = []
         self.stderr: list[str] = []
-        self.outputs: list[dict[str, Any]] = []
         self.value_repr: str | None = None
+        # A stream's text is a list of pieces until somebody asks.
+        self._outputs: list[dict[str, Any]] = []
+        self._displays: dict[str, list[dict[str, Any]]] = {}
         self._clear_with_next = False
+
+    @property
+    def outputs(self) -> tuple[Mapping[str, Any], ...]:
+        """All outputs, in order."""
+        return tuple(
+            {**output, "text": "".join(output["text"])} if _is_stream(output) else output
+            for output in self._outputs
+        )
 
     def take(self, message: Message) -> None:
         """Take the run's next message."""
@@ -286,21 +339,41 @@ class _Collector:
         if self._clear_with_next:
             self._clear()
         if message.type == "stream":
-            self._take_stream(str(content.get("name")), str(content.get("text")))
+            self._take_stream(content["name"], content["text"])
+        elif message.type == "update_display_data":
+            for output in self._displays.get(_display_id(content), ()):
+                output.update(data=content["data"], metadata=content.get("metadata") or {})
         elif message.type in ("display_data", "execute_result", "error"):
-            self.outputs.append({**content, "output_type": message.type})
+            self._take_output(message.type, content)
         if message.type == "execute_result":
             text = content["data"].get("text/plain")
             self.value_repr = "".join(text) if isinstance(text, list) else text
 
     def _take_stream(self, name: str, text: str) -> None:
         (self.stderr if name == "stderr" else self.stdout).append(text)
-        last = self.outputs[-1] if self.outputs else {}
-        if last.get("output_type") == "stream" and last["name"] == name:
-            last["text"] += text
+        last = self._outputs[-1] if self._outputs else {}
+        if _is_stream(last) and last["name"] == name:
+            last["text"].append(text)
         else:
-            self.outputs.append({"output_type": "stream", "name": name, "text": text})
+            self._outputs.append({"output_type": "stream", "name": name, "text": [text]})
+
+    def _take_output(self, kind: str, content: Mapping[str, Any]) -> None:
+        output = {"output_type": kind, **content}
+        output.pop("transient", None)
+        self._outputs.append(output)
+        display_id = _display_id(content)
+        if display_id:
+            self._displays.setdefault(display_id, []).append(output)
 
     def _clear(self) -> None:
         self._clear_with_next = False
-        self.outputs.clear()
+        self._outputs.clear()
+        self._displays.clear()
+
+
+def _display_id(content: Mapping[str, Any]) -> str:
+    return str((content.get("transient") or {}).get("display_id") or "")
+
+
+def _is_stream(output: Mapping[str, Any]) -> bool:
+    return output.get("output_type") == "stream"

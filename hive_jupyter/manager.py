@@ -36,11 +36,12 @@ from hive_jupyter.errors import (
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.status import SwarmStatus, plain_values
-from hive_jupyter.swarm.channels import Context, Message, Run
+from hive_jupyter.swarm.channels import Context, Run
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.forkserver import ForkServer
+from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.node import (
     Kernel,
     NodeStatus,
@@ -89,6 +90,7 @@ class HiveManager:
         self._servers: dict[str, ForkServer] = {}
         self._context: Context | None = None
         self._runtime: RuntimeFolder | None = None
+        self._serving: set[asyncio.Task[None]] = set()
         self._history: deque[RunRecord] = deque(maxlen=self.config.history_size)
         self._closed = False
         SandboxPolicy("open", self.config.memory)
@@ -108,6 +110,21 @@ class HiveManager:
             future = self._portal.submit(self._warm_up())
             future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
+    def serve(self, server: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
+        """
+        Run a server on the portal's loop; returns at once.
+
+        Where this process can have no workers, there is nothing to serve, and nothing happens.
+
+        Args:
+            server: is given the hive's private runtime folder, and is cancelled when the hive is
+                closed.
+        """
+        if self._inability() is None:
+            with contextlib.suppress(RuntimeError):  # the system gives no further thread
+                future = self._portal.submit(self._serve(server))
+                future.add_done_callback(lambda done: done.cancelled() or done.exception())
+
     def begin(
         self,
         code: str,
@@ -119,6 +136,8 @@ class HiveManager:
         header: Mapping[str, Any] | None = None,
         allow_stdin: bool = False,
         collect: bool = True,
+        late: Sink | None = None,
+        kind: type[Delegation] = Delegation,
     ) -> Delegation:
         """
         Start a run and return at once.
@@ -132,6 +151,9 @@ class HiveManager:
             header: of the cell that the output belongs to.
             allow_stdin: the code may ask the user.
             collect: keep the output for ``Result``.
+            late: is called on the portal's thread with what threads and tasks of the code say after
+                its end; must not block. By default that is dropped.
+            kind: the class of what is returned.
 
         Raises:
             ConfigError: an argument is wrong, or the worker lives with another policy.
@@ -143,7 +165,7 @@ class HiveManager:
         size = _chosen_size(memory)
         if name not in self._nodes:
             self._check_policy(size, sandbox)
-        delegation = Delegation(
+        delegation = kind(
             name,
             code,
             post=self._portal.post,
@@ -155,7 +177,12 @@ class HiveManager:
         if refusal is not None:
             delegation.follow(_failed(NodeStartError(refusal, node=name)))
             return delegation
-        options = {"header": header, "timeout": seconds, "allow_stdin": allow_stdin}
+        options = {
+            "header": header,
+            "timeout": seconds,
+            "allow_stdin": allow_stdin,
+            "late": late,
+        }
         try:
             if size is not None or sandbox is not None:
                 self._portal.call(self._change_policy(name, size, sandbox))
@@ -289,19 +316,13 @@ class HiveManager:
         async def again(worker: str) -> NodeStatus:
             node = self._node(worker)
             node.policy = node.changed_policy(size, sandbox)
-            await node.stop("restart")
-            return await self._start_node(worker)
+            return await self.restart_worker(worker)
 
         return self._on_worker(name, again, starts=True)
 
     def interrupt(self, name: str | None = None) -> bool:
         """Stop what a worker runs now, as Ctrl-C does; False where nothing runs."""
-
-        async def stop(worker: str) -> bool:
-            node = self._nodes.get(worker)
-            return await node.interrupt() if node is not None else False
-
-        return self._on_worker(name, stop)
+        return self._on_worker(name, self.interrupt_worker)
 
     def health(self, name: str | None = None) -> str:
         """How a worker is, asked without waiting for what it runs; see SwarmNode.health_check."""
@@ -318,12 +339,7 @@ class HiveManager:
 
     def logs(self, name: str | None = None, lines: int = 50) -> str:
         """The last lines of a worker's own log."""
-
-        async def read(worker: str) -> str:
-            node = self._nodes.get(worker)
-            return node.log(lines) if node is not None else ""
-
-        return self._on_worker(name, read)
+        return self._on_worker(name, lambda worker: self.log_of_worker(worker, lines))
 
     def history(self) -> list[RunRecord]:
         """The runs of this hive, oldest first."""
@@ -331,7 +347,73 @@ class HiveManager:
 
     def swarm_status(self) -> SwarmStatus:
         """All workers as plain values that render themselves."""
-        statuses = self._portal.call(self._statuses()) if self._nodes and not self._closed else []
+        live = self._nodes and not self._closed
+        return self._swarm_status(self._portal.call(self._statuses()) if live else [])
+
+    def doctor(self) -> Report:
+        """What this machine offers to workers, each proven by a probe."""
+        return examine()
+
+    def checked(self, name: str | None, *, starts: bool = False) -> str:
+        """
+        Look up a worker's name.
+
+        Args:
+            name: of a worker; None: the configured one.
+            starts: it is to be started.
+
+        Raises:
+            ConfigError: there is no worker of that name.
+            NodeStartError: it is to be started, and no worker is here.
+        """
+        worker = self._known(name)
+        refusal = self._refusal() if starts else None
+        if refusal is not None:
+            raise NodeStartError(refusal, node=worker)
+        return worker
+
+    def close(self) -> None:
+        """End all workers and the portal. Idempotent; in a forked child it does nothing."""
+        if self._closed or os.getpid() != self._pid:
+            return
+        self._closed = True
+        atexit.unregister(self.close)
+        try:
+            if self._portal.is_open:
+                with contextlib.suppress(HiveError):
+                    self._portal.call(self._close())
+        finally:
+            self._portal.close()
+
+    # On the portal's loop, also for a server there
+
+    async def status_of_workers(self) -> SwarmStatus:
+        """All workers as plain values."""
+        return self._swarm_status(await self._statuses())
+
+    async def log_of_worker(self, name: str, lines: int) -> str:
+        """The last lines of a worker's own log."""
+        node = self._nodes.get(name)
+        return node.log(lines) if node is not None else ""
+
+    async def interrupt_worker(self, name: str) -> bool:
+        """Stop what a worker runs now; False where nothing runs."""
+        node = self._nodes.get(name)
+        return await node.interrupt() if node is not None else False
+
+    async def restart_worker(self, name: str) -> NodeStatus:
+        """
+        End a worker and start it anew.
+
+        Raises:
+            NodeStartError, CircuitOpen: it could not be started; the message says why.
+        """
+        await self._node(name).stop("restart")
+        return await self._start_node(name)
+
+    # On any thread
+
+    def _swarm_status(self, statuses: list[NodeStatus]) -> SwarmStatus:
         workers = {status.name: plain_values(status) for status in statuses}
         for name in set(self.workers()) - set(workers):
             kernel = self._kernels.get(name, Kernel())
@@ -352,34 +434,20 @@ class HiveManager:
             workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes
         )
 
-    def doctor(self) -> Report:
-        """What this machine offers to workers, each proven by a probe."""
-        return examine()
-
-    def close(self) -> None:
-        """End all workers and the portal. Idempotent; in a forked child it does nothing."""
-        if self._closed or os.getpid() != self._pid:
-            return
-        self._closed = True
-        atexit.unregister(self.close)
-        try:
-            if self._portal.is_open:
-                with contextlib.suppress(HiveError):
-                    self._portal.call(self._close())
-        finally:
-            self._portal.close()
-
-    # On the caller's thread
-
     def _refusal(self) -> str | None:
         """Why no worker is to be started at all, or None."""
+        inability = self._inability()
+        if inability is None and not self.config.direct:
+            return f"Workers are turned off ({ENVIRONMENT_PREFIX}DIRECT=0 or HiveConfig.direct)."
+        return inability
+
+    def _inability(self) -> str | None:
+        """Why this process cannot have workers, or None."""
         if os.environ.get(WORKER_VARIABLE):
             return (
                 "This is a worker already, and workers do not delegate. Run the code as it is, or "
                 "delegate from the notebook."
             )
-        if not self.config.direct:
-            return f"Workers are turned off ({ENVIRONMENT_PREFIX}DIRECT=0 or HiveConfig.direct)."
         if not _SUPPORTED:
             return "Workers run on Linux only in this version."
         lack = None if self._portal.is_open else lack_of_descriptors(_LOOPS_DESCRIPTORS)
@@ -461,11 +529,7 @@ class HiveManager:
         *,
         starts: bool = False,
     ) -> _T:
-        worker = self._known(name)
-        refusal = self._refusal()
-        if starts and refusal is not None:
-            raise NodeStartError(refusal, node=worker)
-        return self._portal.call(work(worker))
+        return self._portal.call(work(self.checked(name, starts=starts)))
 
     # On the portal's loop
 
@@ -491,11 +555,22 @@ class HiveManager:
             raise HiveError(msg)
         interpreter = kernel.interpreter or sys.executable
         if interpreter not in self._servers:
-            if self._runtime is None:
-                sweep()
-                self._runtime = RuntimeFolder.create()
-            self._servers[interpreter] = make_server(self.config, interpreter, self._runtime)
+            runtime = self._runtime_folder()
+            self._servers[interpreter] = make_server(self.config, interpreter, runtime)
         return self._servers[interpreter]
+
+    def _runtime_folder(self) -> RuntimeFolder:
+        if self._runtime is None:
+            sweep()
+            self._runtime = RuntimeFolder.create()
+        return self._runtime
+
+    async def _serve(self, server: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        if not self._closed:
+            await server(self._runtime_folder().path)
 
     async def _warm_up(self) -> None:
         await self._server(Kernel()).warm_up()
@@ -536,7 +611,10 @@ class HiveManager:
         return [node.status() for node in self._nodes.values()]
 
     async def _close(self) -> None:
+        for task in self._serving:
+            task.cancel()
         # whatever one of them meets, the others are ended, too
+        await asyncio.gather(*self._serving, return_exceptions=True)
         await asyncio.gather(*(n.close() for n in self._nodes.values()), return_exceptions=True)
         await asyncio.gather(*(s.close() for s in self._servers.values()), return_exceptions=True)
         if self._context is not None:

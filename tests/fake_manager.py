@@ -2,7 +2,7 @@
 
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.delegation import Result, RunRecord
-from hive_jupyter.swarm.channels import Message
+from hive_jupyter.swarm.messages import Message
 
 
 def stream(text, name="stdout"):

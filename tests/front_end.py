@@ -20,6 +20,11 @@ class Played:
     reply: dict
     messages: list
 
+    @property
+    def key(self):
+        """The msg_id of its request."""
+        return self.messages[0]["parent_header"]["msg_id"]
+
     def of(self, *types):
         return [message["content"] for message in self.messages if message["msg_type"] in types]
 
@@ -59,7 +64,8 @@ class FrontEnd:
         self.manager.start_kernel(
             cwd=str(self._folder),
             env={
-                **os.environ,
+                # in a test ipykernel would not watch what C code and children write
+                **{key: value for key, value in os.environ.items() if "PYTEST" not in key},
                 "IPYTHONDIR": str(self._folder / "ipython"),
                 "PYTHONPATH": os.pathsep.join(
                     [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]

@@ -10,7 +10,8 @@ import zmq.asyncio
 from jupyter_client.session import Session
 
 from hive_jupyter.swarm import channels as module
-from hive_jupyter.swarm.channels import Channels, Context, Message, Run
+from hive_jupyter.swarm.channels import Channels, Context, Run
+from hive_jupyter.swarm.messages import Message
 
 KEY = "0" * 64
 
@@ -174,7 +175,35 @@ async def test_of_two_errors_none_is_lost(run, heard):
     run.take_reply(Message("execute_reply", {"status": "error", "traceback": ["c"]}))
     run.take_idle()
 
-    assert {"First", "Second"} == {message.content["ename"] for message in heard}
+    assert ["First", "Second"] == [message.content["ename"] for message in heard]
+
+
+async def test_an_error_that_something_follows_keeps_its_place(run, heard):
+    """An object that cannot be shown: the cell goes on."""
+    run.say(error("Shown"))
+    run.say(Message("stream", {"name": "stdout", "text": "after"}))
+
+    assert ["error", "stream"] == [message.type for message in heard]
+
+
+async def test_figures_at_the_end_of_a_cell_do_not_repeat_its_error(run, heard):
+    run.say(error())
+    run.say(Message("display_data", {"data": {}}))
+    run.take_reply(Message("execute_reply", {"status": "error", **error().content}))
+    run.take_idle()
+
+    assert ["display_data"] == [message.type for message in heard]
+
+
+async def test_the_error_is_called_as_it_was_shown(run):
+    """Of a value whose repr fails, ipykernel's reply names another exception."""
+    run.say(error("ZeroDivisionError"))
+    content = {**error().content, "ename": "NoneType", "evalue": "None"}
+    run.take_reply(Message("execute_reply", {"status": "error", **content}))
+    run.take_idle()
+
+    assert "ZeroDivisionError" == run.done.result().content["ename"]
+    assert "error" == run.done.result().content["status"]
 
 
 async def test_an_error_is_shown_where_the_worker_dies_before_its_reply(run, heard):

@@ -1,15 +1,18 @@
 """One run, seen from the thread that asked for it."""
 
+import signal
 import threading
 from concurrent.futures import Future
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from hive_jupyter.delegation import Delegation
 from hive_jupyter.errors import CircuitOpen, HiveError, NodeDied, NodeStartError, NodeTimeout
 from hive_jupyter.errors import remote_error as error_of
-from hive_jupyter.swarm.channels import Message
 from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.swarm.messages import Message
 
 
 class Wish:
@@ -61,6 +64,12 @@ def portal():
 
 def stream(text, name="stdout"):
     return Message("stream", {"name": name, "text": text}, size=len(text))
+
+
+def display(text, display_id=None, kind="display_data"):
+    transient = {} if display_id is None else {"display_id": display_id}
+    content = {"data": {"text/plain": text}, "metadata": {}, "transient": transient}
+    return Message(kind, content, size=len(text))
 
 
 def result(text):
@@ -184,8 +193,56 @@ def test_a_wish_to_stop_reaches_the_run_also_where_it_came_first(portal):
     assert 2 == run.stops
 
 
+def test_what_is_printed_one_after_the_other_comes_in_one_piece(portal):
+    """Each print may be a message; a front-end that gets thousands of them drops some."""
+    lines = [stream(f"{number}\n") for number in range(1000)]
+    got = list(portal.delegation(*lines, stream("!", "stderr"), display("x"), stream("end")))
+
+    assert ["stream", "stream", "display_data", "stream"] == [message.type for message in got]
+    assert "".join(f"{number}\n" for number in range(1000)) == got[0].content["text"]
+    assert ["stdout", "stderr", "stdout"] == [
+        message.content["name"] for message in got if message.type == "stream"
+    ]
+
+
+def test_a_piece_of_what_is_printed_does_not_grow_without_end(portal):
+    got = list(portal.delegation(*[stream("x" * 2**18) for _ in range(10)]))
+
+    assert 10 * 2**18 == sum(len(message.content["text"]) for message in got)
+    assert max(len(message.content["text"]) for message in got) <= 2 * 2**20
+
+
+@given(
+    st.lists(
+        st.tuples(st.sampled_from(["stdout", "stderr", "display"]), st.text(max_size=3)),
+        max_size=30,
+    )
+)
+def test_joining_loses_nothing_and_keeps_the_order(said):
+    messages = [display(text) if kind == "display" else stream(text, kind) for kind, text in said]
+    heard = [
+        (message.content.get("name", "display"), character)
+        for message in Portal().delegation(*messages)
+        for character in [
+            *message.content.get("text", ""),
+            *message.content.get("data", {}).get("text/plain", ""),
+        ]
+    ]
+    assert [(kind, character) for kind, text in said for character in text] == heard
+
+
+def test_what_is_updated_is_kept_as_it_was_last(portal):
+    delegation = portal.delegation(
+        display("a", "1"), display("b", "2"), display("c", "1", "update_display_data")
+    )
+
+    assert ["c", "b"] == [output["data"]["text/plain"] for output in delegation.outcome().outputs]
+    assert not any("transient" in output for output in delegation.result.outputs)
+
+
 def running(portal, monkeypatch):
     """A delegation whose run goes on, where ten bytes may wait for the reader."""
+    monkeypatch.setattr("hive_jupyter.delegation._MESSAGE_COST", 0)
     monkeypatch.setattr("hive_jupyter.delegation._BACKLOG_HIGH", 10)
     monkeypatch.setattr("hive_jupyter.delegation._BACKLOG_LOW", 5)
     delegation = Delegation(
@@ -200,12 +257,26 @@ def test_a_reader_that_does_not_keep_up_pauses_the_worker(portal, monkeypatch):
     """And it goes on once the reader has caught up."""
     delegation, _ = running(portal, monkeypatch)
     for _ in range(4):
-        delegation.say(stream("1234"))
+        delegation.say(display("1234"))
     assert [True] == portal.paused
 
     got = iter(delegation)
     for _ in range(4):
         next(got)
+    assert [True, False] == portal.paused
+
+
+def test_a_reader_that_catches_up_while_reading_is_stopped_is_not_forgotten(portal, monkeypatch):
+    """The last message may be taken between the count and the pause: nobody would resume later."""
+    delegation, _ = running(portal, monkeypatch)
+
+    def pause_while_the_other_thread_takes_everything():
+        portal.paused.append(True)
+        delegation._taken = delegation._said
+
+    monkeypatch.setattr(portal, "pause_output", pause_while_the_other_thread_takes_everything)
+    delegation.say(display("x" * 20))
+
     assert [True, False] == portal.paused
 
 
@@ -224,8 +295,35 @@ def test_a_reader_that_is_interrupted_stops_the_run_and_holds_up_nobody(portal, 
     assert [True, False] == portal.paused
 
 
+def test_a_signal_that_does_not_wake_the_reader_is_noticed_all_the_same(portal, monkeypatch):
+    """It came just before the wait began; here another thread gets it, which is the same."""
+    delegation, run = running(portal, monkeypatch)
+
+    reads, over = threading.Event(), threading.Event()
+    get = delegation._get
+
+    def noted_get(timeout):
+        reads.set()
+        return get(timeout)
+
+    def send_to_this_thread():
+        reads.wait(60)
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        over.wait(60)
+
+    monkeypatch.setattr(delegation, "_get", noted_get)
+    other = threading.Thread(target=send_to_this_thread)
+    other.start()
+    with pytest.raises(KeyboardInterrupt):
+        delegation.outcome()
+    over.set()
+    other.join()
+
+    assert 1 == run.stops
+
+
 class Interrupted:
-    def get(self):
+    def get(self, timeout):
         raise KeyboardInterrupt
 
     def put(self, message):

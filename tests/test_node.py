@@ -22,6 +22,7 @@ from hive_jupyter.errors import (
     ToolError,
 )
 from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.swarm import channels
 from hive_jupyter.swarm import node as module
 from hive_jupyter.swarm.channels import Context, Run
 from hive_jupyter.swarm.node import Kernel, SwarmNode, make_server
@@ -379,9 +380,8 @@ async def test_a_worker_that_does_not_go_is_left_and_another_one_started(make_no
 
 
 async def test_a_worker_that_dies_just_before_its_run_is_replaced_or_mourned(make_node):
-    """Its death is noticed after the node was found connected and before the run is sent."""
+    """Its death is noticed after it was found ready and before the run is sent."""
     node = await make_node()
-    await node.connect()
     ensure = node._ensure_ready
     deaths = []
 
@@ -396,6 +396,19 @@ async def test_a_worker_that_dies_just_before_its_run_is_replaced_or_mourned(mak
     node._ensure_ready = ensure_and_die
     assert "ok" == (await execute(node, "1")).content["status"]
     assert pid_of(node) != deaths[0]
+
+
+async def test_a_message_that_zmq_refuses_ends_the_worker(make_node, monkeypatch):
+    """Its connection is cut off, and "idle" would never be heard."""
+    monkeypatch.setattr(channels, "MAX_MESSAGE_BYTES", 2**20)
+    node = await make_node()
+    code = "display('y' * 3_000_000)\nwhile True: pass"
+    with pytest.raises(NodeDied) as caught:
+        await execute(node, code)
+
+    assert "protocol" == caught.value.cause
+    assert "1 MB" in str(caught.value)
+    assert "ok" == (await execute(node, "1")).content["status"]
 
 
 async def test_stop_during_a_run_ends_it_and_the_next_one_gets_a_fresh_worker(make_node):

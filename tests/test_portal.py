@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import signal
 import threading
 import warnings
 
@@ -76,6 +77,17 @@ def test_submit_returns_before_the_work_is_done(portal):
     assert not future.done()
     gate.set()
     assert "done" == future.result(10)
+
+
+def test_a_signal_that_does_not_wake_the_waiting_thread_is_noticed_all_the_same(portal):
+    """It came just before the wait began; here another thread gets it, which is the same."""
+
+    async def signal_the_loops_thread():
+        signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+        await asyncio.sleep(60)
+
+    with pytest.raises(KeyboardInterrupt):
+        portal.call(signal_the_loops_thread())
 
 
 async def test_an_async_caller_awaits_a_submitted_future(portal):

@@ -12,7 +12,7 @@ from IPython import get_ipython
 from hive_jupyter.errors import HiveError, NodeDied, NodeTimeout, remote_error
 from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.relay import Cell, relay
-from hive_jupyter.swarm.channels import Message
+from hive_jupyter.swarm.messages import Message
 from tests.fake_manager import FakeDelegation, stream
 from tests.front_end import FrontEnd
 
@@ -20,7 +20,7 @@ SET_UP = """
 import signal, sys, threading
 from hive_jupyter.errors import *
 from hive_jupyter.notebook.relay import Cell, relay
-from hive_jupyter.swarm.channels import Message
+from hive_jupyter.swarm.messages import Message
 from tests.fake_manager import FakeDelegation, stream
 
 def display(text, kind="display_data", **transient):

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from IPython.core import page as page_module
 from IPython.core.displaypub import CapturingDisplayPublisher
 
 if TYPE_CHECKING:
@@ -26,6 +27,11 @@ _WIDTH = 80
 def kernel_of(shell: InteractiveShell) -> Any | None:
     """The ipykernel that the shell belongs to, or None in a terminal."""
     return getattr(shell, "kernel", None)
+
+
+def connection_file_of(kernel: Any) -> str:
+    """The file that tells front-ends how to reach the kernel, or "" where there is none."""
+    return str(getattr(kernel.parent, "connection_file", ""))
 
 
 def parent_of(shell: Any) -> dict[str, Any]:
@@ -147,6 +153,16 @@ def ask_front_end(kernel: Any, prompt: str, *, password: bool) -> str:
     """
     answer: str = (kernel.getpass if password else kernel.raw_input)(prompt)
     return answer
+
+
+def add_payload(shell: Any, payload: Mapping[str, Any]) -> None:
+    """Have the cell's reply ask the front-end for something: to show a pager, say."""
+    shell.payload_manager.write_payload(dict(payload))
+
+
+def page(data: Mapping[str, Any]) -> None:
+    """Show text in the terminal's pager, or print it where there is none."""
+    page_module.page(dict(data))
 
 
 def print_result(shell: Any, data: dict[str, Any]) -> None:

@@ -211,6 +211,7 @@ class HiveMagics(Magics):
                 header=cell.header,
                 allow_stdin=cell.allow_stdin,
                 collect=options.out is not None,
+                late=None if options.quiet else cell.show_late,
                 **chosen,
             )
 

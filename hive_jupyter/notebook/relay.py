@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from hive_jupyter.delegation import Delegation, Result
-    from hive_jupyter.swarm.channels import Message
     from hive_jupyter.swarm.fallback import Instructions
+    from hive_jupyter.swarm.messages import Message
     from hive_jupyter.swarm.node import ToolResult
 
 # What code raises that Ctrl-C stopped; an awaiting cell is cancelled.
@@ -41,10 +41,11 @@ _END_OF_INPUT = "\x04"
 _REACTION = 0.3
 _COLOUR = re.compile(r"\033\[[\d;]*m")
 _CLEAR_LINE = "\r\033[K"
-# Messages a second on their way to the front-ends, and how many may go ahead of that. Above 1000 a
-# second jupyter_server drops them, and zmq those for which a slow front-end has no room.
-_RATE = 900
-_BURST = 500
+# Messages a second on their way to the front-ends, and how many may go ahead of that.
+# jupyter_server drops what reaches it above 1000 a second over three seconds, a stall of its own
+# included; zmq drops that for which a slow front-end has no room.
+_RATE = 500
+_BURST = 300
 
 
 @dataclass(frozen=True)
@@ -85,6 +86,7 @@ class Cell:
             "clear_output": self._clear,
             "execute_result": self._result,
             "error": self._error,
+            "payload": self._payload,
             "progress": self._progress,
         }
 
@@ -93,6 +95,20 @@ class Cell:
         sink = self._sinks.get(message.type)
         if sink is not None:
             sink(message)
+
+    def show_late(self, message: Message) -> None:
+        """Show what threads and tasks of the worker's code say after the cell; from any thread."""
+        if self._kernel is None:
+            self.show(message)
+        else:
+            compat.publish(
+                self._kernel,
+                message.type,
+                message.content,
+                parent=self._parent,
+                metadata=message.metadata,
+                buffers=message.buffers,
+            )
 
     def ask(self, prompt: str, *, password: bool) -> str:
         """Ask the person in front of the cell; the end of input is a character, as on the wire."""
@@ -175,6 +191,14 @@ class Cell:
             self._republish(message)
         else:
             sys.stderr.write("\n".join(message.content["traceback"]) + "\n")
+
+    def _payload(self, message: Message) -> None:
+        if self._kernel is not None:
+            compat.add_payload(self._shell, message.content)
+        elif message.content["source"] == "page":
+            compat.page(message.content["data"])
+        else:
+            self._shell.set_next_input(message.content["text"])
 
     def _is_live(self) -> bool:
         """Whether messages go to the front-ends as they are; then what was printed goes first."""

@@ -20,7 +20,7 @@ import logging
 import secrets
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import replace
 from typing import Any
 
 import zmq
@@ -28,6 +28,9 @@ from jupyter_client.session import Session
 
 from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY, WORKER_NAME
+from hive_jupyter.swarm.late import LateOutput
+from hive_jupyter.swarm.messages import OUTPUTS, Message, Sink
+from hive_jupyter.units import format_size
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -39,45 +42,14 @@ MAX_MESSAGE_BYTES = 2**30
 # finite. One message holds what was printed in 0.2 s, so it may be large.
 _RECEIVE_HIGH_WATER_MARK = 50
 _BATCH = 100
-# A worker that died has written all it ever will; this long nothing new must arrive.
-_QUIET = 0.02
+# A worker that died closes its connection after its last message. Where a child of it keeps that
+# open, this long nothing new must arrive.
+_QUIET = 0.1
+# A worker whose connection ends, and that is still alive this long afterwards, was cut off by zmq.
+_END_PATIENCE = 1.0
 # How long a reply may be missing once the worker said "idle" (ipykernel loses it when SIGINT
 # arrives in its own dispatch code).
 _REPLY_PATIENCE = 0.25
-
-OUTPUTS = frozenset(
-    {
-        "stream",
-        "display_data",
-        "update_display_data",
-        "clear_output",
-        "execute_result",
-        "error",
-    }
-)
-
-
-@dataclass(frozen=True)
-class Message:
-    """
-    One message of a worker, checked.
-
-    Attributes:
-        type: such as "stream".
-        content: of the message.
-        metadata: of the message.
-        buffers: binary parts.
-        size: bytes it took on the wire.
-    """
-
-    type: str
-    content: Mapping[str, Any]
-    metadata: Mapping[str, Any] = field(default_factory=dict)
-    buffers: tuple[Any, ...] = ()
-    size: int = 0
-
-
-Sink = Callable[[Message], None]
 
 
 def _replacing(unpack: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -88,6 +60,9 @@ def _replacing(unpack: Callable[[Any], Any]) -> Callable[[Any], Any]:
         text = bytes(part)
         if b"\\ud" in text or b"\\uD" in text:
             value = json.loads(json.dumps(value, ensure_ascii=False).encode(errors="replace"))
+        if isinstance(value, dict) and "msg_id" in value:
+            # nobody asks a header for it, and to parse it takes Session half of its time
+            value.pop("date", None)
         return value
 
     return unpacked
@@ -109,6 +84,7 @@ class Run:
         header: of the cell that it belongs to, or None.
         timeout: seconds it may take once it has begun, or None.
         allow_stdin: whether the code may ask the user.
+        late: is called on the loop with what its threads and tasks say after its end, or None.
 
     Attributes:
         key: fresh for each run; it comes back with everything that the run says.
@@ -127,11 +103,13 @@ class Run:
         header: Mapping[str, Any] | None = None,
         timeout: float | None = None,
         allow_stdin: bool = False,
+        late: Sink | None = None,
     ) -> None:
         self.code = code
         self.header = dict(header or {})
         self.timeout = timeout
         self.allow_stdin = allow_stdin
+        self.late = late
         self.key = secrets.token_hex(8)
         self.stops = 0
         self.expired = False
@@ -156,8 +134,14 @@ class Run:
             self.stop()
 
     def say(self, message: Message) -> None:
-        """Hand a message on, the run's own error excepted: the reply will bring that."""
-        if message.type == "error" and self._error is None and not self.done.done():
+        """
+        Hand a message on; an error is kept back while it may be the one that the reply brings.
+
+        After the run's own error only figures may come, which IPython shows at the end of a cell.
+        """
+        if message.type in ("error", "stream", "execute_result"):
+            self.release_error()
+        if message.type == "error" and not self.done.done():
             self._error = message
         else:
             self._sink(message)
@@ -193,6 +177,8 @@ class Run:
         held, reply = self._error, self._reply
         if held is not None and held.content.get("traceback") == reply.content.get("traceback"):
             self._error = None
+            # of an object that cannot be shown, ipykernel's reply names another exception
+            reply = replace(reply, content={**reply.content, **held.content})
         self.release_error()
         self.done.set_result(reply)
 
@@ -275,8 +261,10 @@ class Channels:
         self._asking: set[str] = set()
         self._messages_seen = 0
         self._closed = False
-        self._paused = False
+        self._pauses: set[str] = set()
         self._draining = False
+        self._late = LateOutput(self._hold)
+        self._disconnected = asyncio.Event()
         identity = uuid.uuid4().bytes
         self._sockets = {
             channel: self._connect(context, channel, kind, identity)
@@ -290,6 +278,14 @@ class Channels:
         }
         for channel, socket in self._sockets.items():
             self._loop.add_reader(socket.FD, self._read, channel)
+        self._monitors = {
+            channel: self._sockets[channel].get_monitor_socket(zmq.EVENT_DISCONNECTED)
+            for channel in ("shell", "iopub")
+        }
+        for channel, monitor in self._monitors.items():
+            self._loop.add_reader(monitor.FD, self._watch, channel)
+            # the descriptor tells only of what comes after a first look
+            self._watch(channel)
 
     async def probe(self) -> Mapping[str, Any]:
         """
@@ -365,9 +361,11 @@ class Channels:
         self._send("shell", "execute_request", content, header)
 
     def end(self, run: Run) -> None:
-        """Route nothing to this run any more."""
+        """Route nothing to this run any more, but what comes late."""
         self.resume()
         self._runs.pop(run.key, None)
+        if run.late is not None:
+            self._late.expect(run.key, run.late)
         self._asking.discard(run.key)
 
     def answer(self, run: Run, text: str) -> None:
@@ -395,30 +393,44 @@ class Channels:
             del self._beats[token]
         return not self._closed
 
-    def pause(self) -> None:
+    def pause(self, who: str = "run") -> None:
         """Read no output for now: whoever takes it does not keep up."""
-        self._paused = not self._draining
+        if not self._draining:
+            self._pauses.add(who)
 
-    def resume(self) -> None:
-        """Read output again."""
-        if self._paused:
-            self._paused = False
+    def resume(self, who: str = "run") -> None:
+        """Read output again, unless somebody else cannot take it."""
+        if who in self._pauses:
+            self._pauses.remove(who)
             self._loop.call_soon(self._read, "iopub")
 
     async def drain(self) -> None:
         """Wait until a dead worker's last messages have been routed, whoever takes them or not."""
         self._draining = True
         self.resume()
+        self.resume("late")
         seen = -1
-        while not self._closed and seen != self._messages_seen:
+        while not self._disconnected.is_set() and seen != self._messages_seen:
             seen = self._messages_seen
-            await asyncio.sleep(_QUIET)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_QUIET):
+                    await self._disconnected.wait()
+        seen = -1
+        while seen != self._messages_seen:
+            seen = self._messages_seen
+            self._read("iopub")
+            await asyncio.sleep(0)
 
     def close(self) -> None:
         """Close all sockets. Idempotent."""
         if self._closed:
             return
         self._closed = True
+        self._late.close()
+        for channel, monitor in self._monitors.items():
+            self._loop.remove_reader(monitor.FD)
+            self._sockets[channel].disable_monitor()
+            monitor.close(linger=0)
         for socket in self._sockets.values():
             self._loop.remove_reader(socket.FD)
             socket.close(linger=0)
@@ -461,7 +473,7 @@ class Channels:
             return
         socket = self._sockets[channel]
         for _ in range(_BATCH):
-            if self._paused and channel == "iopub":
+            if self._pauses and channel == "iopub":
                 return
             try:
                 frames = socket.recv_multipart(zmq.NOBLOCK)
@@ -482,6 +494,26 @@ class Channels:
                 self._violated(str(error))
                 return
         self._loop.call_soon(self._read, channel)
+
+    def _hold(self, holds: bool) -> None:
+        if holds:
+            self.pause("late")
+        else:
+            self.resume("late")
+
+    def _watch(self, channel: str) -> None:
+        """Look whether a connection ended: as a rule its worker has, and the sockets are closed."""
+        with contextlib.suppress(zmq.Again):
+            while True:
+                self._monitors[channel].recv_multipart(zmq.NOBLOCK)
+                self._loop.call_later(_END_PATIENCE, self._cut_off)
+                if channel == "iopub":
+                    self._disconnected.set()
+
+    def _cut_off(self) -> None:
+        if not self._closed and not self._draining:
+            size = format_size(MAX_MESSAGE_BYTES)
+            self._violated(f"it closed a connection, or sent a message of more than {size}")
 
     def _violated(self, reason: str) -> None:
         log.warning('worker "%s" broke the protocol: %s', self._name, reason)
@@ -505,7 +537,9 @@ class Channels:
                 run.say(message)
         elif message.type == "status":
             self._take_status(message, run, key)
-        elif run is not None and message.type in OUTPUTS:
+        elif run is None:
+            self._late.take(key, message)
+        elif message.type in OUTPUTS:
             run.say(message)
 
     def _take_status(self, message: Message, run: Run | None, key: str) -> None:

@@ -38,7 +38,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import REPLY_METADATA
 from hive_jupyter.swarm.breaker import CircuitBreaker
-from hive_jupyter.swarm.channels import Channels, Context, Message, Run
+from hive_jupyter.swarm.channels import Channels, Context, Run
 from hive_jupyter.swarm.death import Exit, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.forkserver import (
@@ -49,6 +49,7 @@ from hive_jupyter.swarm.forkserver import (
     host_path,
     library_path,
 )
+from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.metrics import Metrics, MetricsSnapshot
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from hive_jupyter.units import format_duration, format_size
@@ -69,6 +70,8 @@ _LONGEST_NAME = 100
 _HEALTH_PATIENCE = 1.0
 # How often a worker that was interrupted is asked whether it is idle.
 _PROOF_INTERVAL = 0.25
+# So long after a result the next spare is forked, in seconds: the caller gets the result first.
+_REFILL_PAUSE = 0.05
 # A process that got SIGKILL and is not gone after this long hangs in the kernel (a dead NFS, say).
 _DEATH_PATIENCE = 5.0
 
@@ -611,12 +614,14 @@ class SwarmNode:
     async def _execute(self, run: Run) -> Message:
         self._queue += 1
         try:
-            await self._or_stopped(run, self._turn.acquire())
+            if self._queue == 1 and not self._turn.locked():
+                await self._turn.acquire()
+            else:
+                await self._or_stopped(run, self._turn.acquire())
         finally:
             self._queue -= 1
         try:
-            await self._or_stopped(run, self._ensure_ready())
-            while not self.is_connected:  # it died since
+            while not self.is_connected:
                 await self._or_stopped(run, self._ensure_ready())
             if run.stops:
                 raise remote_error("KeyboardInterrupt", "", [])
@@ -689,6 +694,7 @@ class SwarmNode:
         run.stopping.clear()
         if run.stops == 1:
             proof = asyncio.create_task(self._interrupt(run, channels, process))
+            proof.add_done_callback(_notice)
             again = asyncio.ensure_future(run.stopping.wait())
             try:
                 with contextlib.suppress(TimeoutError):
@@ -734,6 +740,9 @@ class SwarmNode:
         hive = reply.metadata.get(REPLY_METADATA)
         if isinstance(hive, dict):
             self._names = _variables(hive.get("names"))
+        if self.policy.profile == "open":
+            for payload in _payloads(reply):
+                run.say(payload)
         if run.expired:
             assert run.timeout is not None
             msg = (
@@ -903,8 +912,12 @@ class SwarmNode:
             return
         if self._refilling is not None and not self._refilling.done():
             return
-        self._refilling = asyncio.create_task(server.refill(launch, self.config.spares))
+        self._refilling = asyncio.create_task(self._refill(server, launch))
         self._refilling.add_done_callback(_notice)
+
+    async def _refill(self, server: ForkServer, launch: Launch) -> None:
+        await asyncio.sleep(_REFILL_PAUSE)
+        await server.refill(launch, self.config.spares)
 
     def _belong_here(self) -> None:
         loop = asyncio.get_running_loop()
@@ -959,6 +972,25 @@ def _asks_to_exit(reply: Message) -> bool:
         isinstance(part, dict) and part.get("source") == "ask_exit" and not part.get("keepkernel")
         for part in payload
     )
+
+
+def _payloads(reply: Message) -> list[Message]:
+    """What ``?name`` and ``%load`` ask a front-end to do, as messages of type "payload"."""
+    parts = reply.content.get("payload")
+    if not isinstance(parts, list):
+        return []
+    found = []
+    for part in filter(_is_dict, parts):
+        if part.get("source") == "page" and _is_dict(part.get("data")):
+            found.append({"source": "page", "data": part["data"], "start": 0})
+        elif part.get("source") == "set_next_input" and isinstance(part.get("text"), str):
+            chosen = {"text": part["text"], "replace": bool(part.get("replace"))}
+            found.append({"source": "set_next_input", **chosen})
+    return [Message("payload", content) for content in found]
+
+
+def _is_dict(value: object) -> bool:
+    return isinstance(value, dict)
 
 
 def never_used(name: str, kernel: Kernel, sandbox: str, memory: int | None) -> NodeStatus:

@@ -15,12 +15,16 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Coroutine
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from hive_jupyter.errors import HiveError
 
 _T = TypeVar("_T")
+
+# A signal that comes in the moment before a thread begins to wait for a lock is noted and does not
+# wake it. Whoever waits looks up so often (seconds), so that Ctrl-C is never lost.
+LOOK_UP = 0.5
 
 
 class Portal:
@@ -65,6 +69,8 @@ class Portal:
             raise HiveError(msg)
         future = self.submit(work)
         try:
+            while not future.done():
+                wait((future,), LOOK_UP)
             return future.result()
         except KeyboardInterrupt:
             future.cancel()

@@ -190,6 +190,96 @@ thread.join()
     assert played.stream() == "from a thread\n"
 
 
+def test_a_task_that_outlives_its_cell_speaks_in_it(notebook):
+    """While other cells run, in the worker and in the kernel."""
+    cell = ok(
+        notebook.play("""%%delegate
+import asyncio
+go = asyncio.Event()
+async def work():
+    await go.wait()
+    print("from a task")
+    display({"text/plain": "shown by a task"}, raw=True)
+task = asyncio.create_task(work())
+print("now")
+""")
+    )
+    late = late_messages(notebook, 2, after="%delegate go.set()")
+
+    assert cell.stream() == "now\n"
+    assert late == [
+        ("stream", "from a task\n", cell.key),
+        ("display_data", "shown by a task", cell.key),
+    ]
+
+
+def test_a_thread_that_outlives_its_cell_is_heard(notebook):
+    """In the cell that ran last, as at home."""
+    ok(
+        notebook.play("""%%delegate
+import threading
+go_on = threading.Event()
+def speak():
+    go_on.wait()
+    print("from a thread")
+threading.Thread(target=speak).start()
+""")
+    )
+    (said,) = late_messages(notebook, 1, after="%delegate go_on.set()")
+
+    assert said[0] == "stream"
+    assert said[1].strip() == "from a thread"
+
+
+def test_a_flood_that_outlives_its_cell_loses_nothing(notebook):
+    """Thousands of displays, faster than a front-end takes them, while another cell runs."""
+    ok(
+        notebook.play("""%%delegate
+import asyncio
+go = asyncio.Event()
+async def flood():
+    await go.wait()
+    for number in range(3000):
+        display({"text/plain": str(number)}, raw=True)
+task = asyncio.create_task(flood())
+""")
+    )
+    seen = late_messages(notebook, 3000, after="%delegate go.set()")
+
+    assert [text for _, text, _ in seen] == [str(number) for number in range(3000)]
+
+
+def late_messages(notebook, count, *, after):
+    """What comes once a cell has run: kind, text, and the cell that it belongs to."""
+    notebook.client.execute(after)
+    late = []
+    while len(late) < count:
+        message = notebook.client.get_iopub_msg(timeout=30)
+        content = message["content"]
+        if message["msg_type"] in {"stream", "display_data"}:
+            text = content.get("text") or content["data"]["text/plain"]
+            late.append((message["msg_type"], text, message["parent_header"]["msg_id"]))
+    return late
+
+
+def test_help_on_an_object_of_the_worker_opens_the_pager(notebook):
+    played = ok(notebook.play("%%delegate\nkept = 1\nkept?"))
+
+    (payload,) = played.reply["payload"]
+    assert payload["source"] == "page"
+    assert "int" in payload["data"]["text/plain"]
+
+
+def test_a_file_that_the_worker_loads_is_the_next_input(notebook, tmp_path):
+    file = tmp_path / "next.py"
+    file.write_text("1 + 1")
+    played = ok(notebook.play(f"%delegate %load {file}"))
+
+    (payload,) = played.reply["payload"]
+    assert payload["source"] == "set_next_input"
+    assert "1 + 1" in payload["text"]
+
+
 # --- the worker's Python ---
 
 

@@ -1,0 +1,98 @@
+"""What the threads and tasks of a run say after its end."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from hive_jupyter.swarm.messages import OUTPUTS, Message, Sink, joined
+
+log = logging.getLogger(__name__)
+
+# How many runs of a worker may still say something after their end.
+_REMEMBERED = 1000
+# It is handed on so often (seconds), and so many messages at a time: above 1000 a second
+# jupyter_server drops some.
+_INTERVAL = 0.05
+_BATCH = 25
+# So much may wait (messages and bytes) before no more is read from the worker.
+_MOST_MESSAGES = 4000
+_MOST_BYTES = 32 * 2**20
+
+# A value and an exception belong to a run that has not ended.
+_LATE = OUTPUTS - {"execute_result", "error"}
+
+
+@dataclass
+class LateOutput:
+    """
+    Hands late messages on at a pace that every front-end can follow. Belongs to one loop.
+
+    Args:
+        hold: is called with True when too much waits, and with False when it does no more.
+    """
+
+    hold: Callable[[bool], None]
+    _sinks: dict[str, Sink] = field(default_factory=dict)
+    _waiting: deque[tuple[Sink, Message]] = field(default_factory=deque)
+    _bytes: int = 0
+    _timer: asyncio.TimerHandle | None = None
+    _holds: bool = False
+
+    def expect(self, key: str, sink: Sink) -> None:
+        """From now on the run of that key is over; what it still says goes to ``sink``."""
+        self._sinks[key] = sink
+        if len(self._sinks) > _REMEMBERED:
+            del self._sinks[next(iter(self._sinks))]
+
+    def take(self, key: str, message: Message) -> None:
+        """Hand a message on soon, if it belongs to one of these runs."""
+        sink = self._sinks.get(key)
+        if sink is None or message.type not in _LATE:
+            return
+        self._waiting.append((sink, message))
+        self._bytes += message.size
+        if self._timer is None:
+            self._hand_on_later()
+        if not self._holds and (len(self._waiting) > _MOST_MESSAGES or self._bytes > _MOST_BYTES):
+            self._holds = True
+            self.hold(True)
+
+    def close(self) -> None:
+        """Hand on what waits; nothing more will come."""
+        if self._timer is not None:
+            self._timer.cancel()
+        while self._waiting:
+            self._hand_on_next()
+
+    def _hand_on_later(self) -> None:
+        self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._hand_on)
+
+    def _hand_on(self) -> None:
+        self._timer = None
+        for _ in range(_BATCH):
+            if self._waiting:
+                self._hand_on_next()
+        if self._waiting:
+            self._hand_on_later()
+        elif self._holds:
+            self._holds = False
+            self.hold(False)
+
+    def _hand_on_next(self) -> None:
+        sink, message = self._waiting.popleft()
+        messages = [message]
+        while self._waiting and self._continues(sink, message):
+            messages.append(self._waiting.popleft()[1])
+        self._bytes -= sum(message.size for message in messages)
+        try:
+            sink(joined(messages))
+        except Exception as error:  # the cell's kernel is going, its stdout was closed
+            log.info("late output was lost: %s", error)
+
+    def _continues(self, sink: Sink, message: Message) -> bool:
+        next_sink, following = self._waiting[0]
+        return next_sink == sink and following.continues(message)

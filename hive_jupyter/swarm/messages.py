@@ -1,0 +1,54 @@
+"""One message of a worker, and what a run may say."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+OUTPUTS = frozenset(
+    {
+        "stream",
+        "display_data",
+        "update_display_data",
+        "clear_output",
+        "execute_result",
+        "error",
+    }
+)
+
+
+@dataclass(frozen=True)
+class Message:
+    """
+    One message of a worker, checked.
+
+    Attributes:
+        type: such as "stream".
+        content: of the message.
+        metadata: of the message.
+        buffers: binary parts.
+        size: bytes it took on the wire.
+    """
+
+    type: str
+    content: Mapping[str, Any]
+    metadata: Mapping[str, Any] = field(default_factory=dict)
+    buffers: tuple[Any, ...] = ()
+    size: int = 0
+
+    def continues(self, other: Message) -> bool:
+        """Whether both are text for the same stream."""
+        return self.type == other.type == "stream" and self.content["name"] == other.content["name"]
+
+
+Sink = Callable[[Message], None]
+
+
+def joined(messages: Sequence[Message]) -> Message:
+    """One message of several that continue the first."""
+    if len(messages) == 1:
+        return messages[0]
+    text = "".join(message.content["text"] for message in messages)
+    size = sum(message.size for message in messages)
+    return replace(messages[0], content={**messages[0].content, "text": text}, size=size)
