@@ -6,11 +6,16 @@ import dataclasses
 import itertools
 import json
 import os
+import re
+import signal
 import sys
 import textwrap
-from collections.abc import Generator
+import time
+from collections import defaultdict
+from collections.abc import Generator, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from jupyter_core.application import JupyterApp, base_flags
 from traitlets import Bool, Unicode
@@ -19,8 +24,11 @@ from traitlets.config.loader import KVArgParseConfigLoader
 from hive_jupyter import __version__
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError, HiveError
-from hive_jupyter.manager import HiveManager
-from hive_jupyter.units import nearest
+from hive_jupyter.protocol import WORKER_VARIABLE
+from hive_jupyter.units import format_duration, nearest
+
+if TYPE_CHECKING:
+    from hive_jupyter.attach import Attachment, Identity
 
 QUICKSTART = "01_quickstart.ipynb"
 
@@ -31,6 +39,16 @@ notebook of yours, run `%load_ext hive_jupyter`, and put `%%delegate` at the top
 `jupyter hive doctor` tells what Hive can do on this machine. The notebook that you saw is
 `{notebook}`.
 """
+
+_NONE_RUNS = (
+    "No hive is running. One starts in a notebook, or in IPython, with: %load_ext hive_jupyter"
+)
+# How `jupyter hive run` ends after Ctrl-C, and where the run took too long (as timeout(1) does).
+_INTERRUPTED = 128 + signal.SIGINT
+_TOO_LATE = 124
+# With the first Ctrl-C the code is interrupted, with the second killed; then nobody waits any more.
+_STOPS = 2
+_COLOUR = re.compile(r"\033\[[\d;]*m")
 
 _HELP = ("-h", "--help", "--help-all", "-V", "--version")
 
@@ -64,6 +82,8 @@ class _App(JupyterApp):
     }
 
     usage = "[options]"
+    # How many words may stand there that are no options.
+    most_words = 0
 
     @property
     def called(self) -> str:
@@ -84,12 +104,20 @@ class _App(JupyterApp):
         if not (words and words[0] in self.subcommands):
             self._check_options(words)
         super().parse_command_line(words)
-        if self.extra_args:
-            word = self.extra_args[0]
-            msg = f'"{word}" is one word too many.'
-            if self.subcommands:
-                msg = f'There is no command "{word}".{nearest(word, self.subcommands)}'
-            raise ConfigError(msg)
+        if len(self.extra_args) > self.most_words:
+            self.refuse_word(self.extra_args[self.most_words])
+
+    def refuse_word(self, word: str) -> NoReturn:
+        """
+        Say that a word is one too many.
+
+        Raises:
+            ConfigError: always.
+        """
+        msg = f'"{word}" is one word too many.'
+        if self.subcommands:
+            msg = f'There is no command "{word}".{nearest(word, self.subcommands)}'
+        raise ConfigError(msg)
 
     def emit_help(self, classes: bool = False) -> Generator[str, None, None]:
         if classes:
@@ -103,8 +131,11 @@ class _App(JupyterApp):
             yield f"  {name:<18}  {text}"
         if self.subcommands:
             yield ""
+        spellings = defaultdict(list)
         for name, trait in self.aliases.items():
-            yield f"  {f'--{name} VALUE':<18}  {self.traits()[trait.partition('.')[2]].help}"
+            spellings[trait.partition(".")[2]].append(_dashed(name))
+        for trait, names in spellings.items():
+            yield f"  {', '.join(names) + ' VALUE':<18}  {self.traits()[trait].help}"
         for option, (_, text) in self.flags.items():
             yield f"  {_dashed(option):<18}  {text}"
         if self.classes != [type(self)]:
@@ -138,7 +169,8 @@ class _App(JupyterApp):
         return _Loader(argv, aliases, flags, classes=classes, log=self.log)
 
     def _check_options(self, words: list[str]) -> None:
-        aliases = {f"--{name}" for name in self.aliases}
+        aliases = set(map(_dashed, self.aliases))
+        words = list(itertools.takewhile(lambda word: word != "--", words))
         own = {*aliases, *map(_dashed, self.flags), *_HELP}
         settings = {
             f"--HiveConfig.{name}"
@@ -147,7 +179,7 @@ class _App(JupyterApp):
         }
         for word, following in itertools.zip_longest(words, words[1:], fillvalue="-"):
             option = word.partition("=")[0]
-            if option.startswith("-") and option not in own | settings:
+            if option.startswith("-") and option not in own | settings | {"-"}:
                 known = settings if settings and option.startswith("--Hive") else own
                 msg = f'There is no option "{option}".{nearest(option, known)}'
                 raise ConfigError(msg)
@@ -205,11 +237,376 @@ class DoctorApp(_App):
     }
 
     def work(self) -> int:
+        from hive_jupyter.manager import HiveManager
+
         with HiveManager(HiveConfig(parent=self)) as hive:
             report = hive.doctor()
         facts = {**dataclasses.asdict(report), "missing": report.missing}
         print(json.dumps(facts, indent=2) if self.as_json else report)
         return 0
+
+
+class AttachedApp(_App):
+    """A command that speaks to a running hive."""
+
+    # The hive has its own settings.
+    classes = []  # noqa: RUF012
+    as_json = Bool(help="Print one JSON document.").tag(config=True)
+    hive = Unicode(help="The hive's ID, where several run; status lists them.").tag(config=True)
+    aliases = _App.aliases | {"hive": "AttachedApp.hive"}
+    flags = _App.flags | {
+        "json": ({"AttachedApp": {"as_json": True}}, "Print one JSON document."),
+    }
+
+    def work(self) -> int:
+        from hive_jupyter.attach import attachments
+
+        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
+        self.check()
+        found: list[Attachment] = []
+        try:
+            found = attachments()
+            return self.speak(self._chosen(found))
+        except HiveError as error:
+            if self.as_json:
+                self.print_json({"error": str(error)})
+            raise
+        finally:
+            for attachment in found:
+                attachment.close()
+
+    def check(self) -> None:
+        """
+        See that the words make sense, before anybody is asked.
+
+        Raises:
+            ConfigError: they do not.
+        """
+
+    def speak(self, hives: list[Attachment]) -> int:
+        """Ask the chosen hives; the result is the exit status."""
+        raise NotImplementedError
+
+    def print_json(self, document: Mapping[str, Any]) -> None:
+        print(json.dumps(dict(document), indent=2))
+
+    def _chosen(self, found: list[Attachment]) -> list[Attachment]:
+        """
+        Those to speak to.
+
+        Raises:
+            HiveError: none is running.
+            ConfigError: there is none with that ID.
+        """
+        if not found:
+            raise HiveError(_NONE_RUNS)
+        if not self.hive:
+            return found
+        chosen = [attachment for attachment in found if attachment.id == self.hive]
+        if not chosen:
+            msg = f'No hive with the ID "{self.hive}" is running. These are:\n{_table(found)}'
+            raise ConfigError(msg)
+        return chosen
+
+
+class _OneHiveApp(AttachedApp):
+    """A command that speaks to one running hive, about one worker."""
+
+    most_words = 1
+    usage = "[WORKER] [options]"
+
+    @property
+    def word(self) -> str | None:
+        """The word that is no option, such as the worker's name."""
+        return self.extra_args[0] if self.extra_args else None
+
+    def speak(self, hives: list[Attachment]) -> int:
+        if len(hives) > 1:
+            msg = f"Several hives are running. Choose one with --hive ID:\n{_table(hives)}"
+            raise ConfigError(msg)
+        (hive,) = hives
+        if hive.identity is None:
+            raise HiveError(hive.trouble)
+        return self.ask(hive, hive.identity)
+
+    def ask(self, hive: Attachment, identity: Identity) -> int:
+        """Ask this hive; the result is the exit status."""
+        raise NotImplementedError
+
+    def say(self, identity: Identity, answer: Mapping[str, Any], text: str) -> None:
+        """Print an answer, as text or as JSON."""
+        if self.as_json:
+            self.print_json({"hive": dataclasses.asdict(identity), **answer})
+        else:
+            print(text)
+
+
+class StatusApp(AttachedApp):
+    """Tell how the workers of running hives are."""
+
+    name = "jupyter-hive status"
+    description = """
+    Tell which hives are running, and how the workers of each of them are.
+    """
+
+    def speak(self, hives: list[Attachment]) -> int:
+        reports = [self._report(hive) for hive in hives]
+        if self.as_json:
+            self.print_json({"hives": [document for document, _ in reports]})
+        else:
+            print("\n\n".join(text for _, text in reports))
+        return 0 if all("error" not in document for document, _ in reports) else 1
+
+    @staticmethod
+    def _report(hive: Attachment) -> tuple[dict[str, Any], str]:
+        from hive_jupyter.status import SwarmStatus
+
+        try:
+            status = SwarmStatus(hive.ask("status"))
+        except HiveError as error:
+            return {"id": hive.id, "error": str(error)}, str(error)
+        assert hive.identity is not None
+        return {**dataclasses.asdict(hive.identity), **status}, f"{_line(hive.identity)}\n{status}"
+
+
+class LogsApp(_OneHiveApp):
+    """Show what a worker logged."""
+
+    name = "jupyter-hive logs"
+    description = """
+    Show the last lines of a worker's own log; without WORKER, of the notebook's default one.
+    """
+    lines = Unicode("50", help="How many lines (50).").tag(config=True)
+    aliases = AttachedApp.aliases | {"n": "LogsApp.lines", "lines": "LogsApp.lines"}
+
+    def check(self) -> None:
+        if not (self.lines.isascii() and self.lines.isdecimal()):
+            msg = f'"{self.lines}" is no number of lines.'
+            raise ConfigError(msg)
+
+    def ask(self, hive: Attachment, identity: Identity) -> int:
+        answer = hive.ask("logs", worker=self.word, lines=int(self.lines))
+        self.say(identity, answer, answer["log"] or "Nothing was logged.")
+        return 0
+
+
+class RunApp(_OneHiveApp):
+    """Run code in a worker of a running notebook."""
+
+    name = "jupyter-hive run"
+    description = """
+    Run code in a worker of a running notebook, after what it runs already, and show what the code
+    prints. CODE is one word, so quote it; a word that ends with .py is the file to be run, and - is
+    the standard input. Code that begins with - stands after --. Ctrl-C interrupts the code, and
+    pressed again kills the worker. The exit status is 0 if the code ended well, 1 if it failed,
+    124 if it took too long and 130 after Ctrl-C. Nobody answers input().
+    """
+    usage = "[options] CODE | FILE.py | -"
+    worker = Unicode(help="The worker, if not the default one; a new name starts another.").tag(
+        config=True
+    )
+    timeout = Unicode(help="Stop it after 30, 30s, 5m, ...; none: never.").tag(config=True)
+    aliases = AttachedApp.aliases | {
+        "w": "RunApp.worker",
+        "worker": "RunApp.worker",
+        "timeout": "RunApp.timeout",
+    }
+
+    def refuse_word(self, word: str) -> NoReturn:
+        msg = f'"{word}" is one word too many. Put quotes around the code.'
+        raise ConfigError(msg)
+
+    def check(self) -> None:
+        if WORKER_VARIABLE in os.environ:
+            msg = "This is a worker already, and workers do not delegate. Run the code as it is."
+            raise HiveError(msg)
+        if self.word is None:
+            msg = "Say what to run: CODE, FILE.py, or - for the standard input."
+            raise ConfigError(msg)
+
+    def ask(self, hive: Attachment, identity: Identity) -> int:
+        assert self.word is not None
+        code = _code(self.word)
+        output = _Collected() if self.as_json else _Shown()
+        answer: dict[str, Any] = {}
+        with _interrupting(hive) as presses:
+            for line in hive.run(
+                code=code, worker=self.worker or None, timeout=self.timeout or None
+            ):
+                if "say" in line:
+                    output.take(line["say"], line["text"], is_end=not line["more"])
+                answer = line.get("answer", answer)
+        output.end()
+        if isinstance(output, _Collected):
+            self.say(identity, {**answer, **output.texts()}, "")
+        elif answer["status"] not in ("ok", "error"):
+            print(f"{self.called}: {answer['text']}", file=sys.stderr)
+        return _exit_status(answer["status"], interrupted=bool(presses))
+
+
+class InterruptApp(_OneHiveApp):
+    """Stop what a worker runs."""
+
+    name = "jupyter-hive interrupt"
+    description = """
+    Stop what a worker runs now, as Ctrl-C does; the worker stays. Without WORKER: the notebook's
+    default one.
+    """
+
+    def ask(self, hive: Attachment, identity: Identity) -> int:
+        answer = hive.ask("interrupt", worker=self.word)
+        said = "was interrupted" if answer["interrupted"] else "runs nothing"
+        self.say(identity, answer, f'Worker "{answer["worker"]}" {said}.')
+        return 0
+
+
+class RestartApp(_OneHiveApp):
+    """End a worker and start it anew."""
+
+    name = "jupyter-hive restart"
+    description = """
+    End a worker, with what it runs and all its variables, and start it anew. Without WORKER: the
+    notebook's default one.
+    """
+
+    def ask(self, hive: Attachment, identity: Identity) -> int:
+        answer = hive.ask("restart", patient=True, worker=self.word)
+        text = f'Worker "{answer["worker"]}" is {answer["state"]}, process {answer["pid"]}.'
+        self.say(identity, answer, text)
+        return 0
+
+
+class _Shown:
+    """Shows on this terminal what a run says, while it says it."""
+
+    def __init__(self) -> None:
+        self._has_colours = sys.stderr.isatty() and "NO_COLOR" not in os.environ
+        self._progress = False
+
+    def take(self, place: str, text: str, *, is_end: bool) -> None:
+        """Show a piece of text; ``is_end`` where the next one is another text."""
+        if place == "progress":
+            self._show_progress(text)
+            return
+        self.end()
+        stream = sys.stderr if place in ("stderr", "error") else sys.stdout
+        if place == "error" and not self._has_colours:
+            text = _COLOUR.sub("", text)
+        stream.write(text + "\n" * (is_end and place not in ("stdout", "stderr")))
+        stream.flush()
+
+    def end(self) -> None:
+        """Leave no word of progress behind."""
+        if self._progress:
+            self._show_progress("")
+
+    def _show_progress(self, text: str) -> None:
+        if sys.stderr.isatty():
+            sys.stderr.write(f"\r\033[K{text}")
+            sys.stderr.flush()
+            self._progress = bool(text)
+
+
+class _Collected:
+    """Keeps what a run says, for one JSON document."""
+
+    def __init__(self) -> None:
+        self._pieces: dict[str, list[str]] = defaultdict(list)
+
+    def take(self, place: str, text: str, *, is_end: bool) -> None:
+        """Keep a piece of text."""
+        ends = is_end and place == "display"
+        self._pieces[place] += [text, "\n"] if ends else [text]
+
+    def end(self) -> None:
+        """Nothing is left to do."""
+
+    def texts(self) -> dict[str, Any]:
+        """What there was."""
+        texts = {place: "".join(pieces) for place, pieces in self._pieces.items()}
+        return {
+            "stdout": texts.get("stdout", ""),
+            "stderr": texts.get("stderr", ""),
+            "display": texts.get("display", ""),
+            "value": texts.get("result"),
+            "traceback": _COLOUR.sub("", texts.get("error", "")),
+        }
+
+
+@contextmanager
+def _interrupting(hive: Attachment) -> Iterator[list[int]]:
+    """While entered, Ctrl-C interrupts the run; the list grows with each."""
+    presses: list[int] = []
+
+    def press(number: int, _frame: object) -> None:
+        presses.append(number)
+        if len(presses) > _STOPS:
+            raise KeyboardInterrupt
+        hive.interrupt()
+
+    before = signal.signal(signal.SIGINT, press)
+    try:
+        yield presses
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def _exit_status(status: str, *, interrupted: bool) -> int:
+    if status == "ok":
+        return 0
+    if interrupted:
+        return _INTERRUPTED
+    return _TOO_LATE if status == "timeout" else 1
+
+
+def _code(word: str) -> str:
+    """
+    The code that a word stands for.
+
+    Raises:
+        ConfigError: it is a file that cannot be read, or no text.
+    """
+    try:
+        if word == "-":
+            return sys.stdin.buffer.read().decode()
+        return Path(word).read_text(encoding="utf-8") if word.endswith(".py") else word
+    except OSError as error:
+        msg = f"{word} cannot be read: {error.strerror}."
+    except UnicodeDecodeError:
+        msg = f"{'The standard input' if word == '-' else word} is no UTF-8 text."
+    raise ConfigError(msg)
+
+
+def _line(identity: Identity) -> str:
+    """A hive in one line."""
+    return _flat(
+        f"Hive {identity.id}: {identity.title}, in {identity.folder}, since {_since(identity)}"
+    )
+
+
+def _since(identity: Identity) -> str:
+    began = time.strftime("%H:%M", time.localtime(identity.since))
+    return f"{began} ({format_duration(max(0.0, time.time() - identity.since))})"
+
+
+def _table(hives: list[Attachment]) -> str:
+    """Hives in columns, for somebody who has to choose one."""
+    rows = [("ID", "notebook", "folder", "since", "workers")]
+    for hive in hives:
+        identity = hive.identity
+        if identity is None:
+            rows.append((hive.id, "does not answer", "", "", ""))
+        else:
+            workers = ", ".join(identity.workers)
+            rows.append((hive.id, identity.title, identity.folder, _since(identity), workers))
+    flat = [tuple(map(_flat, row)) for row in rows]
+    widths = [max(map(len, column)) for column in zip(*flat, strict=True)]
+    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in flat)
+
+
+def _flat(text: str) -> str:
+    return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
 class HiveApp(_App):
@@ -228,6 +625,11 @@ class HiveApp(_App):
     }
     usage = "COMMAND [options]"
     subcommands = {  # noqa: RUF012
+        "status": (StatusApp, "Tell which hives are running, and how their workers are."),
+        "logs": (LogsApp, "Show the last lines that a worker logged."),
+        "run": (RunApp, "Run code in a worker of a running notebook."),
+        "interrupt": (InterruptApp, "Stop what a worker runs; it stays."),
+        "restart": (RestartApp, "End a worker and start it anew."),
         "demo": (DemoApp, "Play the quickstart notebook in this terminal."),
         "doctor": (DoctorApp, "Tell what Hive can do on this machine."),
     }

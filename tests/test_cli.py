@@ -10,11 +10,16 @@ import nbformat.v4
 import psutil
 import pytest
 
-from hive_jupyter import __version__, cli
+from hive_jupyter import __version__, attach, cli
 from hive_jupyter.config import ENVIRONMENT_PREFIX
+from hive_jupyter.errors import ConfigError
 from hive_jupyter.manager import HiveManager
+from hive_jupyter.protocol import WORKER_VARIABLE
+from hive_jupyter.swarm import runtime
 
-APPS = (cli.HiveApp, cli.DemoApp, cli.DoctorApp)
+APPS = (cli.HiveApp, *(app for app, _ in cli.HiveApp.subcommands.values()))
+# They speak to a running hive.
+ATTACHED = ("status", "logs", "run", "interrupt", "restart")
 
 
 @pytest.fixture(autouse=True)
@@ -25,6 +30,8 @@ def alone(monkeypatch, tmp_path):
             monkeypatch.delenv(name)
     monkeypatch.setenv("JUPYTER_CONFIG_DIR", str(tmp_path / "config"))
     monkeypatch.setenv("JUPYTER_NO_CONFIG", "1")
+    monkeypatch.setenv("JUPYTER_RUNTIME_DIR", str(tmp_path / "runtime"))
+    monkeypatch.setattr(runtime, "_temporary_folders", list)
     yield
     for app in APPS:
         app.clear_instance()
@@ -42,8 +49,8 @@ def test_the_commands_are_listed(words, capsys):
     assert 0 == run(*words)
 
     shown = capsys.readouterr().out
-    assert "demo" in shown
-    assert "doctor" in shown
+    listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
+    assert [*ATTACHED, "demo", "doctor"] == [word for word in listed if not word.startswith("-")]
 
 
 @pytest.mark.parametrize(
@@ -53,6 +60,9 @@ def test_the_commands_are_listed(words, capsys):
         (("doctor", "-h"), "--json"),
         (("help", "doctor"), "--json"),
         (("doctor", "--help-all"), "HiveConfig.connect_timeout"),
+        (("run", "--help"), "-w, --worker VALUE"),
+        (("logs", "-h"), "-n, --lines VALUE"),
+        (("status", "--help"), "--hive VALUE"),
         (("--version",), __version__),
     ],
 )
@@ -74,6 +84,15 @@ def test_help_is_where_people_look_for_it(words, expected, capsys):
         (("doctor", "--json=3"), "ignored explicit argument '3'."),
         (("doctor", "--HiveConfig.timeuot=3"), 'Did you mean "--HiveConfig.timeout"?'),
         (("doctor", "--HiveConfig.timeout=soon"), "'soon' is no duration."),
+        (("status", "coder"), '"coder" is one word too many.'),
+        (("logs", "coder", "train"), '"train" is one word too many.'),
+        (("logs", "-n"), "-n needs a value."),
+        (("logs", "-n", "all"), '"all" is no number of lines.'),
+        (("logs", "--line", "3"), 'Did you mean "--lines"?'),
+        (("run",), "Say what to run: CODE, FILE.py, or -"),
+        (("run", "print(1)", "+", "1"), '"+" is one word too many. Put quotes around the code.'),
+        (("run", "-1"), 'There is no option "-1".'),
+        (("run", "--HiveConfig.timeout=3", "1"), 'There is no option "--HiveConfig.timeout"'),
     ],
 )
 def test_a_wrong_word_is_named_in_one_line_with_the_nearest_right_one(words, expected, capsys):
@@ -84,6 +103,57 @@ def test_a_wrong_word_is_named_in_one_line_with_the_nearest_right_one(words, exp
     assert said.err.startswith("jupyter hive")
     assert 1 == said.err.count("\n")
     assert "" == said.out
+
+
+@pytest.mark.parametrize("command", ATTACHED)
+def test_where_no_hive_runs_a_command_says_how_one_starts(command, capsys):
+    assert 1 == run(command, *(["1"] * (command == "run")))
+
+    said = capsys.readouterr()
+    assert "No hive is running. One starts in a notebook" in said.err
+    assert 1 == said.err.count("\n")
+    assert "" == said.out
+
+
+def test_a_worker_runs_no_code_through_the_door(monkeypatch, capsys):
+    monkeypatch.setenv(WORKER_VARIABLE, "coder")
+
+    assert 1 == run("run", "1")
+    assert "This is a worker already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("content", "expected"),
+    [(None, "No such file"), (b"\xff", "is no UTF-8 text")],
+)
+def test_a_file_that_cannot_be_run_is_named(tmp_path, content, expected):
+    script = tmp_path / "script.py"
+    if content is not None:
+        script.write_bytes(content)
+
+    with pytest.raises(ConfigError, match=expected):
+        cli._code(str(script))
+
+
+def test_what_a_hive_says_of_itself_cannot_disturb_a_terminal():
+    """Its title and its folder are whatever somebody called them."""
+    hive = attach.Identity("1", 1, "a\033[2Jb\nc", "/d\te", 0.0, ("coder",))
+
+    assert cli._line(hive).startswith("Hive 1: a [2Jb c, in /d e, since ")
+
+
+def test_asking_for_help_imports_nothing_heavy():
+    heavy = ("zmq", "IPython", "jupyter_client", "hive_jupyter.manager", "hive_jupyter.attach")
+    program = (
+        "import sys\nfrom hive_jupyter.cli import main\n"
+        "try: main(['--help'])\n"
+        f"except SystemExit: sys.exit(str([n for n in {heavy} if n in sys.modules]))"
+    )
+    asked = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+    )
+
+    assert "[]\n" == asked.stderr
 
 
 def test_a_wrong_setting_in_the_environment_is_named(monkeypatch, capsys):

@@ -37,6 +37,12 @@ def test_the_kernel_of_a_notebook_is_found(kernel):
     assert said(kernel, "print(type(kernel).__name__)") == "IPythonKernel\n"
 
 
+def test_a_kernels_connection_file_is_found(kernel):
+    assert said(kernel, "print(compat.connection_file_of(kernel))") == (
+        f"{kernel.manager.connection_file}\n"
+    )
+
+
 def test_the_parent_is_the_cell_that_runs(kernel):
     played = kernel.play("print(compat.parent_of(shell)['header']['msg_id'])")
 

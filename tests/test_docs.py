@@ -1,13 +1,17 @@
 """The documentation names all that there is, and says the same as the code."""
 
+import ast
+import inspect
 import re
 from pathlib import Path
 
 import pytest
 
 import hive_jupyter
-from hive_jupyter.cli import DemoApp, DoctorApp, HiveApp
+from hive_jupyter import HiveManager, SwarmNode
+from hive_jupyter.cli import HiveApp
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, HiveConfig, Size
+from hive_jupyter.delegation import Delegation
 from hive_jupyter.notebook.magics import COMMANDS, DELEGATE
 from hive_jupyter.units import format_duration, format_size
 
@@ -81,13 +85,14 @@ def test_no_command_is_documented_that_does_not_exist():
 # --- docs/command-line.md ---
 
 
-@pytest.mark.parametrize("app", [HiveApp, DemoApp, DoctorApp])
+@pytest.mark.parametrize("app", [HiveApp, *(app for app, _ in HiveApp.subcommands.values())])
 def test_a_command_is_documented_with_all_its_options(app):
     heading = f"## `{app.name.replace('jupyter-hive', 'jupyter hive')}`"
     text = section(read("docs/command-line.md"), heading)
     options = {f"--{name}" for name in (*app.aliases, *app.flags) if len(name) > 1}
+    options |= {f"-{name}" for name in app.aliases if len(name) == 1}
 
-    assert set() == options - set(re.findall(r"--[\w-]+", text))
+    assert set() == options - set(re.findall(r"--?[\w-]+", text))
 
 
 def test_every_subcommand_has_a_place_in_the_page():
@@ -111,6 +116,49 @@ def test_every_public_name_is_documented():
     pages = read("docs/python.md")
 
     assert [] == [name for name in hive_jupyter.__all__ if f"`{name}" not in pages]
+
+
+def test_the_reference_shows_the_signatures_as_they_are():
+    """Of each class in it: what a method takes and returns, word by word."""
+    (block,) = re.findall(r"```python\n(class .*?)```", read("docs/python.md"), re.DOTALL)
+    wrong = []
+    for shown in ast.parse(block).body:
+        home = inspect.getsourcefile(PUBLIC[shown.name])
+        signatures = dict(signatures_of(ast.parse(Path(home).read_text()), shown.name))
+        assert shown.body
+        wrong += [
+            (shown.name, method.name, signatures.get(method.name))
+            for method in shown.body
+            if signature(method) != signatures.get(method.name)
+        ]
+
+    assert [] == wrong
+
+
+PUBLIC = {kind.__name__: kind for kind in (HiveManager, Delegation, SwarmNode)}
+
+
+def signatures_of(tree, name):
+    """The signatures of a class's methods, by their names."""
+    for node in tree.body:
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            for method in node.body:
+                if isinstance(method, ast.FunctionDef | ast.AsyncFunctionDef):
+                    yield method.name, signature(method)
+
+
+def signature(method):
+    return type(method), ast.unparse(method.args), ast.unparse(method.returns)
+
+
+def test_each_public_name_is_exported_once():
+    assert len(hive_jupyter.__all__) == len(set(hive_jupyter.__all__))
+    assert set(hive_jupyter.__all__) == set(hive_jupyter._HOMES)
+    listed = read("docs/python.md")
+    named = set(re.findall(r"from hive_jupyter import ([\w, ]+)", listed))
+    assert {name.strip() for names in named for name in names.split(",")} <= set(
+        hive_jupyter.__all__
+    )
 
 
 def test_the_map_of_the_house_names_every_module():

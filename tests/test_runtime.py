@@ -427,3 +427,29 @@ print(len(sweep(pathlib.Path({str(place)!r}))))
     assert [b""] * 3 == [errors for _, errors in answers]
     assert 38 == sum(int(removed) for removed, _ in answers)
     assert ["t"] == [path.name for path in place.iterdir()]
+
+
+def test_the_folders_of_those_that_live_are_found(place, dead):
+    """Neither those of the dead, nor what a link shows, nor what only looks like one."""
+    mine = RuntimeFolder.create(place)
+    second = RuntimeFolder.create(place)
+    (place / f"{dead[0]}-{dead[1]}").mkdir()
+    (place / f"{mine.path.name}-3").symlink_to(mine.path)
+    (place / f"{mine.path.name}-4").touch()
+    (place / "coder").mkdir()
+
+    assert [mine.path, second.path] == runtime.living(place)
+    (place / "link").symlink_to(place)
+    assert [] == runtime.living(place / "link")
+    mine.remove()
+    assert [second.path] == runtime.living(place)
+    second.remove()
+
+
+def test_the_living_are_found_everywhere_where_folders_are_made(place, temporary):
+    usual = RuntimeFolder.create()
+    below_temporary = RuntimeFolder.create(temporary / f"hive-{os.geteuid()}")
+
+    assert {usual.path, below_temporary.path} == set(runtime.living())
+    usual.remove()
+    below_temporary.remove()

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 import warnings
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from weakref import WeakKeyDictionary
 
+from hive_jupyter import attach
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError
 from hive_jupyter.manager import HiveManager
@@ -69,6 +72,7 @@ class _Extension:
         compat.add_configurable(self._shell, manager.config)
         if manager.config.warm_up:
             manager.warm_up()
+        attach.serve(manager, _title(self._shell))
 
     def unload(self) -> None:
         for kind, name, function in self._magics:
@@ -91,3 +95,14 @@ class _Extension:
                     sign = "%" if kind == "line" else "%%"
                     msg = f"{sign}{name} is somebody else's magic already; Hive leaves it alone."
                     warnings.warn(msg, stacklevel=4)
+
+
+def _title(shell: InteractiveShell) -> str:
+    """What runs the shell, as a person knows it: jupyter_server says which notebook it is."""
+    notebook = os.environ.get("JPY_SESSION_NAME")
+    kernel = compat.kernel_of(shell)
+    if kernel is None:
+        return "IPython in a terminal" if sys.stdin.isatty() else "IPython"
+    if notebook:
+        return notebook
+    return f"kernel {Path(compat.connection_file_of(kernel)).name}".strip()

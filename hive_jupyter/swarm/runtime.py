@@ -156,8 +156,20 @@ def sweep(base: Path | None = None) -> list[Path]:
     Returns:
         The folders that were removed.
     """
-    places = [base] if base is not None else _usual_places()
-    return [path for place in places for path in _stale(place) if _remove_unlocked(path)]
+    return [path for path, lives in _judged(base) if not lives and _remove_unlocked(path)]
+
+
+def living(base: Path | None = None) -> list[Path]:
+    """
+    Find the runtime folders of processes that exist here.
+
+    Args:
+        base: where to look; None: everywhere where ``RuntimeFolder.create`` makes folders.
+
+    Returns:
+        Folders of this user's alone, by pid; no symbolic link was followed.
+    """
+    return sorted((path for path, lives in _judged(base) if lives), key=_pid_and_number)
 
 
 def _usual_base() -> Path:
@@ -277,30 +289,43 @@ def _sockets_work(path: Path) -> bool:
     return True
 
 
-def _stale(base: Path) -> list[Path]:
-    """Folders whose process does not exist here."""
+def _judged(base: Path | None) -> list[tuple[Path, bool]]:
+    """All runtime folders of this user, and whether the process of each exists here."""
     if read_stat(os.getpid()) is None:  # without /proc everybody would look dead
         return []
+    places = [base] if base is not None else _usual_places()
+    return [(path, _lives(path)) for place in places for path in _own_folders(place)]
+
+
+def _own_folders(base: Path) -> list[Path]:
     try:
         if base.is_symlink() or base.stat().st_uid != os.geteuid():
             return []
         with os.scandir(base) as entries:
-            return [Path(entry.path) for entry in entries if _is_stale(entry)]
+            return [Path(entry.path) for entry in entries if _is_own(entry)]
     except OSError:
         return []
 
 
-def _is_stale(entry: os.DirEntry[str]) -> bool:
-    match = _NAME.fullmatch(entry.name)
+def _is_own(entry: os.DirEntry[str]) -> bool:
     try:
-        if match is None or not entry.is_dir(follow_symlinks=False):
-            return False
-        if entry.stat(follow_symlinks=False).st_uid != os.geteuid():
-            return False
+        return (
+            _NAME.fullmatch(entry.name) is not None
+            and entry.is_dir(follow_symlinks=False)
+            and entry.stat(follow_symlinks=False).st_uid == os.geteuid()
+        )
     except OSError:
         return False
-    process = read_stat(int(match[1]))
-    return process is None or process.state in _GONE or process.start_ticks != int(match[2])
+
+
+def _lives(path: Path) -> bool:
+    pid, ticks, *_ = map(int, path.name.split("-"))
+    process = read_stat(pid)
+    return process is not None and process.state not in _GONE and process.start_ticks == ticks
+
+
+def _pid_and_number(path: Path) -> tuple[int, ...]:
+    return tuple(map(int, path.name.split("-")))
 
 
 def _remove_unlocked(path: Path) -> bool:

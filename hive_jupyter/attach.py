@@ -1,0 +1,688 @@
+"""
+A running hive's door for the command line.
+
+::
+
+    jupyter hive run ... ──▶ <runtime folder>/attach (unix socket, mode 0600) ──▶ HiveManager
+
+The host greets whoever connects, reads one request, and answers; all in lines of JSON::
+
+    host    {"attach": 1, "pid": 4711, ...}           who it is, and how it speaks
+    client  {"verb": "run", "code": "print(1)"}       one of VERBS, with its arguments
+    host    {"say": "stdout", "text": "1"} ...        what the run says, while it says it
+    client  {"interrupt": true}                       during a run; the second one kills
+    host    {"answer": {...}} or {"error": "...", "kind": "..."}
+
+A client that goes away during a run has interrupted it.
+
+Only processes of the same user are answered. That includes the workers: code that runs in one may
+do here what its user could type, and nothing can tell the two apart. So there is no verb that
+approves anything, and there must never be one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import socket
+import stat
+import struct
+import time
+from collections import deque
+from collections.abc import AsyncIterator, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from hive_jupyter import __version__
+from hive_jupyter.delegation import Delegation
+from hive_jupyter.errors import ConfigError, HiveError, NodeDied, NodeTimeout, RemoteError
+from hive_jupyter.protocol import encode_line
+from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.swarm.runtime import living
+from hive_jupyter.units import nearest
+
+if TYPE_CHECKING:
+    from concurrent.futures import Future
+
+    from hive_jupyter.manager import HiveManager
+    from hive_jupyter.swarm.messages import Message
+
+log = logging.getLogger(__name__)
+
+# How the two sides speak; raised when an older one would misunderstand the newer.
+VERSION = 1
+# The socket, in the hive's runtime folder.
+SOCKET = "attach"
+# All there is to ask for.
+VERBS = ("status", "logs", "run", "interrupt", "restart")
+
+# Bytes of a line: a request holds the code of a run, an answer is cut into pieces.
+LONGEST_REQUEST = 16 * 2**20
+LONGEST_ANSWER = 4 * 2**20
+# Characters of text in one line.
+_PIECE = 2**16
+_LONGEST_SENTENCE = 2000
+_MOST_CLIENTS = 16
+_MOST_LINES = 10**6
+# Seconds that a client may take for its request and for taking its answer.
+_CLIENTS_PATIENCE = 10.0
+# Seconds that a host may take to greet, and to answer what needs no worker.
+GREETING_PATIENCE = 5.0
+_HOSTS_PATIENCE = 30.0
+# Bytes of a run's output that may wait for the client before no more is read from the worker, and
+# how few until reading goes on. A message costs more than its text: so many bytes.
+_BACKLOG_HIGH = 8 * 2**20
+_BACKLOG_LOW = 2 * 2**20
+_MESSAGE_COST = 8192
+# struct ucred, see unix(7).
+_CREDENTIALS = struct.Struct("iII")
+
+
+# The host's side
+
+
+def serve(manager: HiveManager, title: str) -> None:
+    """
+    Open the door of a hive; it is closed with the hive. Returns at once.
+
+    Args:
+        manager: whose workers can be reached.
+        title: what the host is, such as the path of its notebook.
+    """
+    manager.serve(lambda folder: _Door(manager, title, folder).keep_open())
+
+
+def peer(connection: socket.socket) -> tuple[int, int]:
+    """Pid and user id of the process at the other end, as the system knows them."""
+    size = _CREDENTIALS.size
+    credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
+    pid, user, _ = _CREDENTIALS.unpack(credentials)
+    return pid, user
+
+
+class _Malformed(Exception):
+    """What the other side sent is no line of JSON that makes sense; the text says why."""
+
+
+def _decoded(line: bytes) -> dict[str, Any]:
+    """
+    Read one line.
+
+    Raises:
+        _Malformed: it is no JSON object.
+    """
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        raise _Malformed("a line that is no JSON") from None
+    if not isinstance(value, dict):
+        raise _Malformed("a line of JSON that is no object")
+    return value
+
+
+class _Client:
+    """One connection, seen from the host."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._reader = reader
+        self._writer = writer
+        # what is sent has been taken
+        writer.transport.set_write_buffer_limits(0)
+
+    @property
+    def user(self) -> int:
+        """The user id of the process at the other end."""
+        return peer(self._writer.get_extra_info("socket"))[1]
+
+    async def receive(self) -> dict[str, Any] | None:
+        """
+        The next line; None where the client has gone.
+
+        Raises:
+            _Malformed: it makes no sense, or is too long.
+            OSError: the connection broke.
+        """
+        try:
+            line = await self._reader.readline()
+        except ValueError:
+            msg = f"a line longer than {LONGEST_REQUEST} bytes"
+            raise _Malformed(msg) from None
+        return _decoded(line) if line.endswith(b"\n") else None
+
+    async def send(self, line: Mapping[str, Any]) -> None:
+        """
+        Send a line, as fast as the client takes it.
+
+        Raises:
+            OSError: the client has gone.
+        """
+        if self._writer.is_closing():
+            raise ConnectionResetError
+        self._writer.write(encode_line(line))
+        await self._writer.drain()
+
+    def close(self) -> None:
+        """Hang up, whatever was not taken yet."""
+        self._writer.transport.abort()
+
+
+class _Door:
+    """The listening socket of a hive, and those who came in. Lives on the portal's loop."""
+
+    def __init__(self, manager: HiveManager, title: str, folder: Path) -> None:
+        self._manager = manager
+        self._title = title
+        self._path = folder / SOCKET
+        self._since = time.time()
+        self._clients: set[asyncio.Task[None]] = set()
+        self._answers = {
+            "status": self._status,
+            "logs": self._logs,
+            "run": self._run,
+            "interrupt": self._interrupt,
+            "restart": self._restart,
+        }
+
+    async def keep_open(self) -> None:
+        """Serve until cancelled."""
+        server = await asyncio.start_unix_server(
+            self._welcome, sock=self._listener(), limit=LONGEST_REQUEST
+        )
+        try:
+            await asyncio.get_running_loop().create_future()
+        finally:
+            server.close()
+            self._path.unlink(missing_ok=True)
+            for client in self._clients:
+                client.cancel()
+            await asyncio.gather(*self._clients, return_exceptions=True)
+
+    def _listener(self) -> socket.socket:
+        listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        try:
+            listener.bind(os.fsencode(self._path))
+            self._path.chmod(stat.S_IRUSR | stat.S_IWUSR)
+        except OSError as error:
+            log.info("no door for the command line: %s", error)
+            listener.close()
+            raise
+        return listener
+
+    def _welcome(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        client = _Client(reader, writer)
+        task = asyncio.get_running_loop().create_task(self._talk(client))
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+
+    async def _talk(self, client: _Client) -> None:
+        try:
+            await self._greet_and_answer(client)
+        except Exception as error:
+            log.info("a client of the door: %s: %s", type(error).__name__, error)
+        finally:
+            client.close()
+
+    async def _greet_and_answer(self, client: _Client) -> None:
+        if client.user != os.geteuid():
+            return
+        async with asyncio.timeout(_CLIENTS_PATIENCE):
+            if len(self._clients) > _MOST_CLIENTS:
+                await client.send(_refusal(HiveError("Too many others speak to this hive now.")))
+                return
+            await client.send(self._greeting())
+            request = await self._request(client)
+        if request is None:
+            return
+        try:
+            answer = {"answer": await self._answers[request["verb"]](request, client)}
+        except HiveError as error:
+            answer = _refusal(error)
+        async with asyncio.timeout(_CLIENTS_PATIENCE):
+            await client.send(answer)
+
+    async def _request(self, client: _Client) -> dict[str, Any] | None:
+        """A request with a verb that exists, or None after telling the client what is wrong."""
+        try:
+            request = await client.receive()
+        except _Malformed as error:
+            await client.send(_refusal(HiveError(f"This hive was sent {error}.")))
+            return None
+        if request is None:
+            return None
+        verb = request.get("verb")
+        if not isinstance(verb, str) or verb not in self._answers:
+            said = str(verb)[:40]
+            unknown = ConfigError(f'This hive has no verb "{said}".{nearest(said, VERBS)}')
+            await client.send(_refusal(unknown))
+            return None
+        return request
+
+    def _greeting(self) -> dict[str, Any]:
+        try:
+            folder = str(Path.cwd())
+        except FileNotFoundError:
+            folder = "(a folder that was removed)"
+        return {
+            "attach": VERSION,
+            "version": __version__,
+            "pid": os.getpid(),
+            "title": self._title,
+            "folder": folder,
+            "since": self._since,
+            "workers": self._manager.workers(),
+        }
+
+    # One method a verb; each gets the request, and returns the answer.
+
+    async def _status(self, _request: Mapping[str, Any], _client: _Client) -> dict[str, Any]:
+        return await self._manager.status_of_workers()
+
+    async def _logs(self, request: Mapping[str, Any], _client: _Client) -> dict[str, Any]:
+        worker = self._manager.checked(_text_or_none(request, "worker"))
+        lines = request.get("lines", 50)
+        if not isinstance(lines, int) or isinstance(lines, bool) or not 0 < lines <= _MOST_LINES:
+            msg = f"A number of lines is to be between 1 and {_MOST_LINES}."
+            raise ConfigError(msg)
+        return {"worker": worker, "log": await self._manager.log_of_worker(worker, lines)}
+
+    async def _interrupt(self, request: Mapping[str, Any], _client: _Client) -> dict[str, Any]:
+        worker = self._manager.checked(_text_or_none(request, "worker"))
+        return {"worker": worker, "interrupted": await self._manager.interrupt_worker(worker)}
+
+    async def _restart(self, request: Mapping[str, Any], _client: _Client) -> dict[str, Any]:
+        worker = self._manager.checked(_text_or_none(request, "worker"), starts=True)
+        status = await self._manager.restart_worker(worker)
+        return {"worker": worker, "state": status.state, "pid": status.pid}
+
+    async def _run(self, request: Mapping[str, Any], client: _Client) -> dict[str, Any]:
+        delegation = self._manager.begin(
+            _text(request, "code"),
+            worker=_text_or_none(request, "worker"),
+            timeout=_text_or_none(request, "timeout") or "default",
+            collect=False,
+            kind=_Awaited,
+        )
+        assert isinstance(delegation, _Awaited)
+        obeying = asyncio.create_task(_obey(client, delegation))
+        try:
+            async for message in delegation.messages():
+                await _tell(client, delegation, _lines_of(message))
+            answer, traceback = delegation.ending()
+            await _tell(client, delegation, _cut("error", traceback))
+        except Exception:
+            delegation.abandon()
+            raise
+        else:
+            return answer
+        finally:
+            obeying.cancel()
+
+
+async def _obey(client: _Client, delegation: _Awaited) -> None:
+    """Interrupt the run when the client says so, or goes, or makes no sense."""
+    try:
+        while (line := await client.receive()) is not None:
+            if line.get("interrupt") is True:
+                delegation.interrupt()
+    except (OSError, _Malformed) as error:
+        log.info("a client of the door, during a run: %s", error)
+    delegation.abandon()
+
+
+async def _tell(client: _Client, delegation: _Awaited, lines: Iterator[Mapping[str, Any]]) -> None:
+    """Send what a run said; a client that has gone is no reason not to wait for the run's end."""
+    try:
+        for line in lines:
+            await client.send(line)
+    except OSError:
+        delegation.abandon()
+
+
+class _Awaited(Delegation):
+    """
+    A run whose messages are awaited on the portal's loop instead of taken on another thread.
+
+    Its backlog is bounded in the same way: while nobody takes what is there, no more is read from
+    the worker.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._backlog: deque[Message] = deque()
+        self._size = 0
+        self._news = asyncio.Event()
+
+    def follow(self, future: Future[Message]) -> None:
+        super().follow(future)
+        future.add_done_callback(lambda _: self._news.set())
+
+    def say(self, message: Message) -> None:
+        if self._abandoned:
+            return
+        self._backlog.append(message)
+        self._size += message.size + _MESSAGE_COST
+        self._news.set()
+        if self._size > _BACKLOG_HIGH and not self._paused and self._node is not None:
+            self._paused = True
+            self._node.pause_output()
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """What the worker says, live and in order, until the run is over."""
+        while self._backlog or not self._future.done():
+            if not self._backlog:
+                self._news.clear()
+                await self._news.wait()
+                continue
+            message = self._backlog.popleft()
+            yield message
+            self._size -= message.size + _MESSAGE_COST
+            if self._paused and self._size < _BACKLOG_LOW:
+                self._resume()
+
+    def abandon(self) -> None:
+        """Nobody takes what the run says any more: interrupt it, if it is not over."""
+        if not self._future.done():
+            self._backlog.clear()
+            self._abandon()
+
+    def ending(self) -> tuple[dict[str, Any], str]:
+        """How the run, which is over, has ended, for the answer; and the code's traceback."""
+        status, error, text, traceback = "ok", "", "", ""
+        try:
+            outcome = self.outcome()
+            if isinstance(outcome, Instructions):
+                status, text = "instructions", outcome.reason
+        except RemoteError as raised:
+            status, error, text = "error", raised.ename, raised.evalue
+            traceback = "\n".join(raised.traceback) or f"{error}: {text}"
+        except HiveError as failure:
+            kinds = ((NodeTimeout, "timeout"), (NodeDied, "died"), (HiveError, "closed"))
+            status = next(word for kind, word in kinds if isinstance(failure, kind))
+            error, text = type(failure).__name__, str(failure)
+        answer = {
+            "worker": self._worker,
+            "status": status,
+            "error": error,
+            "text": text[:_LONGEST_SENTENCE],
+            "seconds": None if self.result is None else self.result.seconds,
+        }
+        return answer, traceback
+
+
+def _lines_of(message: Message) -> Iterator[dict[str, Any]]:
+    """What a terminal can show of a message."""
+    content = message.content
+    if message.type == "stream":
+        yield from _cut("stderr" if content["name"] == "stderr" else "stdout", content["text"])
+    elif message.type == "execute_result":
+        yield from _cut("result", _plain(content["data"]))
+    elif message.type in ("display_data", "update_display_data"):
+        yield from _cut("display", _plain(content["data"]))
+    elif message.type == "error":
+        yield from _cut("error", "\n".join(content["traceback"]))
+    elif message.type == "progress":
+        yield {"say": "progress", "text": content["text"], "more": False}
+
+
+def _plain(data: Mapping[str, Any]) -> str:
+    """The text of something displayed, or its types where it has none."""
+    text = data.get("text/plain", f"<{', '.join(map(str, data)) or 'nothing'}>")
+    return "".join(map(str, text)) if isinstance(text, list) else str(text)
+
+
+def _cut(place: str, text: str) -> Iterator[dict[str, Any]]:
+    """
+    A text as lines that are not too long.
+
+    All but the last say that there is more, so that the other side knows where the text ends.
+    """
+    for start in range(0, len(text), _PIECE):
+        end = start + _PIECE
+        yield {"say": place, "text": text[start:end], "more": end < len(text)}
+
+
+def _refusal(error: HiveError) -> dict[str, Any]:
+    kind = "ConfigError" if isinstance(error, ConfigError) else "HiveError"
+    return {"error": str(error)[:_LONGEST_SENTENCE], "kind": kind}
+
+
+def _text(request: Mapping[str, Any], name: str) -> str:
+    value = request.get(name)
+    if not isinstance(value, str):
+        msg = f'"{name}" has to be text.'
+        raise ConfigError(msg)
+    return value
+
+
+def _text_or_none(request: Mapping[str, Any], name: str) -> str | None:
+    return None if request.get(name) is None else _text(request, name)
+
+
+# The client's side
+
+
+@dataclass(frozen=True)
+class Identity:
+    """
+    Which hive it is.
+
+    Attributes:
+        id: what a person types to choose it: its process, and a number where that has several.
+        pid: of its process.
+        title: what the host is, such as the path of its notebook.
+        folder: its working folder.
+        since: Unix time in seconds.
+        workers: their names.
+    """
+
+    id: str
+    pid: int
+    title: str
+    folder: str
+    since: float
+    workers: tuple[str, ...]
+
+
+class Attachment:
+    """
+    A connection to a running hive: good for one request.
+
+    Attributes:
+        id: what a person types to choose the hive.
+        identity: which hive it is; None where it does not answer as it should.
+        trouble: why it does not, or "".
+    """
+
+    def __init__(self, folder: Path) -> None:
+        """
+        Connect.
+
+        Raises:
+            OSError: there is no door, or nobody behind it.
+        """
+        pid, _, *number = folder.name.split("-")
+        self.id = "-".join([pid, *number])
+        self.identity: Identity | None = None
+        self.trouble = ""
+        self._pid = int(pid)
+        self._received = bytearray()
+        self._is_asked = False
+        # Wishes that came before there was a run to interrupt.
+        self._interrupts = 0
+        path = folder / SOCKET
+        facts = path.lstat()
+        if not stat.S_ISSOCK(facts.st_mode) or facts.st_uid != os.geteuid():
+            raise FileNotFoundError(path)
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        self._socket.settimeout(GREETING_PATIENCE)
+        try:
+            self._socket.connect(os.fsencode(path))
+        except (TimeoutError, BlockingIOError):  # nobody takes those who wait at the door
+            self.trouble = self._silence()
+        except OSError:
+            self._socket.close()
+            raise
+
+    def read_greeting(self, deadline: float) -> None:
+        """Learn which hive it is, until ``deadline`` (time.monotonic()); never raises."""
+        if self.trouble:
+            return
+        try:
+            self.identity = self._identity(self._line(max(0.1, deadline - time.monotonic())))
+        except TimeoutError:
+            self.trouble = self._silence()
+        except HiveError as error:
+            self.trouble = str(error)
+        except (OSError, EOFError):
+            self.trouble = f"The hive of process {self._pid} closed its door; it is ending."
+        except _Malformed:
+            self.trouble = f"What answers for process {self._pid} does not speak as a hive does."
+
+    def ask(self, verb: str, *, patient: bool = False, **arguments: Any) -> dict[str, Any]:
+        """
+        Ask for something and wait for the answer.
+
+        Args:
+            verb: one of VERBS, but not "run".
+            patient: wait as long as it takes.
+            arguments: of the verb.
+
+        Raises:
+            ConfigError: the hive does not know what was asked for.
+            HiveError: it could not do that, or did not answer.
+        """
+        line: dict[str, Any] = {}
+        for line in self._lines(verb, arguments, None if patient else _HOSTS_PATIENCE):
+            if "answer" in line:
+                break
+        return dict(line["answer"])
+
+    def run(self, **arguments: Any) -> Iterator[dict[str, Any]]:
+        """
+        Run code; give each line that the host sends, the last being the answer.
+
+        Raises:
+            ConfigError, HiveError: as ``ask``.
+        """
+        return self._lines("run", arguments, None)
+
+    def interrupt(self) -> None:
+        """Stop the run, as Ctrl-C does; safe from a signal handler."""
+        if self._is_asked:
+            self._send_interrupt()
+        else:
+            self._interrupts += 1
+
+    def close(self) -> None:
+        """Hang up; a run is interrupted by that."""
+        self._socket.close()
+
+    def _lines(
+        self, verb: str, arguments: Mapping[str, Any], seconds: float | None
+    ) -> Iterator[dict[str, Any]]:
+        if self.identity is None:
+            raise HiveError(self.trouble)
+        request = encode_line({"verb": verb, **arguments})
+        if len(request) > LONGEST_REQUEST:
+            msg = "The code is too long to be sent. Put the data into a file and read it there."
+            raise ConfigError(msg)
+        try:
+            self._socket.settimeout(seconds)
+            self._socket.sendall(request)
+            self._is_asked = True
+            for _ in range(self._interrupts):
+                self._send_interrupt()
+            line: dict[str, Any] = {}
+            while "answer" not in line:
+                line = self._line(seconds)
+                if "error" in line:
+                    kind = ConfigError if line.get("kind") == "ConfigError" else HiveError
+                    raise kind(str(line["error"]))
+                yield line
+        except TimeoutError:
+            raise HiveError(self._silence()) from None
+        except (OSError, EOFError):
+            msg = f"The hive of process {self._pid} ended, or was closed, before it answered."
+            raise HiveError(msg) from None
+        except _Malformed as error:
+            msg = f"The hive of process {self._pid} sent {error}."
+            raise HiveError(msg) from None
+
+    def _send_interrupt(self) -> None:
+        with contextlib.suppress(OSError):
+            self._socket.send(encode_line({"interrupt": True}), socket.MSG_DONTWAIT)
+
+    def _line(self, seconds: float | None) -> dict[str, Any]:
+        """
+        The next line.
+
+        Raises:
+            TimeoutError: there was none within ``seconds``.
+            EOFError, OSError: the host is gone.
+            _Malformed: it makes no sense, or is too long.
+        """
+        deadline = None if seconds is None else time.monotonic() + seconds
+        while (end := self._received.find(b"\n")) < 0:
+            if len(self._received) > LONGEST_ANSWER:
+                raise _Malformed("a line that is too long")
+            if deadline is not None:
+                self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            piece = self._socket.recv(2**16)
+            if not piece:
+                raise EOFError
+            self._received += piece
+        line = bytes(self._received[:end])
+        del self._received[: end + 1]
+        return _decoded(line)
+
+    def _identity(self, greeting: Mapping[str, Any]) -> Identity:
+        if peer(self._socket) != (self._pid, os.geteuid()):
+            raise _Malformed("a greeting in the name of another process")
+        if "error" in greeting:
+            raise HiveError(str(greeting["error"]))
+        if not isinstance(greeting.get("attach"), int):
+            raise _Malformed("no greeting")
+        if greeting["attach"] != VERSION:
+            msg = (
+                f"The hive of process {self._pid} is of hive-jupyter {greeting.get('version')}, "
+                f"and this command of {__version__}; they do not understand each other. Run the "
+                "command of the Python that runs the notebook."
+            )
+            raise HiveError(msg)
+        try:
+            return Identity(
+                id=self.id,
+                pid=self._pid,
+                title=str(greeting["title"]),
+                folder=str(greeting["folder"]),
+                since=float(greeting["since"]),
+                workers=tuple(map(str, greeting["workers"])),
+            )
+        except (KeyError, TypeError, ValueError):
+            raise _Malformed("no greeting") from None
+
+    def _silence(self) -> str:
+        return (
+            f"The hive of process {self._pid} does not answer. It may be stopped (kill -CONT "
+            f"{self._pid} wakes it), or its machine is too busy."
+        )
+
+
+def attachments() -> list[Attachment]:
+    """
+    Connect to all hives of this user that run on this machine, by pid.
+
+    One that does not answer within ``GREETING_PATIENCE`` has ``trouble``; a dead one is left out.
+    """
+    found = []
+    for folder in living():
+        with contextlib.suppress(OSError):
+            found.append(Attachment(folder))
+    deadline = time.monotonic() + GREETING_PATIENCE
+    for attachment in found:
+        attachment.read_greeting(deadline)
+    return found
