@@ -31,6 +31,10 @@ REPLY_METADATA = "hive"
 # the setting "worker".
 WORKER_VARIABLE = "HIVE_JUPYTER_IN_WORKER"
 
+# What is started: a worker runs delegated code, a kernel is one of the user's own.
+WORKER = "worker"
+KERNEL = "kernel"
+
 STARTED = "started"
 READY = "ready"
 FAILED = "failed"
@@ -57,9 +61,13 @@ class WorkerSpec:
         profile: name of the sandbox profile.
         memory: bytes for the worker and its descendants together, or None.
         connection: Jupyter connection information: transport, ip, key, ports; for TCP
-            curve_publickey and curve_secretkey (Z85), ports 0 for the worker to choose.
+            curve_publickey and curve_secretkey (Z85), ports 0 for the worker to choose. Empty for
+            a kernel of the user's, which reads it from a file.
         argv: command line of another kernel, or empty for Hive's own.
         library: entries of ``sys.path`` from which a kernel that is not forked may be imported.
+        role: WORKER, or KERNEL.
+        options: of a KERNEL without argv: the arguments of ``python -m ipykernel_launcher``.
+        patience: seconds between the binding of such a KERNEL's sockets and its first answer.
     """
 
     name: str
@@ -72,6 +80,9 @@ class WorkerSpec:
     connection: Mapping[str, Any]
     argv: tuple[str, ...] = ()
     library: tuple[str, ...] = ()
+    role: str = WORKER
+    options: tuple[str, ...] = ()
+    patience: float = 0.0
 
     def to_json(self) -> bytes:
         """One line."""
@@ -82,7 +93,7 @@ class WorkerSpec:
     def from_json(cls, line: bytes) -> WorkerSpec:
         """The inverse of ``to_json``."""
         fields = json.loads(line)
-        sequences = {name: tuple(fields[name]) for name in ("path", "argv", "library")}
+        sequences = {name: tuple(fields[name]) for name in ("path", "argv", "library", "options")}
         return cls(**{**fields, **sequences})
 
 

@@ -17,6 +17,7 @@ import zmq
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import HiveError
 from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.swarm import forkserver
 from hive_jupyter.swarm.forkserver import ForkServer, Launch, WorkerProcess, first_of, library_path
 from hive_jupyter.swarm.node import worker_environment
 from hive_jupyter.swarm.runtime import RuntimeFolder
@@ -178,9 +179,10 @@ async def test_a_project_does_not_get_into_zygote_or_start(runtime, tmp_path, mo
         assert not mark.exists(), mark.read_text()
 
 
-async def test_a_changed_package_retires_the_zygote(tmp_path, launch):
+async def test_a_changed_package_retires_the_zygote(tmp_path, launch, monkeypatch):
     """It forks no more, keeps its living worker, goes with it, and stays no zombie."""
-    packages = tmp_path / "packages"
+    monkeypatch.setattr(forkserver, "_LOOK_INTERVAL", 0)
+    packages = tmp_path / "site-packages"
     packages.mkdir()
     async with serving(path=(*library_path(), str(packages))) as server:
         worker = await started(server, launch)

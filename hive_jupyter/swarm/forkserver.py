@@ -21,6 +21,7 @@ import socket
 import stat
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -36,6 +37,7 @@ from hive_jupyter.protocol import (
     READY,
     SIGNALLED,
     STARTED,
+    WORKER,
     LineBuffer,
     WorkerSpec,
     encode_line,
@@ -55,6 +57,8 @@ _SUPERVISOR_PATIENCE = 0.5
 _SWEEP_PATIENCE = 2.0
 # A zygote that is not warm after this long hangs (a .pth file that waits, a dead network drive).
 _WARM_UP_PATIENCE = 60.0
+# A look at all files that a zygote loaded takes 2 ms; a start asks several times.
+_LOOK_INTERVAL = 0.2
 # What Linux allows for one variable of a new program, and a part of what it allows for all
 # (execve(2): 32 pages, and a quarter of the stack's limit, which is 8 MB as a rule).
 _LONGEST_VARIABLE = 32 * 4096
@@ -74,6 +78,11 @@ class Launch:
         path: entries of ``sys.path`` for the worker.
         environment: its whole environment, as sorted pairs.
         policy: what it may touch.
+        role: WORKER; or KERNEL, one of the user's own, whose command line names the connection.
+        options: of a KERNEL without argv: the arguments of ``python -m ipykernel_launcher``.
+        folder: the private folder of a KERNEL, the same at each of its starts; a WORKER gets a
+            fresh one.
+        patience: seconds that such a KERNEL waits before its first answer, for its clients.
     """
 
     interpreter: str
@@ -82,6 +91,10 @@ class Launch:
     path: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     policy: SandboxPolicy
+    role: str = WORKER
+    options: tuple[str, ...] = ()
+    folder: str = ""
+    patience: float = 0.0
 
 
 class WorkerProcess:
@@ -295,12 +308,18 @@ class _Zygote:
         self._files = files
         self._on_end = on_end
         self._loop = asyncio.get_running_loop()
+        self._next_look = 0.0
+        self._is_stale = False
         self._pidfd = os.pidfd_open(process.pid)
         self._loop.add_reader(self._pidfd, self.reap)
 
     def stale(self) -> bool:
-        """Whether a file that it loaded, or a folder that it loaded from, changed since."""
-        return any(_modified(path) != time for path, time in self._files.items())
+        """Whether a file that it loaded, or a site folder, changed since; one look per start."""
+        now = time.monotonic()
+        if now >= self._next_look:
+            self._is_stale = any(_modified(path) != when for path, when in self._files.items())
+            self._next_look = now + _LOOK_INTERVAL
+        return self._is_stale
 
     def retire(self) -> None:
         """Have it fork no more, and go with its last worker."""
@@ -379,7 +398,8 @@ class ForkServer:
         spare = await self._take_spare(launch)
         if spare is not None:
             return spare
-        for _ in range(2):
+        # a zygote that was killed may take one request that it never serves, and refuse another
+        for _ in range(3):
             process = await self._start(launch, name)
             if process.started.done():
                 return process
@@ -387,7 +407,7 @@ class ForkServer:
             if process.exit_status is not None:
                 msg = f"{self.interpreter} {_ended(process.exit_status)} instead of starting it"
                 raise HiveError(msg)
-        msg = "the process that starts workers was killed twice in a row"
+        msg = "the process that starts workers was killed again and again"
         raise HiveError(msg)
 
     async def refill(self, launch: Launch, count: int) -> None:
@@ -472,10 +492,15 @@ class ForkServer:
         return process
 
     def _spec(self, launch: Launch, name: str) -> WorkerSpec:
-        folder = self.runtime.worker_folder()
-        connection = _connection(folder, self.sockets)
         argv = launch.argv
-        if argv:
+        if launch.role == WORKER:
+            folder = self.runtime.worker_folder()
+            connection = _connection(folder, self.sockets)
+        else:
+            folder = Path(launch.folder)
+            folder.mkdir(mode=0o700, exist_ok=True)  # a start that failed has removed it
+            connection = {}
+        if argv and connection:
             if not self.sockets:
                 msg = (
                     "Another kernel needs unix sockets here, and no folder has a path short enough."
@@ -496,6 +521,9 @@ class ForkServer:
             connection=connection,
             argv=argv,
             library=self.path,
+            role=launch.role,
+            options=launch.options,
+            patience=launch.patience,
         )
 
     async def _living_zygote(self) -> _Zygote | None:

@@ -16,6 +16,8 @@ import random
 import signal
 import sys
 import threading
+import time
+from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import zmq
@@ -33,12 +35,14 @@ from hive_jupyter.protocol import (
     CHANNELS,
     PROTOCOL_VERSION,
     REPLY_METADATA,
+    RUN_KEY,
+    WORKER,
     WORKER_NAME,
     WORKER_VARIABLE,
     WorkerSpec,
     encode_line,
 )
-from hive_jupyter.worker import tools
+from hive_jupyter.worker import compat, tools
 from hive_jupyter.worker.confine import prctl
 
 if TYPE_CHECKING:
@@ -52,6 +56,8 @@ MAX_NAMES = 1000
 # and a project's file of that name cannot take its place.
 _PRELOADED = (
     "IPython.core.completerlib",
+    "IPython.core.debugger",
+    "IPython.core.logger",
     "ctypes",
     "executing",
     "faulthandler",
@@ -62,6 +68,7 @@ _PRELOADED = (
     "pdb",
     "stack_data",
     "subprocess",
+    "tornado.platform.asyncio",
 )
 
 
@@ -105,6 +112,11 @@ class CoderWorker(IPythonKernel):
             self.interrupted = False
         super().set_parent(ident, parent, channel)
 
+    def _publish_execute_input(self, code: str, parent: dict[str, Any], count: int) -> None:
+        """Repeat the code to those who look on; Hive's host, which sent it, does not."""
+        if RUN_KEY not in parent["header"]:
+            super()._publish_execute_input(code, parent, count)
+
     def pre_handler_hook(self) -> None:
         """Leave SIGINT as it is: ``do_execute`` has it raise, and nothing else does."""
 
@@ -118,20 +130,24 @@ class CoderWorker(IPythonKernel):
         ipykernel lets it raise in its own dispatch code too, where it cut a message in two or lost
         a reply.
         """
+        work = super().do_execute(*arguments, **options)
         if threading.current_thread() is not threading.main_thread():
-            reply: dict[str, Any] = await super().do_execute(*arguments, **options)
-            return reply
-        noting = signal.signal(signal.SIGINT, signal.default_int_handler)
+            return dict(await work)
+        reply: dict[str, Any] | None = None
+        noting = signal.getsignal(signal.SIGINT)
         try:
-            if self.interrupted:
-                return self._interrupted_reply()
-            reply = await super().do_execute(*arguments, **options)
-        except KeyboardInterrupt:  # in IPython's code around the user's
-            return self._interrupted_reply()
-        else:
-            return reply
-        finally:
+            try:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+                if not self.interrupted:
+                    reply = await work
+            finally:
+                signal.signal(signal.SIGINT, noting)
+        except KeyboardInterrupt:
+            # in IPython's code around the user's, or in the last moment: not even the line above is
+            # safe from it
             signal.signal(signal.SIGINT, noting)
+        work.close()
+        return reply or self._interrupted_reply()
 
     def _interrupted_reply(self) -> dict[str, Any]:
         return {
@@ -171,6 +187,20 @@ class CoderWorker(IPythonKernel):
         return names[:MAX_NAMES]
 
 
+@compat.called_as_its_base
+class WorkerShell(ZMQInteractiveShell):
+    """IPython's shell for a kernel; it keeps no copy of what a cell prints."""
+
+    def _tee(self, *_: Any, **__: Any) -> Any:
+        """
+        Do without what IPython 9 does here.
+
+        It keeps all that is printed for ever, for ``%notebook``, whose home is the user's kernel;
+        that took a third of a print's time.
+        """
+        return nullcontext()
+
+
 class WorkerApp(IPKernelApp):
     """ipykernel's start, with the connection given and no file, profile or extension looked for."""
 
@@ -187,9 +217,9 @@ class WorkerApp(IPKernelApp):
         self.init_io()
         self.init_signal()
         self.init_kernel()
-        self._reply_through_the_stream()
+        compat.reply_through_the_stream(self.kernel)
         self.shell = self.kernel.shell
-        _join(self.shell, self.kernel)
+        compat.join(self.shell, self.kernel)
         self.kernel.io_loop = None
         os.write(ready, encode_line({f"{name}_port": port for name, port in self._ports.items()}))
         os.close(ready)
@@ -237,23 +267,48 @@ class WorkerApp(IPKernelApp):
         self.hb_port = self.heartbeat.port
         self.heartbeat.start()
 
-    def _reply_through_the_stream(self) -> None:
-        """
-        Send on the shell socket only through the stream that reads it.
-
-        A reply sent past the stream, as ipykernel did before 7.4, may swallow the socket's word that
-        a request has come: the kernel then waits for ever, the request unread.
-        """
-        manager: Any = self.kernel.shell_channel_thread.manager
-        if hasattr(manager, "_shell_socket"):
-            manager._shell_socket = self.kernel.shell_stream
-
     def _encrypt(self, sockets: zmq.Socket[bytes] | zmq.Context[zmq.Socket[bytes]]) -> None:
-        # ipykernel does this itself from 7.3 on
-        if self.transport == "tcp":
+        # ipykernel does this itself from 7.3 on, and knows no such trait before
+        if getattr(self, "curve_secretkey", None) is not None:
             sockets.curve_secretkey = self.curve_secretkey
             sockets.curve_publickey = self.curve_publickey
             sockets.curve_server = True
+
+
+class KernelApp(WorkerApp):
+    """A kernel of the user's own: ipykernel's whole start, from its command line on."""
+
+    def serve(self, spec: WorkerSpec, ready: int) -> None:
+        """Do what ``python -m ipykernel_launcher`` does, and say ready on the pipe on the way."""
+        self._ready = ready
+        sys.argv[:] = ["ipykernel_launcher", *spec.options]
+        sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
+        # the zygote's shell knows nothing of the user's profile
+        ZMQInteractiveShell.clear_instance()
+        try:
+            self.initialize(list(spec.options))
+            compat.reply_through_the_stream(self.kernel)
+            time.sleep(max(0.0, self._bound + spec.patience - time.monotonic()))
+            self.start()
+        finally:
+            compat.finish_as_python_does()
+
+    def init_heartbeat(self) -> None:
+        """All sockets are bound now; what comes next may be a startup file that takes its time."""
+        super().init_heartbeat()
+        self._bound = time.monotonic()
+        os.write(self._ready, encode_line({}))
+        os.close(self._ready)
+
+    def init_poller(self) -> None:
+        """The supervisor watches the host; a parent keeps ipykernel from greeting a terminal."""
+        self.parent_handle = os.getppid()
+
+    def init_path(self) -> None:
+        """Search the working folder where IPython does; the zygote's own -I is not the kernel's."""
+        if "" not in sys.path and not self.ignore_cwd and "PYTHONSAFEPATH" not in os.environ:
+            packages = (n for n, entry in enumerate(sys.path) if entry.endswith("-packages"))
+            sys.path.insert(next(packages, 0), "")
 
 
 def prepare(folder: str) -> None:
@@ -265,7 +320,7 @@ def prepare(folder: str) -> None:
     """
     for name in _PRELOADED:
         importlib.import_module(name)
-    _leave_debugpy_out()
+    compat.leave_debugpy_out()
     _build_shell(folder).run_cell("pass", store_history=False, silent=True)
 
 
@@ -280,14 +335,16 @@ def run(spec: WorkerSpec, ready: int) -> None:
     # fd 2 becomes a pipe to the notebook; a crash is written to the log
     faulthandler.enable(file=os.dup(2), all_threads=False)
     random.seed()
-    _leave_debugpy_out()
+    compat.leave_debugpy_out()
     if not ZMQInteractiveShell.initialized():
         # exec'd: also here nothing of the project may take the place of what a kernel imports
         sys.path += [entry for entry in spec.library if entry not in sys.path]
         prepare(spec.folder)
     sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
-    app = WorkerApp.instance(config=_config())
-    app.serve(spec, ready)
+    if spec.role == WORKER:
+        WorkerApp.instance(config=_config()).serve(spec, ready)
+    else:
+        KernelApp.instance().serve(spec, ready)
 
 
 def versions() -> dict[str, str]:
@@ -296,23 +353,6 @@ def versions() -> dict[str, str]:
         name: importlib.metadata.version(name) for name in ("ipykernel", "ipython", "pyzmq")
     }
     return {"python": sys.version.split()[0], **packages}
-
-
-def _leave_debugpy_out() -> None:
-    """Have ipykernel find no debugpy: it costs each worker 55 ms, and no front-end debugs a worker.
-
-    The user's own ``import debugpy`` works.
-    """
-    if "ipykernel.debugger" in sys.modules:
-        return
-    known = sys.modules.get("debugpy")
-    sys.modules["debugpy"] = None  # type: ignore[assignment]
-    try:
-        importlib.import_module("ipykernel.debugger")
-    finally:
-        del sys.modules["debugpy"]
-        if known is not None:
-            sys.modules["debugpy"] = known
 
 
 def _replacing(pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:
@@ -340,16 +380,9 @@ def _profile(folder: str) -> ProfileDir:
 
 
 def _build_shell(folder: str) -> ZMQInteractiveShell:
-    return ZMQInteractiveShell.instance(
+    return WorkerShell.instance(
         config=_config(),
         profile_dir=_profile(folder),
         compiler_class=XCachingCompiler,
         user_ns={},
     )
-
-
-def _join(shell: ZMQInteractiveShell, kernel: CoderWorker) -> None:
-    """Tell a shell that was built before the fork which kernel it serves."""
-    shell.kernel = kernel
-    shell.parent = kernel
-    shell.profile_dir = kernel.profile_dir

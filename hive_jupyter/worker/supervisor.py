@@ -33,6 +33,7 @@ from hive_jupyter.protocol import (
     READY,
     SIGNALLED,
     STARTED,
+    WORKER,
     WORKER_VARIABLE,
     LineBuffer,
     WorkerSpec,
@@ -214,13 +215,14 @@ def become_worker(spec: WorkerSpec, ready: int) -> None:
     """
     os.setsid()
     prctl.set_dumpable(True)
-    prctl.set_title(f"hive: worker {spec.name or '(spare)'}")
+    prctl.set_title(f"hive: {spec.role} {spec.name or '(spare)'}")
     _own_descriptors(spec, ready)
     os.environ.clear()
     os.environ.update(spec.environment)
-    os.environ[WORKER_VARIABLE] = spec.name or "spare"
+    if spec.role == WORKER:
+        os.environ[WORKER_VARIABLE] = spec.name or "spare"
+        os.umask(0o022)
     time.tzset()
-    os.umask(0o022)
     os.chdir(spec.cwd)
     confine(spec)
     if spec.argv:

@@ -73,6 +73,7 @@ def _warm_up(setup: dict[str, Any]) -> dict[str, Any]:
     """Import, build the shell, and return what the host should know: versions and files."""
     from hive_jupyter.worker import kernel
 
+    gc.disable()  # all of it stays
     kernel.prepare(setup["folder"])
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
@@ -83,14 +84,16 @@ def _warm_up(setup: dict[str, Any]) -> dict[str, Any]:
         raise RuntimeError(msg)
     gc.collect()
     gc.freeze()
+    gc.enable()
     return {"versions": kernel.versions(), "files": _watched_files()}
 
 
 def _watched_files() -> dict[str, int]:
-    """Modification times (ns) of what was loaded and of the folders it came from."""
+    """Modification times (ns) of what was loaded, and of the folders that pip installs into."""
     modules = [getattr(module, "__file__", None) for module in list(sys.modules.values())]
+    folders = [entry for entry in sys.path if entry.endswith("-packages")]
     files: dict[str, int] = {}
-    for name in [*modules, *sys.path]:
+    for name in [*modules, *folders]:
         with contextlib.suppress(OSError, TypeError, ValueError):
             files[str(name)] = os.stat(str(name)).st_mtime_ns
     return files

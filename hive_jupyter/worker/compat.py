@@ -1,0 +1,67 @@
+"""
+What a worker changes in ipykernel and IPython beyond what these ask subclasses to do.
+
+``tests/test_worker_compat.py`` holds each of it against the real thing, with the lowest ipykernel
+that Hive allows and with the newest.
+"""
+
+from __future__ import annotations
+
+import atexit
+import importlib
+import sys
+import threading
+from typing import Any, TypeVar
+
+_C = TypeVar("_C", bound=type)
+
+
+def called_as_its_base(kind: _C) -> _C:
+    """Give a class the name of the one that it stands for: programs ask by it where they run."""
+    base = kind.__mro__[1]
+    kind.__module__, kind.__name__ = base.__module__, base.__name__
+    kind.__qualname__ = base.__qualname__
+    return kind
+
+
+def leave_debugpy_out() -> None:
+    """
+    Have ipykernel find no debugpy: it costs each worker 55 ms, and no front-end debugs a worker.
+
+    The user's own ``import debugpy`` works.
+    """
+    if "ipykernel.debugger" in sys.modules:
+        return
+    known = sys.modules.get("debugpy")
+    sys.modules["debugpy"] = None  # type: ignore[assignment]
+    try:
+        importlib.import_module("ipykernel.debugger")
+    finally:
+        del sys.modules["debugpy"]
+        if known is not None:
+            sys.modules["debugpy"] = known
+
+
+def join(shell: Any, kernel: Any) -> None:
+    """Tell a shell that was built before the fork which kernel it serves."""
+    shell.kernel = kernel
+    shell.parent = kernel
+    shell.profile_dir = kernel.profile_dir
+
+
+def reply_through_the_stream(kernel: Any) -> None:
+    """
+    Send on the shell socket only through the stream that reads it.
+
+    A reply sent past the stream, as ipykernel did before 7.4, may swallow the socket's word that a
+    request has come: the kernel then waits for ever, the request unread.
+    """
+    manager = kernel.shell_channel_thread.manager
+    if hasattr(manager, "_shell_socket"):
+        setattr(manager, "_shell_socket", kernel.shell_stream)  # noqa: B010  private in ipykernel
+
+
+def finish_as_python_does() -> None:
+    """Wait for the user's threads and call what waits for the end: a fork ends without that."""
+    threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
+    atexit._run_exitfuncs()  # noqa: SLF001
