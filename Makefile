@@ -15,9 +15,11 @@ LOWEST_PYTHON =
 
 BIN = $(VENV)/bin
 
-# Passed on, as in: make test PYTEST_ARGS="-k timeout"; make lab LAB_ARGS="--no-browser --port 9000"
+# Passed on, as in: make test PYTEST_ARGS="-k timeout"; make lab LAB_ARGS="--no-browser --port 9000";
+# make bench BENCH_ARGS=--quick
 PYTEST_ARGS =
 LAB_ARGS =
+BENCH_ARGS =
 
 # Names of targets with their spaces escaped: the checkout or VENV may be in a folder with a space.
 empty :=
@@ -72,14 +74,8 @@ check: $(venv)/.installed-check
 	"$(BIN)/python" tools/check_notebooks.py
 	"$(BIN)/python" tools/check_links.py
 
-# Asked before anything is installed: the peers are large.
-ifeq ($(wildcard tests/bench/__main__.py),)
-bench:
-	@echo 'There are no benchmarks yet: tests/bench is still to come. Nothing was measured.'
-else
 bench: $(venv)/.installed-bench
-	@"$(BIN)/python" -m tests.bench
-endif
+	@"$(BIN)/python" -m tests.bench $(BENCH_ARGS)
 
 clean:
 	@for venv in "$(VENV)" "$(LOWEST)"; do \

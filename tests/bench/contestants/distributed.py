@@ -1,0 +1,53 @@
+"""Dask's LocalCluster with worker processes."""
+
+import os
+import time
+from contextlib import contextmanager
+
+from distributed import Client, LocalCluster
+
+from tests.bench import work
+
+
+@contextmanager
+def _cluster(workers=1):
+    with (
+        LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            dashboard_address=None,
+        ) as cluster,
+        Client(cluster) as client,
+    ):
+        yield client
+
+
+def cold_start(_size):
+    began = time.perf_counter()
+    with _cluster() as client:
+        client.submit(abs, 1).result()
+        return [time.perf_counter() - began]
+
+
+def warm_call(size):
+    with _cluster() as client:
+        return work.repeated(lambda: client.submit(abs, 1, pure=False).result(), size)
+
+
+def recovery(size):
+    file = os.path.abspath("died")
+    samples = []
+    for _ in range(size):
+        with _cluster() as client:
+            client.submit(abs, 1).result()
+            # it runs the code a second time, in silence, which is its next result
+            client.submit(exec, work.suicide(file)).result()
+            samples.append(work.since_death(file))
+    return samples
+
+
+def idle_memory(size):
+    with _cluster(size) as client:
+        pids = client.run(os.getpid).values()
+        return [work.memory(pids) / size]

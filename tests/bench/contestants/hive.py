@@ -1,0 +1,161 @@
+"""Hive with its defaults: through HiveManager, and through the magic in a stock kernel."""
+
+import os
+import time
+from contextlib import suppress
+
+from hive_jupyter import HiveManager
+from hive_jupyter.errors import NodeDied
+from tests.bench import work
+from tests.bench.notebook_kernel import kernel
+
+_DELEGATE = "get_ipython().run_cell_magic('delegate', '', 'pass')"
+_LOAD = "get_ipython().run_line_magic('load_ext', 'hive_jupyter')"
+
+
+def _have_zygote(hive):
+    """As some time after ``%load_ext``, which starts it in the background."""
+    hive._portal.call(hive._warm_up())
+
+
+def _have_spare(hive):
+    """As some time after a first cell; a spare is on the list once it is ready."""
+    deadline = time.monotonic() + 30
+    while not any(server._spares for server in hive._servers.values()):
+        assert time.monotonic() < deadline, "no spare was forked"
+        time.sleep(0.005)
+
+
+def cold_start(_size):
+    with HiveManager() as hive:
+        _have_zygote(hive)
+        return [work.timed(lambda: hive.delegate("1 + 1"))]
+
+
+def spare_start(size):
+    with HiveManager() as hive:
+        hive.delegate("1 + 1")
+        return [_start_from_spare(hive, f"w{number}") for number in range(size)]
+
+
+def _start_from_spare(hive, name):
+    _have_spare(hive)
+    return work.timed(lambda: hive.delegate("1 + 1", worker=name))
+
+
+def first_delegate(_size):
+    with kernel() as home:
+        return work.samples(home.run(work.in_kernel("", f"{_LOAD}; {_DELEGATE}", 1, warm_up=0)))
+
+
+def warm_magic(size):
+    with kernel() as home:
+        return work.samples(home.run(work.in_kernel(_LOAD, _DELEGATE, size)))
+
+
+def warm_call(size):
+    with HiveManager() as hive:
+        return work.repeated(lambda: hive.delegate("pass"), size)
+
+
+def recovery(size):
+    return _recoveries(HiveManager(), size)
+
+
+def recovery_without_spare(size):
+    return _recoveries(HiveManager(spares=0), size)
+
+
+def _recoveries(manager, count):
+    file = os.path.abspath("died")
+    samples = []
+    with manager as hive:
+        for _ in range(count):
+            hive.delegate("1 + 1")
+            if hive.config.spares:
+                _have_spare(hive)
+            with suppress(NodeDied):
+                hive.delegate(work.suicide(file))
+            hive.delegate("1 + 1")
+            samples.append(work.since_death(file))
+    return samples
+
+
+def lines(size):
+    return _stream(work.lines(size))
+
+
+def prints(size):
+    return _stream(work.prints(size))
+
+
+def _stream(code):
+    printed = work.Printed()
+    with HiveManager() as hive:
+        hive.delegate("1 + 1")
+        seconds = work.timed(lambda: _read(hive.begin(code, collect=False), printed))
+    printed.check(code)
+    return [seconds]
+
+
+def _read(delegation, printed, pause=0.0):
+    for message in delegation:
+        if message.type == "stream":
+            printed.take(message.content["text"])
+            time.sleep(pause)
+    delegation.outcome()
+
+
+def cell_prints(size):
+    code = work.prints(size)
+    printed = work.Printed()
+    with kernel() as home:
+        home.run(f"{_LOAD}\n{_DELEGATE}")
+        seconds = work.timed(lambda: home.run(f"%%delegate\n{code}", printed.take))
+    printed.check(code)
+    return [seconds]
+
+
+def print_cost(size):
+    with HiveManager() as hive:
+        hive.delegate("1 + 1")
+        return [float(hive.delegate(work.timed_prints(size)).value_repr) / size]
+
+
+def idle_memory(size):
+    with HiveManager() as hive:
+        for number in range(size):
+            hive.delegate("1 + 1", worker=f"w{number}")
+        _have_spare(hive)
+        pids = []
+        for node in hive._nodes.values():
+            pids += [node._process.pid, node._process.supervisor_pid]
+        return [work.memory(pids) / size]
+
+
+def flood_unread(size):
+    return _flood(size, lambda delegation, printed: (work.settle(), _read(delegation, printed)))
+
+
+def flood_slow(size):
+    return _flood(size, lambda delegation, printed: _read(delegation, printed, work.SLOW))
+
+
+def _flood(size, read):
+    code = work.lines(size)
+    printed = work.Printed()
+    with HiveManager() as hive:
+        hive.delegate("1 + 1")
+        grown = work.growth(lambda: read(hive.begin(code, collect=False), printed))
+    printed.check(code)
+    return [grown]
+
+
+def load(_size):
+    with kernel() as home:
+        return work.samples(home.run(work.in_kernel("", _LOAD, 1, warm_up=0)))
+
+
+def import_package(_size):
+    with kernel() as home:
+        return work.samples(home.run(work.in_kernel("", "import hive_jupyter", 1, warm_up=0)))

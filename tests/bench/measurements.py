@@ -1,0 +1,202 @@
+"""What is measured, for whom, and what Hive is to reach."""
+
+from dataclasses import dataclass
+
+HIVE = "hive"
+# In the order of the table's columns; "pipe" is the floor: a plain subprocess.
+PEERS = ("jupyter_client", "ipyparallel", "nbclient", "distributed", "loky", "pipe")
+CONTESTANTS = (HIVE, *PEERS)
+
+# What one of each unit is, in seconds or bytes.
+UNITS = {"s": 1.0, "ms": 1e-3, "µs": 1e-6, "MiB": 2.0**20}
+
+
+@dataclass(frozen=True)
+class Goal:
+    """
+    What Hive's median is to be at most.
+
+    Attributes:
+        limit: a share of the peer's median; without a peer, a number in the measurement's unit.
+        peer: with whom Hive is compared, or None.
+    """
+
+    limit: float
+    peer: str | None = None
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """
+    Something that is measured.
+
+    Attributes:
+        name: also of the function, in each contestant's module, that measures it once: it takes
+            the size and returns samples in seconds or bytes.
+        title: for the table; {size} stands for how much work was done.
+        unit: for the table; a key of UNITS.
+        contestants: who is measured, on the same work.
+        goals: all of them are to be met.
+        size: how much work one call is: repetitions, prints or processes.
+        quick_size: the same for a quick run.
+        rounds: how many calls for each contestant, each in a fresh process.
+    """
+
+    name: str
+    title: str
+    unit: str
+    contestants: tuple[str, ...]
+    goals: tuple[Goal, ...] = ()
+    size: int = 1
+    quick_size: int = 1
+    rounds: int = 9
+
+    @property
+    def function(self) -> str:
+        return self.name.replace("-", "_")
+
+    def titled(self, *, quick: bool) -> str:
+        size = self.quick_size if quick else self.size
+        return self.title.format(size=f"{size:,}".replace(",", " "))
+
+
+_KERNELS = (HIVE, "jupyter_client")
+_ALL = (HIVE, "jupyter_client", "ipyparallel", "nbclient", "distributed", "loky")
+
+MEASUREMENTS = (
+    Measurement(
+        "cold-start",
+        "cold start to first result (Hive: zygote warm, no spare)",
+        "ms",
+        _ALL,
+        (Goal(1 / 10, "jupyter_client"), Goal(1, "loky")),
+    ),
+    Measurement(
+        "spare-start",
+        "the same with a warm spare",
+        "ms",
+        _KERNELS,
+        (Goal(1 / 40, "jupyter_client"),),
+        size=5,
+        quick_size=2,
+    ),
+    Measurement(
+        "first-delegate",
+        "first `%%delegate`, right after `%load_ext`",
+        "ms",
+        _KERNELS,
+        (Goal(0.9, "jupyter_client"),),
+    ),
+    Measurement(
+        "warm-magic",
+        "warm no-op cell, inside the magic (`%%delegate`, `%%px`)",
+        "ms",
+        (HIVE, "ipyparallel"),
+        (Goal(1 / 2, "ipyparallel"),),
+        size=250,
+        quick_size=100,
+        rounds=5,
+    ),
+    Measurement(
+        "warm-call",
+        "warm no-op, called from a script",
+        "ms",
+        _ALL,
+        size=250,
+        quick_size=100,
+        rounds=5,
+    ),
+    Measurement(
+        "recovery",
+        "SIGKILL in a cell to the next good result",
+        "ms",
+        _ALL,
+        (Goal(1 / 3, "loky"),),
+        rounds=5,
+    ),
+    Measurement(
+        "recovery-without-spare",
+        "the same without a spare (`spares=0`)",
+        "ms",
+        (HIVE, "loky"),
+        rounds=5,
+    ),
+    Measurement(
+        "lines",
+        "{size} lines of 100 characters",
+        "s",
+        (HIVE, "jupyter_client", "ipyparallel", "pipe"),
+        (Goal(1 / 2, "jupyter_client"),),
+        size=1_000_000,
+        quick_size=200_000,
+        rounds=3,
+    ),
+    Measurement(
+        "prints",
+        "{size} tiny prints",
+        "s",
+        (HIVE, "jupyter_client", "ipyparallel", "pipe"),
+        (Goal(1, "jupyter_client"),),
+        size=1_000_000,
+        quick_size=200_000,
+        rounds=3,
+    ),
+    Measurement(
+        "cell-prints",
+        "the same in a notebook's cell, seen by the front-end",
+        "s",
+        _KERNELS,
+        (Goal(1, "jupyter_client"),),
+        size=1_000_000,
+        quick_size=200_000,
+        rounds=3,
+    ),
+    Measurement(
+        "print-cost",
+        "what one tiny `print` costs the code that prints",
+        "µs",
+        _KERNELS,
+        (Goal(1, "jupyter_client"),),
+        size=200_000,
+        quick_size=100_000,
+        rounds=5,
+    ),
+    Measurement(
+        "idle-memory",
+        "memory of one more idle worker, its helper included",
+        "MiB",
+        (HIVE, "jupyter_client", "ipyparallel", "distributed", "loky"),
+        (Goal(1 / 2, "jupyter_client"),),
+        size=20,
+        quick_size=5,
+        rounds=1,
+    ),
+    Measurement(
+        "flood-unread",
+        "host's growth while a worker prints {size} such lines and nobody reads",
+        "MiB",
+        _KERNELS,
+        size=1_000_000,
+        quick_size=200_000,
+        rounds=2,
+    ),
+    Measurement(
+        "flood-slow",
+        "the same with a reader that takes 50 messages a second",
+        "MiB",
+        _KERNELS,
+        size=1_000_000,
+        quick_size=200_000,
+        rounds=2,
+    ),
+    Measurement(
+        "load",
+        "`%load_ext hive_jupyter`; `import ipyparallel`",
+        "ms",
+        (HIVE, "ipyparallel"),
+        (Goal(100),),
+    ),
+    Measurement("import-package", "`import hive_jupyter`", "ms", (HIVE,), rounds=5),
+)
+
+BY_NAME = {measurement.name: measurement for measurement in MEASUREMENTS}
