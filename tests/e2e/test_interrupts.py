@@ -1,0 +1,70 @@
+"""Interrupts at any moment: the run ends, nothing hangs, and all else is as it was."""
+
+import random
+import threading
+import time
+
+from hive_jupyter import NodeDied, RemoteError
+from hive_jupyter.delegation import Result
+from tests.processes import family, titled, wait_until
+
+RUNS = 450
+SEED = 20_261_122
+
+# What somebody may interrupt. Each ends by itself soon, so that a late interrupt meets its end too.
+CODE = (
+    "end = time.monotonic() + 0.12\nwhile time.monotonic() < end: pass",
+    "time.sleep(0.12)",
+    "for i in range(2000): print(i, flush=True)",
+    "for i in range(20_000): print(i)",
+    "await asyncio.sleep(0.12)",
+    "for i in range(200): await asyncio.sleep(0.001)",
+    "_ = subprocess.run(['sleep', '0.12'])",
+    "sorted([str(i) for i in range(30_000)], reverse=True)[0]",
+    "sum(range(2_000_000))",
+    "try:\n    time.sleep(0.12)\nfinally:\n    done = True",
+    "pass",
+    "display('shown'); 1/1",
+)
+
+
+def test_450_interrupts_at_random_moments_leave_everything_in_order(hive):
+    """Each run ends as it would have anyway, or with KeyboardInterrupt; then all is as before."""
+    chance = random.Random(SEED)
+    hive.delegate("import asyncio, subprocess, time\nfrom IPython.display import display")
+    hive.delegate("kept = list(range(1000))")
+    pid = worker_pid(hive)
+    interrupted = 0
+    for number in range(RUNS):
+        code = chance.choice(CODE)
+        moment = chance.choice((0, 0.002, chance.uniform(0, 0.02), chance.uniform(0, 0.15)))
+        told = f"run {number} of seed {SEED}: {code!r} interrupted after {moment * 1000:.1f} ms"
+        delegation = hive.begin(code, timeout=None)
+        timer = threading.Timer(moment, delegation.interrupt)
+        begun = time.monotonic()
+        timer.start()
+        try:
+            outcome = delegation.outcome()
+            assert isinstance(outcome, Result), told
+        except NodeDied as died:
+            raise AssertionError(told) from died
+        except RemoteError as error:
+            assert error.ename in {"KeyboardInterrupt", "CancelledError"}, told
+            interrupted += 1
+        finally:
+            timer.cancel()
+            timer.join()
+        assert time.monotonic() - begun < 30, told
+        if number % 15 == 0:
+            assert "ok" == hive.delegate("'ok'").value_repr.strip("'"), told
+
+    assert RUNS / 5 < interrupted < RUNS
+    assert pid == worker_pid(hive)
+    assert "499500" == hive.delegate("sum(kept)").value_repr
+    # a child that was interrupted while it started may take a moment to go
+    wait_until(lambda: not titled(family(), "sleep"))
+    assert 1 == len(titled(family(), "hive: worker coder"))
+
+
+def worker_pid(hive):
+    return int(hive.delegate("import os; os.getpid()").value_repr)
