@@ -2,9 +2,13 @@
 stdout and stderr of a worker.
 
 ipykernel's stream publishes what Python prints, and what C code and child processes write to the
-descriptor. This one reads the descriptor's pipe on the flushing thread too, so that what a cell
-wrote is published with that cell, never after it; and it does not bother the publishing thread
-where there is nothing to flush, which is most of the time of a cell that prints nothing.
+descriptor. This one does the same, with three differences:
+
+- What the descriptor got before a print, a flush or the end of a cell comes before it, with that
+  cell: the thread that prints looks into the descriptor's pipe first.
+- A write takes no lock, so it may come from a signal handler, a finaliser or a fork at any time:
+  writers only append to one list, and only the publishing thread takes from it.
+- What a loop prints is sent piece by piece, so that memory stays bounded and the wire is busy.
 """
 
 from __future__ import annotations
@@ -17,77 +21,178 @@ import select
 import sys
 import termios
 import threading
-import time
+from collections.abc import Callable, Iterator
+from functools import partial
+from itertools import compress, repeat
+from operator import is_
 from typing import Any
 
 from ipykernel.iostream import OutStream
 
+from hive_jupyter.worker.compat import called_as_its_base
+
+# Printing waits until it is sent once so many characters have come together; also the most that one
+# message holds.
+PIECE = 2**20
+
 _libc = ctypes.CDLL(None)
+# Calls through this one keep the GIL. To let it go at each print would hand it to any thread that
+# computes, and Python gives it back after 5 ms.
+_quick_libc = ctypes.PyDLL(None)
 # What FIONREAD answers for an empty pipe.
 _NOTHING = bytes(ctypes.sizeof(ctypes.c_int))
 
 
+@called_as_its_base
 class WorkerStream(OutStream):
-    """ipykernel's OutStream, with output of C code and children in time and a cheap flush."""
+    """ipykernel's OutStream, with output of C code and children in time, and cheaper."""
 
     _fid: Any
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
-        # The watching thread starts inside ipykernel's __init__. The user's signal handlers may
-        # print while the lock is held.
+        # The watching thread starts inside ipykernel's __init__.
         self._pipe_lock = threading.RLock()
-        self._in_flight = 0
-        self._latest: tuple[Any, frozenset[tuple[str, Any]]] = (None, frozenset())
+        self._reading = False
         self._decoder = codecs.getincrementaldecoder("utf-8")(errors="replace")
+        # parent, text, parent, text, ...: extending a list is one step, which nothing comes between
+        self._written: list[Any] = []
+        self._size = 0
+        self._in_flight = 0
+        self._taking = False
+        self._is_child = False
+        self._arrived: Callable[[], int] = int
         super().__init__(*arguments, **options)
         if self._should_watch:
             # ipykernel copies what comes through the pipe to the original descriptor, too: our log.
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._original_stdstream_copy)
             os.close(null)
+            # of all ways to ask this, the cheapest
+            self._epoll = select.epoll()
+            self._epoll.register(self._fid, select.EPOLLIN)
+            event = ctypes.byref(ctypes.create_string_buffer(16))
+            self._arrived = partial(_quick_libc.epoll_wait, self._epoll.fileno(), event, 1, 0)
+        os.register_at_fork(after_in_child=self._begin_anew)
 
     def write(self, string: str) -> int:
         """Take what Python prints, after what the descriptor got before."""
-        if (
-            os.getpid() != self._master_pid
-            or not self._should_watch
-            or self.pub_thread is None
-            or not isinstance(string, str)
-        ):
-            return super().write(string) or 0
-        # print() writes its line end apart; what belongs before the line has been looked for then
-        if string != "\n" and fcntl.ioctl(self._fid, termios.FIONREAD, _NOTHING) != _NOTHING:
+        if self.pub_thread is None or not isinstance(string, str):
+            super().write(string)  # raises what is right
+        # Whoever reads says so before the pipe is empty, and until the text is in the list.
+        if self._arrived() or self._reading:
             self._read_pipe()
-        self._take(string)
-        return len(string)
+        return self._take(string)
 
     def flush(self) -> None:
-        """Publish all that was written so far, by Python or to the descriptor."""
-        if self._should_watch and self._is_master_process():
+        """
+        Publish all that was written so far, by Python or to the descriptor.
+
+        It is sent when this returns, so it is seen also if the next line crashes, or keeps the GIL
+        for itself.
+        """
+        if self._should_watch:
             # what C code printed and libc still holds back comes into the pipe
             _libc.fflush(None)
             self._read_pipe()
-        if self._has_text():
-            super().flush()
-        if self._in_flight and threading.current_thread() is not self.pub_thread.thread:
-            self._wait_until_sent()
+        if self._written or self._in_flight:
+            self._publish()
 
-    def _flush(self) -> None:
-        # on the publishing thread, where ipykernel only queues the message behind earlier ones
+    def _take(self, string: str) -> int:
+        parent = self._parent_header.get(None)  # parent_header without the price of a property
+        self._written += (self._parent_header_global if parent is None else parent, string)
+        size = len(string)
+        # threads may miscount a little: the next flush by the clock makes up for it
+        self._size += size
+        if self._size >= PIECE:
+            self._publish()
+        elif not self._flush_pending:
+            self._schedule_flush()
+        return size
+
+    def _publish(self) -> None:
+        """Have the publishing thread send what there is, and wait for that."""
+        if self.pub_thread is None or threading.current_thread() is self.pub_thread.thread:
+            self._flush()
+            return
+        # No Event: its set() needs a lock that wait() holds for a moment, in which a signal handler
+        # that flushes would wait for the thread that waits for that lock.
+        sent = threading.Lock()
+        sent.acquire()
+        self.pub_thread.schedule(partial(self._flush, sent.release))
+        if not sent.acquire(timeout=self.flush_timeout):
+            print("IOStream.flush timed out", file=sys.__stderr__)
+
+    def _schedule_flush(self) -> None:
+        if self._is_child:
+            self._flush()
+        else:
+            super()._schedule_flush()
+
+    def _flush(self, then: Callable[[], object] = int) -> None:
+        # on the publishing thread, or in a fork's only one
+        self._flush_pending = False
+        if self._is_child and self._fid is not None:
+            self._write_through()
+            then()
+            return
         self._in_flight += 1
-        super()._flush()
-        self.pub_thread.schedule(self._land)
+        send = partial(self._send, list(self._messages()), then)
+        # What was queued before this text was taken goes out before it. To queue all the same where
+        # nothing waits would have the thread wake itself, and block once too many wake-ups wait.
+        if self.pub_thread._events:  # noqa: SLF001  private in ipykernel
+            self.pub_thread.schedule(send)
+        else:
+            send()
 
-    def _land(self) -> None:
-        self._in_flight -= 1
+    def _messages(self) -> Iterator[dict[str, Any]]:
+        for parent, text in self._flush_buffers():
+            content = {"name": self.name, "text": text}
+            message = self.session.msg("stream", content, parent=parent)
+            for hook in self._hooks:
+                message = hook(message)
+                if message is None:
+                    break
+            else:
+                yield message
 
-    def _wait_until_sent(self) -> None:
-        """What was flushed is seen also if the next line crashes, or keeps the GIL for itself."""
-        end = time.monotonic() + self.flush_timeout
-        while self._in_flight and time.monotonic() < end:
-            turn = threading.Event()
-            self.pub_thread.schedule(turn.set)
-            turn.wait(self.flush_timeout)
+    def _send(self, messages: list[dict[str, Any]], then: Callable[[], object]) -> None:
+        try:
+            self.session.pid = os.getpid()  # it refuses to send in a fork; the thread knows how
+            for message in messages:
+                self.session.send(self, message, ident=self.topic)
+        finally:
+            self._in_flight -= 1
+            then()
+
+    def _write_through(self) -> None:
+        """In a fork: write into the pipe, where it keeps its order with all else that comes there.
+
+        ipykernel opens a connection for each write there, and connections overtake each other.
+        """
+        for _, text in self._flush_buffers():
+            data = text.encode(errors="replace")
+            while data:
+                data = data[os.write(self._original_stdstream_fd, data) :]
+
+    def send_multipart(self, *frames: Any, **options: Any) -> None:
+        """Send at once: what Session calls."""
+        self.pub_thread._really_send(*frames, **options)  # noqa: SLF001
+
+    def _flush_buffers(self) -> Iterator[tuple[Any, str]]:
+        if self._taking:  # a finaliser flushes, in the midst of this
+            return
+        self._taking = True
+        try:
+            count = len(self._written)
+            parents, texts = self._written[:count:2], self._written[1:count:2]
+            del self._written[:count]
+            self._size = 0
+        finally:
+            self._taking = False
+        for parent in {id(parent): parent for parent in parents}.values():
+            text = "".join(compress(texts, map(is_, parents, repeat(parent))))
+            for start in range(0, len(text), PIECE):
+                yield parent, text[start : start + PIECE]
 
     def _watch_pipe_fd(self) -> None:
         """Wait for output, outside the lock; read it like ``flush`` does."""
@@ -99,24 +204,22 @@ class WorkerStream(OutStream):
 
     def _read_pipe(self) -> None:
         with self._pipe_lock:
-            answer = fcntl.ioctl(self._fid, termios.FIONREAD, _NOTHING)
-            size = int.from_bytes(answer, sys.byteorder)
-            if size:
-                self._take(self._decoder.decode(os.read(self._fid, size)))
+            self._reading = True
+            try:
+                answer = fcntl.ioctl(self._fid, termios.FIONREAD, _NOTHING)
+                size = int.from_bytes(answer, sys.byteorder)
+                if size:
+                    self._take(self._decoder.decode(os.read(self._fid, size)))
+            finally:
+                self._reading = False
 
-    def _take(self, string: str) -> None:
-        """Do what OutStream.write does, at a third of its price."""
-        parent = self.parent_header
-        known, key = self._latest
-        if known is not parent:
-            # a cell's header stays one object while the cell prints
-            key = frozenset(parent.items())
-            self._latest = (parent, key)
-        with self._buffer_lock:
-            self._buffers[key].write(string)
-        if not self._flush_pending:
-            self._schedule_flush()
-
-    def _has_text(self) -> bool:
-        with self._buffer_lock:
-            return any(buffer.tell() for buffer in self._buffers.values())
+    def _begin_anew(self) -> None:
+        """In a fork: what was written before is the parent's affair, and so is the pipe."""
+        self._is_child = True
+        self._should_watch = False
+        self._arrived = int
+        self._reading = False
+        self._written.clear()
+        self._flush_pending = False
+        self._in_flight = 0
+        self._taking = False

@@ -1,10 +1,5 @@
 """What a worker says arrives whole and in order."""
 
-import pytest
-
-from hive_jupyter.delegation import _BACKLOG_HIGH, Delegation
-from hive_jupyter.swarm.channels import Message
-
 
 def test_c_code_children_and_python_keep_their_order(hive):
     """What was written to the descriptor first is shown first."""
@@ -77,70 +72,3 @@ def test_a_large_display_arrives(hive):
     )
 
     assert 50_000_000 == len(result.outputs[0]["data"]["text/plain"])
-
-
-class _Node:
-    """Notes whether its output is read."""
-
-    reading = True
-
-    def pause_output(self):
-        self.reading = False
-
-    def resume_output(self):
-        self.reading = True
-
-
-class _Run:
-    def stop(self):
-        raise AssertionError
-
-
-@pytest.fixture
-def node():
-    return _Node()
-
-
-@pytest.fixture
-def delegation(node):
-    delegation = Delegation(
-        "coder",
-        "pass",
-        post=lambda action: action(),
-        fall_back=lambda error: error,
-        remember=lambda record: None,
-        collect=False,
-    )
-    delegation.attach(_Run(), node)
-    return delegation
-
-
-def test_a_slow_reader_stops_the_reading_and_a_quick_one_starts_it_again(delegation, node):
-    """The host holds a bounded backlog; the rest waits in the worker."""
-    for _ in range(5):
-        delegation.say(Message("stream", {}, size=_BACKLOG_HIGH // 4))
-
-    assert not node.reading
-
-    messages = iter(delegation)
-    for _ in range(5):
-        next(messages)
-    delegation.say(Message("stream", {}, size=1))
-    next(messages)
-
-    assert node.reading
-
-
-def test_a_reader_that_catches_up_while_reading_is_stopped_is_not_forgotten(delegation, node):
-    """The last message may be taken between the count and the pause: nobody would resume later."""
-    messages = iter(delegation)
-
-    def pause_while_the_other_thread_takes_everything():
-        node.reading = False
-        delegation._taken = delegation._said
-
-    node.pause_output = pause_while_the_other_thread_takes_everything
-    delegation.say(Message("stream", {}, size=_BACKLOG_HIGH * 2))
-
-    assert node.reading
-    assert "stream" == next(messages).type
