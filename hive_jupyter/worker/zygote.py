@@ -73,7 +73,7 @@ def _warm_up(setup: dict[str, Any]) -> dict[str, Any]:
     """Import, build the shell, and return what the host should know: versions and files."""
     from hive_jupyter.worker import kernel
 
-    gc.disable()  # all of it stays
+    gc.disable()  # what is imported stays, so there is nothing to collect
     kernel.prepare(setup["folder"])
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
@@ -82,7 +82,6 @@ def _warm_up(setup: dict[str, Any]) -> dict[str, Any]:
             "(a .pth file or sitecustomize may start them)"
         )
         raise RuntimeError(msg)
-    gc.collect()
     gc.freeze()
     gc.enable()
     return {"versions": kernel.versions(), "files": _watched_files()}
