@@ -18,8 +18,21 @@ JSON = st.recursive(
 )
 KINDS = st.sampled_from([*sorted(OUTPUTS), "status", "execute_reply", "input_request", "strange"])
 FIELDS = st.sampled_from(
-    "name text data metadata transient wait ename evalue traceback execution_state status prompt "
-    "password".split()
+    [
+        "name",
+        "text",
+        "data",
+        "metadata",
+        "transient",
+        "wait",
+        "ename",
+        "evalue",
+        "traceback",
+        "execution_state",
+        "status",
+        "prompt",
+        "password",
+    ]
 )
 TRICKS = st.one_of(
     st.tuples(st.just("honest"), st.text(max_size=5)),
