@@ -82,6 +82,21 @@ async def test_a_flood_stops_the_reading_until_it_has_been_handed_on(output, hol
     assert late._MOST_MESSAGES + 1 == len(heard)
 
 
+async def test_where_the_reading_goes_on_the_oldest_are_left_out_and_counted(output):
+    """A run is on, say; its own output must not wait."""
+    heard = []
+    output.expect("a", heard.append)
+    most = 2 * late._MOST_MESSAGES
+    for number in range(most + 7):
+        output.take("a", display(str(number)))
+    output.close()
+
+    assert "7 messages" in heard[0].content["text"]
+    assert [str(n) for n in range(7, most + 7)] == [
+        message.content["data"]["text/plain"] for message in heard[1:]
+    ]
+
+
 async def test_large_messages_stop_the_reading_too(output, holds):
     output.expect("a", lambda _: None)
     output.take("a", stream("x", size=late._MOST_BYTES + 1))

@@ -45,6 +45,10 @@ _BATCH = 100
 # A worker that died closes its connection after its last message. Where a child of it keeps that
 # open, this long nothing new must arrive.
 _QUIET = 0.1
+# A child may also go on to send. What a worker itself has left is in zmq's queue and in the
+# socket's buffer: some hundred messages, and soon read (seconds).
+_DRAIN_PATIENCE = 2.0
+_MOST_LEFT = 2000
 # A worker whose connection ends, and that is still alive this long afterwards, was cut off by zmq.
 _END_PATIENCE = 1.0
 # How long a reply may be missing once the worker said "idle" (ipykernel loses it when SIGINT
@@ -350,6 +354,7 @@ class Channels:
         header.pop("subshell_id", None)
         header.update({"msg_type": "execute_request", RUN_KEY: run.key, WORKER_NAME: self._name})
         self._runs[run.key] = run
+        self.resume("late")
         content = {
             "code": run.code,
             "silent": False,
@@ -409,17 +414,11 @@ class Channels:
         self._draining = True
         self.resume()
         self.resume("late")
-        seen = -1
-        while not self._disconnected.is_set() and seen != self._messages_seen:
-            seen = self._messages_seen
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_QUIET):
-                    await self._disconnected.wait()
-        seen = -1
-        while seen != self._messages_seen:
-            seen = self._messages_seen
-            self._read("iopub")
-            await asyncio.sleep(0)
+        first = self._messages_seen
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_DRAIN_PATIENCE):
+                await self._last_message()
+                await self._nothing_more(first)
 
     def close(self) -> None:
         """Close all sockets. Idempotent."""
@@ -495,11 +494,28 @@ class Channels:
                 return
         self._loop.call_soon(self._read, channel)
 
+    async def _last_message(self) -> None:
+        """Wait for the connection's end, or, where somebody keeps that open, for silence."""
+        seen = -1
+        while not self._disconnected.is_set() and seen != self._messages_seen:
+            seen = self._messages_seen
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(_QUIET):
+                    await self._disconnected.wait()
+
+    async def _nothing_more(self, first: int) -> None:
+        """Read what has been received, but no more than a dead worker can have left."""
+        seen = -1
+        while seen != self._messages_seen < first + _MOST_LEFT:
+            seen = self._messages_seen
+            self._read("iopub")
+            await asyncio.sleep(0)
+
     def _hold(self, holds: bool) -> None:
-        if holds:
-            self.pause("late")
-        else:
+        if not holds:
             self.resume("late")
+        elif not self._runs:  # a run's own output, and its end, must not wait for what comes late
+            self.pause("late")
 
     def _watch(self, channel: str) -> None:
         """Look whether a connection ended: as a rule its worker has, and the sockets are closed."""

@@ -18,7 +18,8 @@ _REMEMBERED = 1000
 # jupyter_server drops some.
 _INTERVAL = 0.05
 _BATCH = 25
-# So much may wait (messages and bytes) before no more is read from the worker.
+# So much may wait (messages and bytes) before no more is read from the worker. While a run is on
+# it is read all the same: then the oldest are left out once twice as much waits.
 _MOST_MESSAGES = 4000
 _MOST_BYTES = 32 * 2**20
 
@@ -41,6 +42,7 @@ class LateOutput:
     _bytes: int = 0
     _timer: asyncio.TimerHandle | None = None
     _holds: bool = False
+    _left_out: int = 0
 
     def expect(self, key: str, sink: Sink) -> None:
         """From now on the run of that key is over; what it still says goes to ``sink``."""
@@ -57,9 +59,12 @@ class LateOutput:
         self._bytes += message.size
         if self._timer is None:
             self._hand_on_later()
-        if not self._holds and (len(self._waiting) > _MOST_MESSAGES or self._bytes > _MOST_BYTES):
+        if self._is_more_than(1):
             self._holds = True
             self.hold(True)
+        while self._is_more_than(2):
+            self._bytes -= self._waiting.popleft()[1].size
+            self._left_out += 1
 
     def close(self) -> None:
         """Hand on what waits; nothing more will come."""
@@ -67,6 +72,10 @@ class LateOutput:
             self._timer.cancel()
         while self._waiting:
             self._hand_on_next()
+
+    def _is_more_than(self, times: int) -> bool:
+        messages, size = len(self._waiting), self._bytes
+        return messages > times * _MOST_MESSAGES or size > times * _MOST_BYTES
 
     def _hand_on_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._hand_on)
@@ -88,7 +97,13 @@ class LateOutput:
         while self._waiting and self._continues(sink, message):
             messages.append(self._waiting.popleft()[1])
         self._bytes -= sum(message.size for message in messages)
+        left_out, self._left_out = self._left_out, 0
         try:
+            if left_out:
+                text = (
+                    f"{left_out} messages came faster than they can be shown, and are left out.\n"
+                )
+                sink(Message("stream", {"name": "stderr", "text": text}))
             sink(joined(messages))
         except Exception as error:  # the cell's kernel is going, its stdout was closed
             log.info("late output was lost: %s", error)

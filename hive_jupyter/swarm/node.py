@@ -204,6 +204,7 @@ class SwarmNode:
         self._names: tuple[str, ...] = ()
         self._ready_since = 0.0
         self._starts = 0
+        self._last_log = ""
         self._broke_protocol: str | None = None
         self._asking = False
         self._closed = False
@@ -423,8 +424,9 @@ class SwarmNode:
         )
 
     def log(self, lines: int) -> str:
-        """The last ``lines`` lines of the worker's own log, of its latest life."""
+        """The last lines of the worker's own log, or else of that of the worker before it."""
         text = self._process.log_tail() if self._process is not None else ""
+        text = text or self._last_log
         return "\n".join(text.splitlines()[-lines:])
 
     def status(self) -> NodeStatus:
@@ -487,6 +489,7 @@ class SwarmNode:
         old = self._process
         if old is not None:
             self._forget()
+            self._last_log = old.log_tail()
             old.remove_folder()
             self._process = None
         try:
@@ -934,7 +937,8 @@ class SwarmNode:
             return "busy" if self._running is not None else "idle"
         if self.breaker.state == "open":
             return "resting"
-        return "dead" if self._starts else "cold"
+        # of one that was stopped nothing is kept
+        return "cold" if self._process is None else "dead"
 
 
 def _notice(task: asyncio.Future[Any]) -> None:

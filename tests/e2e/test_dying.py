@@ -94,6 +94,9 @@ def test_a_crash_in_c_leaves_its_traceback_in_the_log(hive):
     assert "Segmentation fault" in hive.logs()
     assert "string_at" in hive.logs()
 
+    hive.delegate("'the next cell'")
+    assert "string_at" in hive.logs()
+
 
 def test_a_death_is_seen_at_once(hive):
     """Not by a heartbeat or a deadline."""
