@@ -366,9 +366,8 @@ class _Awaited(Delegation):
         self._backlog.append(message)
         self._size += message.size + _MESSAGE_COST
         self._news.set()
-        if self._size > _BACKLOG_HIGH and not self._paused and self._node is not None:
-            self._paused = True
-            self._node.pause_output()
+        if self._size > _BACKLOG_HIGH and not self._paused:
+            self._pause()
 
     async def messages(self) -> AsyncIterator[Message]:
         """What the worker says, live and in order, until the run is over."""
@@ -659,7 +658,7 @@ class Attachment:
                 pid=self._pid,
                 title=str(greeting["title"]),
                 folder=str(greeting["folder"]),
-                since=float(greeting["since"]),
+                since=_time(greeting["since"]),
                 workers=tuple(map(str, greeting["workers"])),
             )
         except (KeyError, TypeError, ValueError):
@@ -670,6 +669,20 @@ class Attachment:
             f"The hive of process {self._pid} does not answer. It may be stopped (kill -CONT "
             f"{self._pid} wakes it), or its machine is too busy."
         )
+
+
+def _time(value: object) -> float:
+    """
+    Unix time in seconds.
+
+    Raises:
+        ValueError: it is no time that a clock can show.
+    """
+    since = float(str(value))
+    if not 0 <= since < 2**35:
+        msg = f"{value!r} is no time"
+        raise ValueError(msg)
+    return since
 
 
 def attachments() -> list[Attachment]:

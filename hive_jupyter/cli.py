@@ -102,6 +102,10 @@ class _App(JupyterApp):
     def parse_command_line(self, argv: list[str] | None = None) -> None:
         words = sys.argv[1:] if argv is None else argv
         if not (words and words[0] in self.subcommands):
+            command = next((word for word in words if word in self.subcommands), None)
+            if command is not None:
+                msg = f'Put "{command}" first, and the options after it: {self.called} {command}'
+                raise ConfigError(msg)
             self._check_options(words)
         super().parse_command_line(words)
         if len(self.extra_args) > self.most_words:
@@ -149,6 +153,8 @@ class _App(JupyterApp):
             self.fail(error)
         except KeyboardInterrupt:
             status = 130
+        except EOFError:  # jupyter_core asks whether to overwrite, and nobody is there
+            self.fail(ConfigError("The file is there already; with -y it is overwritten."))
         except BrokenPipeError:
             # The reader of our output went away; so that nothing is written at exit:
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

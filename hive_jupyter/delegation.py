@@ -171,9 +171,8 @@ class Delegation:
         message = replace(message, size=message.size + _MESSAGE_COST)
         self._messages.put(message)
         self._said += message.size
-        if self._said - self._taken > _BACKLOG_HIGH and not self._paused and self._node is not None:
-            self._node.pause_output()
-            self._paused = True
+        if self._said - self._taken > _BACKLOG_HIGH and not self._paused:
+            self._pause()
             # the other thread may have caught up before it could see that we paused
             if self._keeps_up():
                 self._resume()
@@ -270,10 +269,15 @@ class Delegation:
     def _keeps_up(self) -> bool:
         return self._said - self._taken < _BACKLOG_LOW
 
+    def _pause(self) -> None:
+        if self._node is not None and self._run is not None:
+            self._node.pause_output(self._run)
+            self._paused = True
+
     def _resume(self) -> None:
         self._paused = False
-        if self._node is not None:
-            self._node.resume_output()
+        if self._node is not None and self._run is not None:
+            self._node.resume_output(self._run)
 
     def _abandon(self) -> None:
         if self._abandoned:
@@ -347,7 +351,7 @@ class _Collector:
             self._take_output(message.type, content)
         if message.type == "execute_result":
             text = content["data"].get("text/plain")
-            self.value_repr = "".join(text) if isinstance(text, list) else text
+            self.value_repr = "".join(map(str, text)) if isinstance(text, list) else text
 
     def _take_stream(self, name: str, text: str) -> None:
         (self.stderr if name == "stderr" else self.stdout).append(text)

@@ -149,6 +149,12 @@ def format_duration(seconds: float | None) -> str:
     return " ".join([f"{hours} h"] * (hours > 0) + [f"{minutes} min"] * (minutes > 0))
 
 
+def memory_option(size: int) -> str:
+    """A size (bytes) as one types it after ``--memory``: in whole G or M, rounded up."""
+    unit, letter = (2**30, "G") if size >= 2**30 and size % 2**30 == 0 else (2**20, "M")
+    return f"{-(-size // unit)}{letter}" if size else "0"
+
+
 def format_size(size: int | None) -> str:
     """Say bytes the way a person would: "900 B", "13.5 MB", "2 GB" (powers of 1024)."""
     if size is None:

@@ -488,7 +488,9 @@ def test_a_client_that_reads_slowly_holds_up_the_worker_and_loses_nothing(hive, 
     monkeypatch.setattr(attach, "_BACKLOG_HIGH", 2**20)
     monkeypatch.setattr(attach, "_BACKLOG_LOW", 2**18)
     pause, paused = SwarmNode.pause_output, threading.Event()
-    monkeypatch.setattr(SwarmNode, "pause_output", lambda node: (paused.set(), pause(node)))
+    monkeypatch.setattr(
+        SwarmNode, "pause_output", lambda node, run: (paused.set(), pause(node, run))
+    )
     code = "print('begun', flush=True)\nfor _ in range(100): print('x' * 2**18)"
     with begun(door, code) as client:
         assert paused.wait(60)

@@ -376,7 +376,7 @@ async def test_output_that_waits_is_not_lost(channels, peer, run, heard):
     """A reader that does not keep up pauses the sockets; what comes meanwhile arrives later."""
     channels.begin(run)
     request = await peer.receive()
-    channels.pause()
+    channels.pause("a run")
     for number in range(200):
         await peer.publish("stream", {"name": "stdout", "text": f"{number} "}, request)
     asking = asyncio.create_task(channels.request("shell", "x_request", {}))
@@ -384,8 +384,19 @@ async def test_output_that_waits_is_not_lost(channels, peer, run, heard):
     await asking
 
     assert [] == heard
-    channels.resume()
+    channels.resume("a run")
     await soon(lambda: len(heard) == 200)
+
+
+async def test_who_cannot_take_output_holds_it_until_the_last_of_them_can(channels):
+    """A run that is over, say, and one that goes on."""
+    channels.pause("one")
+    channels.pause("other")
+    channels.resume("one")
+    assert channels.is_paused
+
+    channels.resume("other")
+    assert not channels.is_paused
 
 
 async def test_buffers_and_metadata_come_along(channels, peer, run, heard):

@@ -85,6 +85,7 @@ def test_help_is_where_people_look_for_it(words, expected, capsys):
         (("doctor", "--HiveConfig.timeuot=3"), 'Did you mean "--HiveConfig.timeout"?'),
         (("doctor", "--HiveConfig.timeout=soon"), "'soon' is no duration."),
         (("status", "coder"), '"coder" is one word too many.'),
+        (("--debug", "status"), 'Put "status" first, and the options after it'),
         (("logs", "coder", "train"), '"train" is one word too many.'),
         (("logs", "-n"), "-n needs a value."),
         (("logs", "-n", "all"), '"all" is no number of lines.'),

@@ -50,10 +50,10 @@ class Portal:
             future.set_exception(error)
         return delegation
 
-    def pause_output(self):
+    def pause_output(self, run):
         self.paused.append(True)
 
-    def resume_output(self):
+    def resume_output(self, run):
         self.paused.append(False)
 
 
@@ -270,7 +270,7 @@ def test_a_reader_that_catches_up_while_reading_is_stopped_is_not_forgotten(port
     """The last message may be taken between the count and the pause: nobody would resume later."""
     delegation, _ = running(portal, monkeypatch)
 
-    def pause_while_the_other_thread_takes_everything():
+    def pause_while_the_other_thread_takes_everything(run):
         portal.paused.append(True)
         delegation._taken = delegation._said
 

@@ -25,7 +25,8 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import channels
 from hive_jupyter.swarm import node as module
 from hive_jupyter.swarm.channels import Context, Run
-from hive_jupyter.swarm.node import Kernel, SwarmNode, make_server
+from hive_jupyter.swarm.messages import Message
+from hive_jupyter.swarm.node import Kernel, SwarmNode, _payloads, make_server
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from tests.processes import family, stopped, titled, wait_gone, wait_until
 
@@ -409,6 +410,35 @@ async def test_a_message_that_zmq_refuses_ends_the_worker(make_node, monkeypatch
     assert "protocol" == caught.value.cause
     assert "1 MB" in str(caught.value)
     assert "ok" == (await execute(node, "1")).content["status"]
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        "no list",
+        ["no part"],
+        [{"source": "page"}],
+        [{"source": "page", "data": {}}],
+        [{"source": "page", "data": {"text/plain": [1]}}],
+        [{"source": "set_next_input", "text": 1}],
+        [{"source": "edit", "filename": "/etc/passwd"}],
+        [{"source": ["page"], "data": {"text/plain": "x"}}],
+    ],
+)
+async def test_of_a_reply_only_what_a_front_end_can_show_is_passed_on(payload):
+    reply = Message("execute_reply", {"status": "ok", "payload": payload})
+
+    assert [] == _payloads(reply)
+
+
+async def test_a_page_brings_its_text_alone():
+    """What else a worker puts there, the kernel would have to pack into its own reply."""
+    page = {"source": "page", "data": {"text/plain": "x", "text/html": [[[]]]}, "start": []}
+    reply = Message("execute_reply", {"status": "ok", "payload": [page]})
+
+    assert [{"source": "page", "data": {"text/plain": "x"}, "start": 0}] == [
+        message.content for message in _payloads(reply)
+    ]
 
 
 async def test_stop_during_a_run_ends_it_and_the_next_one_gets_a_fresh_worker(make_node):

@@ -14,6 +14,7 @@ from hive_jupyter.units import (
     as_seconds,
     format_duration,
     format_size,
+    memory_option,
     nearest,
     parse_duration,
     parse_size,
@@ -179,3 +180,11 @@ def test_callers_give_sizes_as_numbers_too(value, size):
 def test_what_is_no_size_is_refused(value):
     with pytest.raises(ConfigError, match="is no size. Write bytes or a unit"):
         as_bytes(value)
+
+
+@pytest.mark.parametrize(
+    ("size", "typed"), [(0, "0"), (1, "1M"), (2**30, "1G"), (4 * 2**30, "4G"), (3 * 2**29, "1536M")]
+)
+def test_a_size_is_suggested_as_one_types_it(size, typed):
+    assert typed == memory_option(size)
+    assert as_bytes(typed) >= size if size else not as_bytes(typed)

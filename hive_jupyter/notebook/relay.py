@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Self
 
 from hive_jupyter.errors import HiveError, NodeDied, RemoteError
@@ -39,6 +39,7 @@ _STOPPED = ("KeyboardInterrupt", "CancelledError")
 _END_OF_INPUT = "\x04"
 # Nobody reacts faster (seconds): Ctrl-C during a shorter run was meant for the loop around it.
 _REACTION = 0.3
+_WIDGET = "application/vnd.jupyter.widget-view+json"
 _COLOUR = re.compile(r"\033\[[\d;]*m")
 _CLEAR_LINE = "\r\033[K"
 # Messages a second on their way to the front-ends, and how many may go ahead of that.
@@ -79,6 +80,8 @@ class Cell:
         self._next_turn = 0.0
         self.header = compat.header_of(self._parent)
         self.allow_stdin = self._kernel is None or compat.allows_stdin(self._parent)
+        # late output may need it long after; the rest of the request is the cell's whole code
+        self._parent = {"header": self._parent["header"]} if "header" in self._parent else {}
         self._sinks: dict[str, Callable[[Message], None]] = {
             "stream": self._stream,
             "display_data": self._display,
@@ -94,10 +97,11 @@ class Cell:
         """Show what a worker said, as if the cell itself had; other messages have no place here."""
         sink = self._sinks.get(message.type)
         if sink is not None:
-            sink(message)
+            sink(_without_widget(message))
 
     def show_late(self, message: Message) -> None:
         """Show what threads and tasks of the worker's code say after the cell; from any thread."""
+        message = _without_widget(message)
         if self._kernel is None:
             self.show(message)
         else:
@@ -229,6 +233,15 @@ class Cell:
         self._next_turn = max(self._next_turn, now - _BURST / _RATE) + 1 / _RATE
         if self._next_turn > now:
             time.sleep(self._next_turn - now)
+
+
+def _without_widget(message: Message) -> Message:
+    """Leave a widget's text, where it has one: the front-end knows no model of the worker's."""
+    data = message.content.get("data")
+    if not isinstance(data, dict) or _WIDGET not in data or len(data) == 1:
+        return message
+    shown = {kind: part for kind, part in data.items() if kind != _WIDGET}
+    return replace(message, content={**message.content, "data": shown})
 
 
 def relay(

@@ -141,14 +141,19 @@ class Run:
         """
         Hand a message on; an error is kept back while it may be the one that the reply brings.
 
-        After the run's own error only figures may come, which IPython shows at the end of a cell.
+        After the run's own error only figures and warnings come, with which IPython ends a cell.
         """
-        if message.type in ("error", "stream", "execute_result"):
+        if message.type in ("error", "execute_result") or message.content.get("name") == "stdout":
             self.release_error()
         if message.type == "error" and not self.done.done():
             self._error = message
         else:
             self._sink(message)
+
+    @property
+    def replied(self) -> bool:
+        """Whether the worker's reply is in."""
+        return self._reply is not None
 
     def take_reply(self, message: Message) -> None:
         """The worker's execute_reply."""
@@ -367,7 +372,7 @@ class Channels:
 
     def end(self, run: Run) -> None:
         """Route nothing to this run any more, but what comes late."""
-        self.resume()
+        self.resume(run.key)
         self._runs.pop(run.key, None)
         if run.late is not None:
             self._late.expect(run.key, run.late)
@@ -398,22 +403,27 @@ class Channels:
             del self._beats[token]
         return not self._closed
 
-    def pause(self, who: str = "run") -> None:
-        """Read no output for now: whoever takes it does not keep up."""
+    def pause(self, who: str) -> None:
+        """Read no output for now: ``who``, a run's key or "late", does not get rid of it."""
         if not self._draining:
             self._pauses.add(who)
 
-    def resume(self, who: str = "run") -> None:
+    def resume(self, who: str) -> None:
         """Read output again, unless somebody else cannot take it."""
         if who in self._pauses:
             self._pauses.remove(who)
             self._loop.call_soon(self._read, "iopub")
 
+    @property
+    def is_paused(self) -> bool:
+        """Whether no output is read."""
+        return bool(self._pauses)
+
     async def drain(self) -> None:
         """Wait until a dead worker's last messages have been routed, whoever takes them or not."""
         self._draining = True
-        self.resume()
-        self.resume("late")
+        self._pauses.clear()
+        self._loop.call_soon(self._read, "iopub")
         first = self._messages_seen
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_PATIENCE):

@@ -6,7 +6,7 @@ import signal
 from dataclasses import dataclass
 
 from hive_jupyter.errors import NodeDied
-from hive_jupyter.units import format_size
+from hive_jupyter.units import format_size, memory_option
 
 _NAMED = 10
 _LONGEST_NAME = 60
@@ -14,7 +14,6 @@ _LONGEST_NAME = 60
 _SHELL_SIGNAL = 128
 # Above this part of its limit, a crash in C code may well be a failed allocation.
 _NEARLY = 0.8
-_MEGABYTE = 2**20
 _GIGABYTE = 2**30
 
 _MEANINGS = {
@@ -156,10 +155,9 @@ def _doubt(worker: str, end: Exit) -> str:
 
 
 def _more_memory(worker: str, end: Exit) -> str:
-    """How to raise the limit, to twice of what it was, in whole M or G."""
-    twice = 2 * (end.memory_limit or _GIGABYTE)
-    unit, letter = (_GIGABYTE, "G") if twice >= _GIGABYTE else (_MEGABYTE, "M")
-    return f"`%hive restart {worker} --memory {-(-twice // unit)}{letter}` gives it more."
+    """How to raise the limit, to twice of what it was."""
+    twice = memory_option(2 * (end.memory_limit or _GIGABYTE))
+    return f"`%hive restart {worker} --memory {twice}` gives it more."
 
 
 def _enumerate(names: tuple[str, ...]) -> str:

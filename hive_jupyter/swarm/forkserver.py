@@ -499,6 +499,7 @@ class ForkServer:
         else:
             folder = Path(launch.folder)
             folder.mkdir(mode=0o700, exist_ok=True)  # a start that failed has removed it
+            (folder / "log").unlink(missing_ok=True)
             connection = {}
         if argv and connection:
             if not self.sockets:

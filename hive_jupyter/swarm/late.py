@@ -22,6 +22,8 @@ _BATCH = 25
 # it is read all the same: then the oldest are left out once twice as much waits.
 _MOST_MESSAGES = 4000
 _MOST_BYTES = 32 * 2**20
+# Text is joined up to here (bytes).
+_LARGEST_PIECE = 2**20
 
 # A value and an exception belong to a run that has not ended.
 _LATE = OUTPUTS - {"execute_result", "error"}
@@ -93,10 +95,11 @@ class LateOutput:
 
     def _hand_on_next(self) -> None:
         sink, message = self._waiting.popleft()
-        messages = [message]
-        while self._waiting and self._continues(sink, message):
+        messages, size = [message], message.size
+        while self._waiting and size < _LARGEST_PIECE and self._continues(sink, message):
             messages.append(self._waiting.popleft()[1])
-        self._bytes -= sum(message.size for message in messages)
+            size += messages[-1].size
+        self._bytes -= size
         left_out, self._left_out = self._left_out, 0
         try:
             if left_out:

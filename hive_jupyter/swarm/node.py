@@ -52,7 +52,7 @@ from hive_jupyter.swarm.forkserver import (
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.metrics import Metrics, MetricsSnapshot
 from hive_jupyter.swarm.runtime import RuntimeFolder
-from hive_jupyter.units import format_duration, format_size
+from hive_jupyter.units import format_duration, format_size, memory_option
 
 log = logging.getLogger(__name__)
 
@@ -64,6 +64,9 @@ _LAST_WORDS = 300
 _DESCRIPTORS = 32
 # With less than this on the disk of its folder, in bytes, that is why a worker did not start.
 _LEAST_SPACE = 64 * 1024
+# What ipykernel calls an interrupt: it cancels a cell that awaits, and one that comes between the
+# code's end and the reply has no name there.
+_NAMES_OF_INTERRUPTS = ("CancelledError", "NoneType")
 # Of a variable or an exception, in characters.
 _LONGEST_NAME = 100
 # How long each question of a health check may stay unanswered.
@@ -342,15 +345,15 @@ class SwarmNode:
         run.stop()
         return True
 
-    def pause_output(self) -> None:
-        """Read no output for now; it waits in the worker."""
+    def pause_output(self, run: Run) -> None:
+        """Read no output for now, since this run's does not get away; it waits in the worker."""
         if self._channels is not None:
-            self._channels.pause()
+            self._channels.pause(run.key)
 
-    def resume_output(self) -> None:
+    def resume_output(self, run: Run) -> None:
         """Read output again."""
         if self._channels is not None:
-            self._channels.resume()
+            self._channels.resume(run.key)
 
     def answer(self, run: Run, text: str) -> None:
         """Reply to what a run asked the user."""
@@ -403,7 +406,7 @@ class SwarmNode:
         if policy != self.policy and (self.is_connected or is_starting):
             changes = []
             if memory is not None:
-                changes.append(f" --memory {memory}")
+                changes.append(f" --memory {memory_option(memory)}")
             if sandbox is not None:
                 changes.append(f" --sandbox {sandbox}")
             lost = ", ".join(self._names[:10]) or "nothing yet"
@@ -426,7 +429,8 @@ class SwarmNode:
     def log(self, lines: int) -> str:
         """The last lines of the worker's own log, or else of that of the worker before it."""
         text = self._process.log_tail() if self._process is not None else ""
-        text = text or self._last_log
+        if not text and self._last_log:
+            text = f"{self._last_log}\n(logged by the worker before this one)"
         return "\n".join(text.splitlines()[-lines:])
 
     def status(self) -> NodeStatus:
@@ -662,13 +666,7 @@ class SwarmNode:
             timer = asyncio.get_running_loop().call_later(run.timeout, run.expire)
         try:
             channels.begin(run)
-            stopping = asyncio.ensure_future(run.stopping.wait())
-            try:
-                await first_of(run.done, process.exited, stopping)
-            finally:
-                stopping.cancel()
-            if run.stops and not run.done.done() and not process.exited.done():
-                await self._bring_to_a_stop(run, channels, process)
+            await self._until_over(run, channels, process)
             if not run.done.done():
                 await channels.drain()
         except asyncio.CancelledError:  # nobody waits any more; the next run finds it idle, or gone
@@ -692,8 +690,25 @@ class SwarmNode:
             self._refill_later()
         return self._conclude(run)
 
-    async def _bring_to_a_stop(self, run: Run, channels: Channels, process: WorkerProcess) -> None:
-        """SIGINT and a grace, then SIGKILL; afterwards the worker is proven idle, or gone."""
+    async def _until_over(self, run: Run, channels: Channels, process: WorkerProcess) -> None:
+        """Wait for the end of a run or of its worker; a wish to stop it brings that about."""
+        while not run.done.done() and not process.exited.done():
+            stopping = asyncio.ensure_future(run.stopping.wait())
+            try:
+                await first_of(run.done, process.exited, stopping)
+            finally:
+                stopping.cancel()
+            wished = run.stopping.is_set() and not run.done.done() and not process.exited.done()
+            if wished and not await self._bring_to_a_stop(run, channels, process):
+                return
+
+    async def _bring_to_a_stop(self, run: Run, channels: Channels, process: WorkerProcess) -> bool:
+        """
+        SIGINT and a grace, then SIGKILL.
+
+        Returns:
+            Whether the worker lives on, proven idle; else it is gone, or hangs in the kernel.
+        """
         run.stopping.clear()
         if run.stops == 1:
             proof = asyncio.create_task(self._interrupt(run, channels, process))
@@ -707,11 +722,12 @@ class SwarmNode:
                 again.cancel()
                 proof.cancel()
             if proof.done() and not proof.cancelled() and proof.exception() is None:
-                return
+                return True
         process.kill("timeout" if run.expired else "interrupt")
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DEATH_PATIENCE):
                 await asyncio.shield(process.exited)
+        return False
 
     async def _interrupt(self, run: Run, channels: Channels, process: WorkerProcess) -> None:
         """
@@ -727,6 +743,8 @@ class SwarmNode:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(_PROOF_INTERVAL):
                     await channels.request("shell", "kernel_info_request", {})
+                    if run.replied and channels.is_paused and not run.expired:
+                        return  # it is idle; somebody still reads what it has said
                     await asyncio.shield(run.done)
                     return
 
@@ -759,8 +777,7 @@ class SwarmNode:
 
     def _users_error(self, run: Run, reply: Message) -> RemoteError:
         name = str(reply.content.get("ename", "Error"))[:_LONGEST_NAME]
-        if run.stops and name == "CancelledError":
-            # ipykernel interrupts an awaiting cell by cancelling it
+        if run.stops and name in _NAMES_OF_INTERRUPTS:
             name = "KeyboardInterrupt"
         value = str(reply.content.get("evalue", ""))
         sent = reply.content.get("traceback", [])
@@ -769,7 +786,7 @@ class SwarmNode:
         if name == "MemoryError" and limit is not None:
             advice = (
                 f'worker "{self.name}" has a memory limit of {format_size(limit)}; '
-                f"`%hive restart {self.name} --memory {2 * limit // 2**20}M` raises it"
+                f"`%hive restart {self.name} --memory {memory_option(2 * limit)}` raises it"
             )
             value = f"{value} ({advice})" if value else advice
             lines.append(f"MemoryError: {advice}")
@@ -890,9 +907,14 @@ class SwarmNode:
     # Ending
 
     def _violated(self, reason: str) -> None:
-        self._broke_protocol = reason
-        if self._process is not None:
-            self._process.kill("protocol")
+        process = self._process
+        if process is None:
+            return
+        stat = procfs.read_stat(process.pid)
+        # one that is dead has broken off in the middle of something
+        if stat is not None and stat.state not in "ZX":
+            self._broke_protocol = reason
+            process.kill("protocol")
 
     def _worker_ended(self, process: WorkerProcess) -> None:
         """A worker that dies between two runs is forgotten at once; a run tells its own end."""
@@ -985,8 +1007,11 @@ def _payloads(reply: Message) -> list[Message]:
         return []
     found = []
     for part in filter(_is_dict, parts):
-        if part.get("source") == "page" and _is_dict(part.get("data")):
-            found.append({"source": "page", "data": part["data"], "start": 0})
+        if part.get("source") == "page":
+            data = part.get("data")
+            text = data.get("text/plain") if isinstance(data, dict) else None
+            if isinstance(text, str):
+                found.append({"source": "page", "data": {"text/plain": text}, "start": 0})
         elif part.get("source") == "set_next_input" and isinstance(part.get("text"), str):
             chosen = {"text": part["text"], "replace": bool(part.get("replace"))}
             found.append({"source": "set_next_input", **chosen})

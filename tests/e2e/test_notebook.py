@@ -262,6 +262,15 @@ def late_messages(notebook, count, *, after):
     return late
 
 
+def test_of_a_widget_its_text_is_shown(notebook):
+    """The front-end could only say that it knows no such model."""
+    played = ok(notebook.play("%%delegate\nimport ipywidgets\nipywidgets.IntSlider(3)"))
+
+    (result,) = played.of("execute_result")
+    assert ["text/plain"] == list(result["data"])
+    assert "IntSlider" in result["data"]["text/plain"]
+
+
 def test_help_on_an_object_of_the_worker_opens_the_pager(notebook):
     played = ok(notebook.play("%%delegate\nkept = 1\nkept?"))
 

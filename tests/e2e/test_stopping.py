@@ -215,13 +215,29 @@ def test_runs_of_two_threads_keep_their_order_and_a_limit_hits_its_own(hive):
 
 def test_output_before_and_at_the_stop_is_kept(hive):
     code = "try: print('ready', flush=True); time.sleep(1000)\nfinally: print('cleaned up')"
-    delegation = begun(hive, f"import time\n{code}")
+    delegation = hive.begin(f"import time\n{code}")
     assert any("ready" in message.content["text"] for message in delegation)
     delegation.interrupt()
     with pytest.raises(RemoteError):
         delegation.outcome()
 
     assert delegation.result.stdout.endswith("cleaned up\n")
+
+
+def test_a_flood_that_nobody_has_read_yet_does_not_make_a_worker_deaf(hive):
+    """It obeyed; that its last message waits behind the others is the reader's affair."""
+    kept = value(hive, "import os; kept = os.getpid(); kept")
+    delegation = begun(hive, "number = 0\nwhile True:\n    number += 1; display(number)")
+    node = hive._nodes["coder"]
+    wait_until(lambda: node._channels.is_paused)
+    delegation.interrupt()
+    wait_until(lambda: delegation._run.replied)
+    threading.Event().wait(1.5 * hive.config.interrupt_grace)
+    with pytest.raises(RemoteError) as caught:
+        delegation.outcome()
+
+    assert "KeyboardInterrupt" == caught.value.ename
+    assert kept == value(hive, "kept")
 
 
 def test_random_interrupts_of_short_runs_hit_no_other_run(hive):
