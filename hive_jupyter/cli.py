@@ -103,7 +103,7 @@ class _App(JupyterApp):
         words = sys.argv[1:] if argv is None else argv
         if not (words and words[0] in self.subcommands):
             command = next((word for word in words if word in self.subcommands), None)
-            if command is not None:
+            if command is not None and words[0].startswith("-"):
                 msg = f'Put "{command}" first, and the options after it: {self.called} {command}'
                 raise ConfigError(msg)
             self._check_options(words)

@@ -261,10 +261,15 @@ def test_the_folder_of_a_killed_host_is_swept_at_the_next_start(runtime, left):
 def test_no_zombie_lives_below_a_host(runtime, left):
     """Whatever of its hive has ended."""
     host = started(CALM + WAIT, runtime)
-    for title in ("hive: worker", "hive: supervisor", "hive: zygote"):
+
+    def killed(title):
+        """Another spare may be on its way."""
         for process in titled(family(host.pid), title):
             send(process, signal.SIGKILL)
-        wait_until(lambda title=title: not titled(left(), title), LEFT_FOR)
+        return not titled(left(), title)
+
+    for title in ("hive: worker", "hive: supervisor", "hive: zygote"):
+        wait_until(lambda title=title: killed(title), LEFT_FOR)
         wait_until(lambda: not zombies(host.pid), LEFT_FOR)
     end(host)
     nothing_is(left)

@@ -53,22 +53,21 @@ def test_the_streams_are_told_apart_and_stay_in_order(hive):
 
 def test_a_flood_arrives_complete_and_in_order(hive):
     """Nothing is lost and nothing is reordered."""
-    result = hive.delegate("for number in range(100_000): print(f'{number:099d}')")
+    result = hive.delegate("for number in range(1_000_000): print(f'{number:099d}')")
 
-    assert list(range(100_000)) == [int(line) for line in result.stdout.splitlines()]
+    assert all(number == int(line) for number, line in enumerate(result.stdout.splitlines()))
+    assert 100_000_000 == len(result.stdout)
 
 
 def test_many_small_messages_arrive_complete_and_in_order(hive):
     """A flush after each line is a message each."""
-    result = hive.delegate("for number in range(3000): print(number, flush=True)")
+    result = hive.delegate("for number in range(20_000): print(number, flush=True)")
 
-    assert list(range(3000)) == [int(line) for line in result.stdout.splitlines()]
+    assert list(range(20_000)) == [int(line) for line in result.stdout.splitlines()]
 
 
 def test_a_large_display_arrives(hive):
-    """A message of 50 MB is a message."""
-    result = hive.delegate(
-        "from IPython.display import display\ndisplay({'text/plain': 'x' * 50_000_000}, raw=True)"
-    )
+    """A message of 200 MB is a message."""
+    result = hive.delegate("display({'text/plain': 'x' * 200_000_000}, raw=True)")
 
-    assert 50_000_000 == len(result.outputs[0]["data"]["text/plain"])
+    assert 200_000_000 == len(result.outputs[0]["data"]["text/plain"])
