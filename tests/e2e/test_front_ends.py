@@ -78,11 +78,23 @@ def own_place(folder):
 def shown(cell):
     """What a stored cell shows, without its numbers."""
     outputs = []
-    for output in cell.outputs:
+    for output in joined(cell.outputs):
         kept = {key: value for key, value in output.items() if key != "execution_count"}
         text = _COLOUR.sub("", json.dumps(kept, sort_keys=True).replace("\\u001b", "\x1b"))
         outputs.append(re.sub(r"0x[0-9a-f]+|In ?\[\d+\]", "", text))
     return outputs
+
+
+def joined(outputs):
+    """A print may come in two pieces, at home and from a worker."""
+    together = []
+    for output in outputs:
+        last = together[-1] if together else {}
+        if output["output_type"] == "stream" and output.get("name") == last.get("name"):
+            last["text"] += output["text"]
+        else:
+            together.append(dict(output))
+    return together
 
 
 # --- programs that execute a notebook: nbclient, nbconvert, papermill ---
@@ -579,7 +591,8 @@ print("main again")
     ((of_main, main_reply),) = editor.until_over(main)
 
     assert reply["status"] == main_reply["status"] == "ok"
-    assert printed(messages) == "aside\n"
+    # IPython 8 adds that it cannot store two cells under one number
+    assert printed(messages).startswith("aside\n")
     assert printed(of_main).endswith("main again\n")
     assert "aside" not in printed(of_main)
 
