@@ -58,6 +58,8 @@ hive.delegate("{DAEMON}")
 hive.delegate("import subprocess; _ = subprocess.Popen(['sleep', '1000'])", worker="second")
 while not hive.config.spares == len(next(iter(hive._servers.values()))._spares):
     time.sleep(0.01)
+while not all(node._refilling.done() for node in hive._nodes.values() if node._refilling):
+    time.sleep(0.01)
 print("up")
 """
 WAIT = "threading.Event().wait()\n"
