@@ -34,7 +34,6 @@ PAGE = {
     "figure": "import matplotlib.pyplot as plt\nplt.figure(figsize=(1, 1))\nplt.plot([1, 2]);",
     "update": "handle = display('a', display_id=True)\nhandle.update('b')\nprint('between')",
     "clear": "from IPython.display import clear_output\nprint('a')\nclear_output()\nprint('b')",
-    "children": "import os\nos.system('echo child')\nprint('done')",
     "await": "import asyncio\nawait asyncio.sleep(0)\nprint('awaited')",
     "error": "def ratio(a, b):\n    return a / b\nratio(1, 0)",
     "after": "print('the next cell runs')",
@@ -86,14 +85,19 @@ def shown(cell):
 
 
 def joined(outputs):
-    """A print may come in two pieces, at home and from a worker."""
-    together = []
-    for output in outputs:
-        last = together[-1] if together else {}
-        if output["output_type"] == "stream" and output.get("name") == last.get("name"):
-            last["text"] += output["text"]
+    """
+    What is printed between two other outputs, as one text for each stream.
+
+    In how many pieces it comes depends on the clock, at home and from a worker.
+    """
+    together, printed = [], {}
+    for output in [*outputs, {"output_type": "end"}]:
+        if output["output_type"] == "stream":
+            printed[output["name"]] = printed.get(output["name"], "") + output["text"]
         else:
+            together += [{"name": name, "text": printed[name]} for name in sorted(printed)]
             together.append(dict(output))
+            printed = {}
     return together
 
 
