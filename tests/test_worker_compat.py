@@ -1,5 +1,6 @@
 """What a worker changes in ipykernel and IPython, held against the real things."""
 
+import contextlib
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ import pytest
 from ipykernel.iostream import OutStream
 from ipykernel.zmqshell import ZMQInteractiveShell
 
+from hive_jupyter import RemoteError
 from hive_jupyter.worker import compat
 
 
@@ -61,6 +63,24 @@ def test_the_shell_keeps_no_copy_of_what_is_printed(hive):
     kept = "getattr(get_ipython().history_manager, 'outputs', {})"
 
     assert not there(hive, f"any('xxx' in str(outputs) for outputs in {kept}.values())")
+
+
+@pytest.mark.parametrize(
+    "unshown",
+    ["raise ValueError('unshown')", "raise KeyboardInterrupt"],
+    ids=["failed", "interrupted"],
+)
+def test_a_value_that_could_not_be_shown_is_the_affair_of_its_own_run(hive, unshown):
+    """ipykernel 7.4 lets the next run fail that awaits, or that shows something wrong itself."""
+    shown = f"class Unshown:\n    def _repr_html_(self): {unshown}\nUnshown()"
+    with contextlib.suppress(RemoteError):
+        hive.delegate(shown)
+
+    assert "5" == hive.delegate("import asyncio\nawait asyncio.sleep(0, 5)").value_repr
+    with contextlib.suppress(RemoteError):
+        hive.delegate(shown)
+
+    assert "6" == hive.delegate("try: 1 / 0\nexcept: get_ipython().showtraceback()\n6").value_repr
 
 
 def test_a_fork_ends_as_a_program_does():

@@ -64,9 +64,8 @@ _LAST_WORDS = 300
 _DESCRIPTORS = 32
 # With less than this on the disk of its folder, in bytes, that is why a worker did not start.
 _LEAST_SPACE = 64 * 1024
-# What ipykernel calls an interrupt: it cancels a cell that awaits, and one that comes between the
-# code's end and the reply has no name there.
-_NAMES_OF_INTERRUPTS = ("CancelledError", "NoneType")
+# What ipykernel calls an interrupt of a cell that awaits.
+_CANCELLED = "CancelledError"
 # Of a variable or an exception, in characters.
 _LONGEST_NAME = 100
 # How long each question of a health check may stay unanswered.
@@ -777,7 +776,7 @@ class SwarmNode:
 
     def _users_error(self, run: Run, reply: Message) -> RemoteError:
         name = str(reply.content.get("ename", "Error"))[:_LONGEST_NAME]
-        if run.stops and name in _NAMES_OF_INTERRUPTS:
+        if run.stops and name == _CANCELLED:
             name = "KeyboardInterrupt"
         value = str(reply.content.get("evalue", ""))
         sent = reply.content.get("traceback", [])

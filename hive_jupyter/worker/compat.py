@@ -61,6 +61,18 @@ def reply_through_the_stream(kernel: Any) -> None:
         setattr(manager, "_shell_socket", kernel.shell_stream)  # noqa: B010  private in ipykernel
 
 
+def forget_what_could_not_be_shown(shell: Any) -> None:
+    """
+    Begin a run without what the displayhook of the run before left unfinished.
+
+    ipykernel 7.4 notes that a value could not be shown, and forgets it only where the next run does
+    not await: one that does then fails without an exception (its reply names NoneType).
+    """
+    shell.displayhook.msg = None
+    if hasattr(shell, "_last_traceback_during_displayhook"):
+        setattr(shell, "_last_traceback_during_displayhook", False)  # noqa: B010  private in ipykernel
+
+
 def finish_as_python_does() -> None:
     """Wait for the user's threads and call what waits for the end: a fork ends without that."""
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001

@@ -130,6 +130,7 @@ class CoderWorker(IPythonKernel):
         ipykernel lets it raise in its own dispatch code too, where it cut a message in two or lost
         a reply.
         """
+        compat.forget_what_could_not_be_shown(self.shell)
         work = super().do_execute(*arguments, **options)
         if threading.current_thread() is not threading.main_thread():
             return dict(await work)

@@ -49,7 +49,7 @@ def test_450_interrupts_at_random_moments_leave_everything_in_order(hive):
         except NodeDied as died:
             raise AssertionError(told) from died
         except RemoteError as error:
-            assert error.ename in {"KeyboardInterrupt", "CancelledError"}, told
+            assert error.ename == "KeyboardInterrupt", told
             interrupted += 1
         finally:
             timer.cancel()
