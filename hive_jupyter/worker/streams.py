@@ -14,6 +14,7 @@ descriptor. This one does the same, with three differences:
 from __future__ import annotations
 
 import codecs
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -31,8 +32,8 @@ from ipykernel.iostream import OutStream
 
 from hive_jupyter.worker.compat import called_as_its_base
 
-# Printing waits until it is sent once so many characters have come together; also the most that one
-# message holds.
+# So many characters are sent at once, while the next ones come together; then printing waits. Also
+# the most that one message holds.
 PIECE = 2**20
 
 _libc = ctypes.CDLL(None)
@@ -58,6 +59,7 @@ class WorkerStream(OutStream):
         self._written: list[Any] = []
         self._size = 0
         self._in_flight = 0
+        self._handed_over: list[threading.Lock] = []
         self._taking = False
         self._is_child = False
         self._arrived: Callable[[], int] = int
@@ -81,7 +83,14 @@ class WorkerStream(OutStream):
         # Whoever reads says so before the pipe is empty, and until the text is in the list.
         if self._arrived() or self._reading:
             self._read_pipe()
-        return self._take(string)
+        # as _take, without the price of a call and of a property
+        parent = self._parent_header.get(None)
+        self._written += (self._parent_header_global if parent is None else parent, string)
+        size = len(string)
+        self._size += size
+        if self._size >= PIECE or not self._flush_pending:
+            self._see_to_sending()
+        return size
 
     def flush(self) -> None:
         """
@@ -97,28 +106,58 @@ class WorkerStream(OutStream):
         if self._written or self._in_flight:
             self._publish()
 
-    def _take(self, string: str) -> int:
-        parent = self._parent_header.get(None)  # parent_header without the price of a property
-        self._written += (self._parent_header_global if parent is None else parent, string)
-        size = len(string)
+    def _take(self, text: str) -> None:
+        self._written += (self.parent_header, text)
         # threads may miscount a little: the next flush by the clock makes up for it
-        self._size += size
+        self._size += len(text)
+        self._see_to_sending()
+
+    def _see_to_sending(self) -> None:
         if self._size >= PIECE:
-            self._publish()
+            self._hand_over()
         elif not self._flush_pending:
             self._schedule_flush()
-        return size
+
+    def _hand_over(self) -> None:
+        """Have a piece sent while the next one comes together; wait for the one before it."""
+        if self._on_its_own():
+            self._flush()
+            return
+        self._size = 0
+        before = None
+        # each is waited for once, also where a signal handler prints in the midst of this
+        with contextlib.suppress(IndexError):
+            before = self._handed_over.pop()
+        self._handed_over.append(self._sending())
+        if before is not None:
+            self._wait(before)
 
     def _publish(self) -> None:
         """Have the publishing thread send what there is, and wait for that."""
-        if self.pub_thread is None or threading.current_thread() is self.pub_thread.thread:
+        if self._on_its_own():
             self._flush()
-            return
-        # No Event: its set() needs a lock that wait() holds for a moment, in which a signal handler
-        # that flushes would wait for the thread that waits for that lock.
+        else:
+            self._wait(self._sending())
+
+    def _on_its_own(self) -> bool:
+        """Whether no other thread can send."""
+        return self.pub_thread is None or threading.current_thread() is self.pub_thread.thread
+
+    def _sending(self) -> threading.Lock:
+        """
+        Have the publishing thread send what there is.
+
+        Returns:
+            A lock that is released then. No Event: its set() needs a lock that wait() holds for a
+            moment, in which a signal handler that flushes would wait for the thread that waits for
+            that lock.
+        """
         sent = threading.Lock()
         sent.acquire()
         self.pub_thread.schedule(partial(self._flush, sent.release))
+        return sent
+
+    def _wait(self, sent: threading.Lock) -> None:
         if not sent.acquire(timeout=self.flush_timeout):
             print("IOStream.flush timed out", file=sys.__stderr__)
 
@@ -222,4 +261,5 @@ class WorkerStream(OutStream):
         self._written.clear()
         self._flush_pending = False
         self._in_flight = 0
+        self._handed_over.clear()
         self._taking = False
