@@ -41,9 +41,9 @@ from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.forkserver import ForkServer
+from hive_jupyter.swarm.launch import Kernel
 from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.node import (
-    Kernel,
     NodeStatus,
     SwarmNode,
     ToolResult,

@@ -18,8 +18,9 @@ from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import HiveError
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import forkserver
-from hive_jupyter.swarm.forkserver import ForkServer, Launch, WorkerProcess, first_of, library_path
-from hive_jupyter.swarm.node import worker_environment
+from hive_jupyter.swarm.forkserver import ForkServer
+from hive_jupyter.swarm.launch import Launch, library_path, worker_environment
+from hive_jupyter.swarm.process import WorkerProcess, first_of
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from tests.processes import family, start_host, stopped, titled, wait_gone
 

@@ -25,8 +25,10 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import channels
 from hive_jupyter.swarm import node as module
 from hive_jupyter.swarm.channels import Context, Run
+from hive_jupyter.swarm.launch import Kernel
 from hive_jupyter.swarm.messages import Message
-from hive_jupyter.swarm.node import Kernel, SwarmNode, _payloads, make_server
+from hive_jupyter.swarm.node import SwarmNode, make_server
+from hive_jupyter.swarm.replies import payloads
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from tests.processes import family, stopped, titled, wait_gone, wait_until
 
@@ -428,7 +430,7 @@ async def test_a_message_that_zmq_refuses_ends_the_worker(make_node, monkeypatch
 async def test_of_a_reply_only_what_a_front_end_can_show_is_passed_on(payload):
     reply = Message("execute_reply", {"status": "ok", "payload": payload})
 
-    assert [] == _payloads(reply)
+    assert [] == payloads(reply)
 
 
 async def test_a_page_brings_its_text_alone():
@@ -437,7 +439,7 @@ async def test_a_page_brings_its_text_alone():
     reply = Message("execute_reply", {"status": "ok", "payload": [page]})
 
     assert [{"source": "page", "data": {"text/plain": "x"}, "start": 0}] == [
-        message.content for message in _payloads(reply)
+        message.content for message in payloads(reply)
     ]
 
 

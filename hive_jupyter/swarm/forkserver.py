@@ -18,9 +18,7 @@ import os
 import secrets
 import signal
 import socket
-import stat
 import subprocess
-import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -28,35 +26,28 @@ from pathlib import Path
 from typing import Any
 
 from hive_jupyter.errors import HiveError
-from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import (
     CHANNELS,
-    EXIT,
     FAILED,
     FORK,
     READY,
-    SIGNALLED,
-    STARTED,
     WORKER,
     LineBuffer,
     WorkerSpec,
     encode_line,
 )
 from hive_jupyter.swarm.channels import curve_keys
-from hive_jupyter.swarm.death import Exit
-from hive_jupyter.swarm.runtime import RuntimeFolder, remove_tree
+from hive_jupyter.swarm.launch import Launch
+from hive_jupyter.swarm.process import WorkerProcess, first_of, log_tail
+from hive_jupyter.swarm.runtime import RuntimeFolder
 
 log = logging.getLogger(__name__)
 
 _ENTRY = Path(__file__).resolve().parent.parent / "worker" / "__main__.py"
-_LOG_TAIL_BYTES = 8192
-# How long a supervisor may take to tell what the kernel has already told through a pidfd, or to do
-# what it was asked; after that it is stopped or stuck, and the host acts itself.
-_SUPERVISOR_PATIENCE = 0.5
-# How long a supervisor may take to kill all that its worker started.
-_SWEEP_PATIENCE = 2.0
 # A zygote that is not warm after this long hangs (a .pth file that waits, a dead network drive).
 _WARM_UP_PATIENCE = 60.0
+# How long one that is told to retire may take.
+_RETIRING_PATIENCE = 0.5
 # A look at all files that a zygote loaded takes 2 ms; a start asks several times.
 _LOOK_INTERVAL = 0.2
 # What Linux allows for one variable of a new program, and a part of what it allows for all
@@ -64,233 +55,6 @@ _LOOK_INTERVAL = 0.2
 _LONGEST_VARIABLE = 32 * 4096
 _MOST_ENVIRONMENT = 2**20
 _FIRST_FREE_DESCRIPTOR = 3
-
-
-@dataclass(frozen=True)
-class Launch:
-    """
-    What makes two workers interchangeable before they have a name.
-
-    Attributes:
-        interpreter: absolute path of the Python, or "" for another kernel.
-        argv: command line of another kernel, with ``{connection_file}``; empty for Hive's own.
-        cwd: working folder.
-        path: entries of ``sys.path`` for the worker.
-        environment: its whole environment, as sorted pairs.
-        policy: what it may touch.
-        role: WORKER; or KERNEL, one of the user's own, whose command line names the connection.
-        options: of a KERNEL without argv: the arguments of ``python -m ipykernel_launcher``.
-        folder: the private folder of a KERNEL, the same at each of its starts; a WORKER gets a
-            fresh one.
-        patience: seconds that such a KERNEL waits before its first answer, for its clients.
-    """
-
-    interpreter: str
-    argv: tuple[str, ...]
-    cwd: str
-    path: tuple[str, ...]
-    environment: tuple[tuple[str, str], ...]
-    policy: SandboxPolicy
-    role: str = WORKER
-    options: tuple[str, ...] = ()
-    folder: str = ""
-    patience: float = 0.0
-
-
-class WorkerProcess:
-    """
-    A worker, held through its supervisor's socket and two pidfds.
-
-    Belongs to the loop that it was made on.
-
-    Args:
-        channel: the unix socket to the supervisor.
-        spec: what was asked of it.
-        supervisor: the supervisor's process where it is this host's own child.
-
-    Attributes:
-        started: resolves once the worker is forked.
-        ready: resolves with the bound ports once the worker's sockets are bound.
-        exited: resolves with the worker's Exit; never fails.
-        gone: set once everything that the worker started is gone too.
-        pid: of the worker, 0 until started.
-    """
-
-    def __init__(
-        self,
-        channel: socket.socket,
-        spec: WorkerSpec,
-        supervisor: subprocess.Popen[bytes] | None = None,
-    ) -> None:
-        self._supervisor = supervisor
-        self._loop = asyncio.get_running_loop()
-        self._channel = channel
-        self._lines = LineBuffer()
-        self._pidfds: list[int] = []
-        self._acknowledged = asyncio.Event()
-        self._killed_for: str | None = None
-        self.spec = spec
-        self.pid = 0
-        self.supervisor_pid = 0
-        self.started: asyncio.Future[None] = self._loop.create_future()
-        self.ready: asyncio.Future[Mapping[str, int]] = self._loop.create_future()
-        self.exited: asyncio.Future[Exit] = self._loop.create_future()
-        self.gone = asyncio.Event()
-        channel.setblocking(False)
-        self._loop.add_reader(channel, self._read)
-
-    @property
-    def folder(self) -> Path:
-        """The worker's private runtime folder."""
-        return Path(self.spec.folder)
-
-    @property
-    def connection(self) -> dict[str, Any]:
-        """Jupyter connection information, with the ports that were bound."""
-        return {**self.spec.connection, **self.ready.result()}
-
-    @property
-    def exit_status(self) -> int | None:
-        """The supervisor's exit code or negative signal, where it was this host's own child."""
-        return None if self._supervisor is None else self._supervisor.returncode
-
-    @property
-    def alive(self) -> bool:
-        """Whether the worker is known to have started and not known to have ended."""
-        return self.started.done() and not self.exited.done()
-
-    def log_tail(self) -> str:
-        """The last lines that the worker wrote to its own log."""
-        return log_tail(self.folder)
-
-    async def signal(self, number: int) -> None:
-        """Send a signal to the worker's process group; returns when it has been sent."""
-        self._acknowledged.clear()
-        self._request({"signal": number})
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._acknowledged.wait(), _SUPERVISOR_PATIENCE)
-
-    def kill(self, reason: str) -> None:
-        """
-        Kill the worker and everything that it started, without waiting; ``exited`` tells.
-
-        Args:
-            reason: why, for ``Exit.by_us``: "timeout", "interrupt", "stop", "protocol".
-        """
-        self._killed_for = self._killed_for or reason
-        self._request({"kill": True})
-        self._loop.call_later(_SUPERVISOR_PATIENCE, self._kill_directly)
-
-    async def stop(self, reason: str = "stop") -> None:
-        """Kill, and wait until everything is gone."""
-        if self.gone.is_set():
-            return
-        self.kill(reason)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_SWEEP_PATIENCE):
-                await self.gone.wait()
-        if not self.gone.is_set():
-            # something is left that its supervisor may not kill (sudo) or that hangs in the kernel
-            log.warning("worker %s left processes that cannot be killed", self.pid)
-            for descriptor in self._pidfds[1:]:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
-            await self.gone.wait()
-
-    async def abandon(self) -> None:
-        """Give up a start, however far it is; a supervisor that is still to come finds no host."""
-        if self.started.done():
-            await self.stop()
-            return
-        if self._supervisor is not None:
-            self._supervisor.kill()
-        self._supervisor_ended()
-
-    def remove_folder(self) -> None:
-        """Delete the runtime folder, log included."""
-        remove_tree(self.folder)
-
-    def _request(self, request: dict[str, Any]) -> None:
-        # Requests are a few bytes; a supervisor whose buffer is full is stopped or gone, and the
-        # direct kill follows.
-        with contextlib.suppress(OSError):
-            self._channel.send(encode_line(request))
-
-    def _read(self) -> None:
-        try:
-            piece, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 2)
-        except BlockingIOError:
-            return
-        except OSError:
-            piece, descriptors = b"", []
-        if descriptors:
-            self._pidfds = descriptors
-            for descriptor in descriptors:  # recv_fds of the library does not take the flag
-                os.set_inheritable(descriptor, False)
-            self._loop.add_reader(descriptors[0], self._worker_ended)
-        if not piece:
-            self._supervisor_ended()
-            return
-        for event in self._lines.feed(piece):
-            self._take(event)
-
-    def _take(self, event: dict[str, Any]) -> None:
-        kind = event.pop("event")
-        if kind == STARTED:
-            self.pid, self.supervisor_pid = event["pid"], event["supervisor"]
-            self.started.set_result(None)
-        elif kind == READY:
-            self.ready.set_result(event)
-        elif kind == SIGNALLED:
-            self._acknowledged.set()
-        elif kind == EXIT:
-            self._conclude(
-                Exit(
-                    code=event["code"],
-                    signal=event["signal"],
-                    by_us="memory" if event["memory_used"] else self._killed_for,
-                    memory_limit=self.spec.memory,
-                    memory_used=event["memory_used"] or event["peak_memory"],
-                    oom_kill=event["oom_kill"],
-                )
-            )
-
-    def _worker_ended(self) -> None:
-        """The kernel says the worker is dead; its supervisor has a moment to say how."""
-        self._loop.remove_reader(self._pidfds[0])
-        self._loop.call_later(_SUPERVISOR_PATIENCE, self._presume_lost)
-
-    def _presume_lost(self) -> None:
-        if not self.exited.done():
-            self._kill_directly()
-            self._conclude(Exit(by_us=self._killed_for, lost_supervisor=True))
-
-    def _supervisor_ended(self) -> None:
-        self._loop.remove_reader(self._channel)
-        if not self.exited.done():
-            self._kill_directly()
-            self._conclude(Exit(by_us=self._killed_for, lost_supervisor=True))
-        for descriptor in self._pidfds:
-            self._loop.remove_reader(descriptor)
-            os.close(descriptor)
-        self._pidfds = []
-        self._channel.close()
-        if self._supervisor is not None:
-            # its socket closes as it exits, so this takes no time
-            self._supervisor.wait()
-        self.gone.set()
-
-    def _conclude(self, exit_: Exit) -> None:
-        if not self.exited.done():
-            self.exited.set_result(exit_)
-            self._acknowledged.set()
-
-    def _kill_directly(self) -> None:
-        """For a supervisor that is stopped or stuck; what they leave, the zygote sweeps."""
-        if not self.exited.done():
-            for descriptor in self._pidfds:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
 
 
 class _Zygote:
@@ -332,7 +96,7 @@ class _Zygote:
         """End it now, where it does not go by itself in time."""
         self.retire()
         try:
-            self.process.wait(_SUPERVISOR_PATIENCE)
+            self.process.wait(_RETIRING_PATIENCE)
         except subprocess.TimeoutExpired:
             self.process.kill()
         self.reap()
@@ -644,11 +408,6 @@ def _for_exec(environment: tuple[tuple[str, str], ...]) -> dict[str, str]:
     return fitting
 
 
-async def first_of(*futures: asyncio.Future[Any]) -> None:
-    """Wait until one of the futures is done; whose result, the caller looks up."""
-    await asyncio.wait(futures, return_when="FIRST_COMPLETED")
-
-
 def _ended(status: int) -> str:
     if status >= 0:
         return f"exited with code {status}"
@@ -681,23 +440,6 @@ async def _first_event(channel: socket.socket) -> dict[str, Any]:
             return event
 
 
-def log_tail(folder: Path) -> str:
-    """The last lines of the log in a runtime folder."""
-    try:
-        # the worker may have put something else there: a pipe, a link, a device
-        descriptor = os.open(folder / "log", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
-    except OSError:
-        return ""
-    try:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            return ""
-        start = max(0, status.st_size - _LOG_TAIL_BYTES)
-        return os.pread(descriptor, _LOG_TAIL_BYTES, start).decode(errors="replace").strip()
-    finally:
-        os.close(descriptor)
-
-
 def _connection(folder: Path, sockets: bool) -> dict[str, Any]:
     key = secrets.token_hex(32)
     common = {"key": key, "signature_scheme": "hmac-sha256"}
@@ -715,29 +457,3 @@ def _modified(path: str) -> int:
         return os.stat(path).st_mtime_ns
     except (OSError, ValueError):
         return 0
-
-
-def host_path() -> tuple[str, ...]:
-    """The host's ``sys.path``, without what Python itself passes over in it."""
-    # whatever the type of the list's entries should be, users put other things in
-    entries: list[object] = list(sys.path)
-    return tuple(entry for entry in entries if isinstance(entry, str))
-
-
-def library_path() -> tuple[str, ...]:
-    """
-    Entries of the host's ``sys.path`` that a zygote may import from.
-
-    What lies below the working folder is the project's, unless it belongs to the interpreter (a
-    ``.venv`` inside the project).
-    """
-    return tuple(entry for entry in host_path() if entry and _is_library(entry))
-
-
-def _is_library(entry: str) -> bool:
-    try:
-        path = Path(entry).resolve()
-        project = Path.cwd().resolve()
-    except (OSError, ValueError):  # the folder was deleted; the entry can be no path
-        return False
-    return path.is_relative_to(Path(sys.prefix).resolve()) or not path.is_relative_to(project)

@@ -11,7 +11,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import os
 import re
 import shutil
 import signal
@@ -23,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hive_jupyter import procfs
-from hive_jupyter.config import PASSED_VARIABLES, HiveConfig
+from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import (
     CircuitOpen,
     ConfigError,
@@ -31,26 +30,27 @@ from hive_jupyter.errors import (
     NodeDied,
     NodeStartError,
     NodeTimeout,
-    RemoteError,
     ToolError,
     remote_error,
 )
 from hive_jupyter.policy import SandboxPolicy
-from hive_jupyter.protocol import REPLY_METADATA
 from hive_jupyter.swarm.breaker import CircuitBreaker
 from hive_jupyter.swarm.channels import Channels, Context, Run
 from hive_jupyter.swarm.death import Exit, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
-from hive_jupyter.swarm.forkserver import (
-    ForkServer,
+from hive_jupyter.swarm.forkserver import ForkServer
+from hive_jupyter.swarm.launch import (
+    Kernel,
     Launch,
-    WorkerProcess,
-    first_of,
-    host_path,
+    drift,
     library_path,
+    snapshot,
+    worker_environment,
 )
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.metrics import Metrics, MetricsSnapshot
+from hive_jupyter.swarm.process import WorkerProcess, first_of
+from hive_jupyter.swarm.replies import asks_to_exit, payloads, users_error, variables
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from hive_jupyter.units import format_duration, format_size, memory_option
 
@@ -64,10 +64,6 @@ _LAST_WORDS = 300
 _DESCRIPTORS = 32
 # With less than this on the disk of its folder, in bytes, that is why a worker did not start.
 _LEAST_SPACE = 64 * 1024
-# What ipykernel calls an interrupt of a cell that awaits.
-_CANCELLED = "CancelledError"
-# Of a variable or an exception, in characters.
-_LONGEST_NAME = 100
 # How long each question of a health check may stay unanswered.
 _HEALTH_PATIENCE = 1.0
 # How often a worker that was interrupted is asked whether it is idle.
@@ -76,28 +72,6 @@ _PROOF_INTERVAL = 0.25
 _REFILL_PAUSE = 0.05
 # A process that got SIGKILL and is not gone after this long hangs in the kernel (a dead NFS, say).
 _DEATH_PATIENCE = 5.0
-
-
-@dataclass(frozen=True)
-class Kernel:
-    """
-    What runs in a worker.
-
-    Attributes:
-        interpreter: absolute path of the Python that runs Hive's own worker, or "".
-        argv: command line of another kernel, with ``{connection_file}`` in it.
-        environment: what its kernelspec adds.
-        interrupt_by_message: its kernelspec says interrupt_mode "message".
-        language: of the code.
-        description: for the status.
-    """
-
-    interpreter: str = sys.executable
-    argv: tuple[str, ...] = ()
-    environment: Mapping[str, str] | None = None
-    interrupt_by_message: bool = False
-    language: str = "python"
-    description: str = "python"
 
 
 @dataclass(frozen=True)
@@ -584,36 +558,21 @@ class SwarmNode:
     def _snapshot(self) -> Launch:
         """What the worker takes over from the host, now."""
         try:
-            cwd = os.getcwd()
+            return snapshot(self.kernel, self.config, self.policy)
         except FileNotFoundError:
             msg = (
                 f'Worker "{self.name}" could not be started: the working folder does not exist any '
                 "more. Make it again, or go to another one: os.chdir(os.path.expanduser('~'))"
             )
             raise NodeStartError(msg, node=self.name) from None
-        same_python = self.kernel.interpreter == sys.executable
-        environment = {**worker_environment(self.config), **(self.kernel.environment or {})}
-        return Launch(
-            interpreter="" if self.kernel.argv else self.kernel.interpreter,
-            argv=self.kernel.argv,
-            cwd=cwd,
-            path=host_path() if same_python else ("",),
-            environment=tuple(sorted(environment.items())),
-            policy=self.policy,
-        )
 
     def _drift(self) -> tuple[str, ...]:
-        launch = self._launch
-        if launch is None:
+        if self._launch is None:
             return ()
         try:
-            now = self._snapshot()
+            return drift(self._launch, self._snapshot())
         except HiveError:
             return ("working folder",)
-        words = {"cwd": "working folder", "path": "sys.path", "environment": "environment"}
-        return tuple(
-            word for name, word in words.items() if getattr(launch, name) != getattr(now, name)
-        )
 
     # Running
 
@@ -683,7 +642,7 @@ class SwarmNode:
                 self._process = None
             raise self._death(run, process)
         self._succeed(time.monotonic() - began)
-        if _asks_to_exit(run.done.result()):
+        if asks_to_exit(run.done.result()):
             await self.stop("exit")
         else:
             self._refill_later()
@@ -757,11 +716,9 @@ class SwarmNode:
     def _conclude(self, run: Run) -> Message:
         """The worker answered, and is idle."""
         reply = run.done.result()
-        hive = reply.metadata.get(REPLY_METADATA)
-        if isinstance(hive, dict):
-            self._names = _variables(hive.get("names"))
+        self._names = variables(reply, self._names)
         if self.policy.profile == "open":
-            for payload in _payloads(reply):
+            for payload in payloads(reply):
                 run.say(payload)
         if run.expired:
             assert run.timeout is not None
@@ -771,25 +728,8 @@ class SwarmNode:
             )
             raise NodeTimeout(msg, node=self.name, seconds=run.timeout)
         if reply.content.get("status") != "ok":
-            raise self._users_error(run, reply)
+            raise users_error(reply, self.name, self.policy.memory, interrupted=run.stops > 0)
         return reply
-
-    def _users_error(self, run: Run, reply: Message) -> RemoteError:
-        name = str(reply.content.get("ename", "Error"))[:_LONGEST_NAME]
-        if run.stops and name == _CANCELLED:
-            name = "KeyboardInterrupt"
-        value = str(reply.content.get("evalue", ""))
-        sent = reply.content.get("traceback", [])
-        lines = [str(line) for line in sent] if isinstance(sent, list) else []
-        limit = self.policy.memory
-        if name == "MemoryError" and limit is not None:
-            advice = (
-                f'worker "{self.name}" has a memory limit of {format_size(limit)}; '
-                f"`%hive restart {self.name} --memory {memory_option(2 * limit)}` raises it"
-            )
-            value = f"{value} ({advice})" if value else advice
-            lines.append(f"MemoryError: {advice}")
-        return remote_error(name, value, lines)
 
     def _death(self, run: Run, process: WorkerProcess) -> NodeDied | NodeTimeout:
         """The worker ended during a run."""
@@ -979,48 +919,6 @@ def _end_of(process: WorkerProcess) -> Exit:
     return process.exited.result() if process.exited.done() else Exit(by_us="hung")
 
 
-def _variables(names: object) -> tuple[str, ...]:
-    """The names of variables that a worker claims to have, those that can be names."""
-    if not isinstance(names, list):
-        return ()
-    return tuple(
-        name
-        for name in names
-        if isinstance(name, str) and name.isidentifier() and len(name) <= _LONGEST_NAME
-    )
-
-
-def _asks_to_exit(reply: Message) -> bool:
-    """Whether the code called ``exit()``; ipykernel says so, and ends a moment later."""
-    payload = reply.content.get("payload")
-    return isinstance(payload, list) and any(
-        isinstance(part, dict) and part.get("source") == "ask_exit" and not part.get("keepkernel")
-        for part in payload
-    )
-
-
-def _payloads(reply: Message) -> list[Message]:
-    """What ``?name`` and ``%load`` ask a front-end to do, as messages of type "payload"."""
-    parts = reply.content.get("payload")
-    if not isinstance(parts, list):
-        return []
-    found = []
-    for part in filter(_is_dict, parts):
-        if part.get("source") == "page":
-            data = part.get("data")
-            text = data.get("text/plain") if isinstance(data, dict) else None
-            if isinstance(text, str):
-                found.append({"source": "page", "data": {"text/plain": text}, "start": 0})
-        elif part.get("source") == "set_next_input" and isinstance(part.get("text"), str):
-            chosen = {"text": part["text"], "replace": bool(part.get("replace"))}
-            found.append({"source": "set_next_input", **chosen})
-    return [Message("payload", content) for content in found]
-
-
-def _is_dict(value: object) -> bool:
-    return isinstance(value, dict)
-
-
 def never_used(name: str, kernel: Kernel, sandbox: str, memory: int | None) -> NodeStatus:
     """The status of a worker that is known, but that nobody has used yet."""
     return NodeStatus(
@@ -1051,17 +949,3 @@ def make_server(config: HiveConfig, interpreter: str, runtime: RuntimeFolder) ->
         fork=config.start_method == "fork",
         sockets=runtime.sockets if config.transport == "auto" else config.transport == "ipc",
     )
-
-
-def worker_environment(config: HiveConfig) -> dict[str, str]:
-    """What a worker gets of the host's environment, by the allowlist, and what the user adds."""
-    patterns = (*PASSED_VARIABLES, *config.pass_environment)
-    exact = {pattern for pattern in patterns if not pattern.endswith("*")}
-    prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
-    passed = {
-        name: value
-        for name, value in os.environ.items()
-        if name in exact or (prefixes and name.startswith(prefixes))
-    }
-    inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONUNBUFFERED": "1"}
-    return {**inline, **passed, **config.environment}

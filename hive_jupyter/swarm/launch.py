@@ -1,0 +1,133 @@
+"""What a worker is started from: a kernel, and what it takes over from the host."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from hive_jupyter.config import PASSED_VARIABLES, HiveConfig
+from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.protocol import WORKER
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """
+    What runs in a worker.
+
+    Attributes:
+        interpreter: absolute path of the Python that runs Hive's own worker, or "".
+        argv: command line of another kernel, with ``{connection_file}`` in it.
+        environment: what its kernelspec adds.
+        interrupt_by_message: its kernelspec says interrupt_mode "message".
+        language: of the code.
+        description: for the status.
+    """
+
+    interpreter: str = sys.executable
+    argv: tuple[str, ...] = ()
+    environment: Mapping[str, str] | None = None
+    interrupt_by_message: bool = False
+    language: str = "python"
+    description: str = "python"
+
+
+@dataclass(frozen=True)
+class Launch:
+    """
+    What makes two workers interchangeable before they have a name.
+
+    Attributes:
+        interpreter: absolute path of the Python, or "" for another kernel.
+        argv: command line of another kernel, with ``{connection_file}``; empty for Hive's own.
+        cwd: working folder.
+        path: entries of ``sys.path`` for the worker.
+        environment: its whole environment, as sorted pairs.
+        policy: what it may touch.
+        role: WORKER; or KERNEL, one of the user's own, whose command line names the connection.
+        options: of a KERNEL without argv: the arguments of ``python -m ipykernel_launcher``.
+        folder: the private folder of a KERNEL, the same at each of its starts; a WORKER gets a
+            fresh one.
+        patience: seconds that such a KERNEL waits before its first answer, for its clients.
+    """
+
+    interpreter: str
+    argv: tuple[str, ...]
+    cwd: str
+    path: tuple[str, ...]
+    environment: tuple[tuple[str, str], ...]
+    policy: SandboxPolicy
+    role: str = WORKER
+    options: tuple[str, ...] = ()
+    folder: str = ""
+    patience: float = 0.0
+
+
+def snapshot(kernel: Kernel, config: HiveConfig, policy: SandboxPolicy) -> Launch:
+    """
+    What a worker takes over from the host, now.
+
+    Raises:
+        FileNotFoundError: the working folder does not exist any more.
+    """
+    same_python = kernel.interpreter == sys.executable
+    environment = {**worker_environment(config), **(kernel.environment or {})}
+    return Launch(
+        interpreter="" if kernel.argv else kernel.interpreter,
+        argv=kernel.argv,
+        cwd=os.getcwd(),
+        path=host_path() if same_python else ("",),
+        environment=tuple(sorted(environment.items())),
+        policy=policy,
+    )
+
+
+def drift(launch: Launch, now: Launch) -> tuple[str, ...]:
+    """What changed in the host since a worker took its snapshot, in words."""
+    words = {"cwd": "working folder", "path": "sys.path", "environment": "environment"}
+    return tuple(
+        word for name, word in words.items() if getattr(launch, name) != getattr(now, name)
+    )
+
+
+def worker_environment(config: HiveConfig) -> dict[str, str]:
+    """What a worker gets of the host's environment, by the allowlist, and what the user adds."""
+    patterns = (*PASSED_VARIABLES, *config.pass_environment)
+    exact = {pattern for pattern in patterns if not pattern.endswith("*")}
+    prefixes = tuple(pattern[:-1] for pattern in patterns if pattern.endswith("*"))
+    passed = {
+        name: value
+        for name, value in os.environ.items()
+        if name in exact or (prefixes and name.startswith(prefixes))
+    }
+    inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONUNBUFFERED": "1"}
+    return {**inline, **passed, **config.environment}
+
+
+def host_path() -> tuple[str, ...]:
+    """The host's ``sys.path``, without what Python itself passes over in it."""
+    # whatever the type of the list's entries should be, users put other things in
+    entries: list[object] = list(sys.path)
+    return tuple(entry for entry in entries if isinstance(entry, str))
+
+
+def library_path() -> tuple[str, ...]:
+    """
+    Entries of the host's ``sys.path`` that a zygote may import from.
+
+    What lies below the working folder is the project's, unless it belongs to the interpreter (a
+    ``.venv`` inside the project).
+    """
+    return tuple(entry for entry in host_path() if entry and _is_library(entry))
+
+
+def _is_library(entry: str) -> bool:
+    try:
+        path = Path(entry).resolve()
+        project = Path.cwd().resolve()
+    except (OSError, ValueError):  # the folder was deleted; the entry can be no path
+        return False
+    return path.is_relative_to(Path(sys.prefix).resolve()) or not path.is_relative_to(project)
