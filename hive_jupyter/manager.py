@@ -584,7 +584,9 @@ class HiveManager:
         node = self._node(name)
         run = Run(code, delegation.say, **options)
         delegation.attach(run, node)
-        telling = asyncio.create_task(_tell_progress(delegation, node))
+        telling = asyncio.get_running_loop().call_later(
+            _PROGRESS_AFTER, _tell_progress, delegation, node
+        )
         try:
             return await node.execute(run)
         finally:
@@ -623,13 +625,11 @@ class HiveManager:
             self._runtime.remove()
 
 
-async def _tell_progress(delegation: Delegation, node: SwarmNode) -> None:
+def _tell_progress(delegation: Delegation, node: SwarmNode) -> None:
     """Speak of a worker that takes its time to start, until it is there."""
-    await asyncio.sleep(_PROGRESS_AFTER)
     if node.is_starting:
         delegation.say(Message("progress", {"text": f'Starting worker "{node.name}" ...'}))
-        await node.started()
-        delegation.say(Message("progress", {"text": ""}))
+        node.when_started(lambda: delegation.say(Message("progress", {"text": ""})))
 
 
 def _failed(error: Exception) -> Future[Any]:

@@ -245,7 +245,7 @@ async def test_each_wish_to_stop_is_counted(run):
     run.stop()
 
     assert 2 == run.stops
-    assert run.stopping.is_set()
+    assert run.stopping.done()
     assert not run.expired
 
 

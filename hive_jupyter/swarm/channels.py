@@ -95,7 +95,7 @@ class Run:
         stops: how often somebody asked it to stop.
         expired: it was asked to stop because its time was over.
         begun: resolves once the worker takes it up.
-        stopping: set by the first wish to stop it, again by each further one.
+        stopping: resolves with a wish to stop it; ``heed`` makes room for the next one.
         done: resolves with the reply once the worker is idle again.
     """
 
@@ -119,7 +119,7 @@ class Run:
         self.expired = False
         loop = asyncio.get_running_loop()
         self.begun: asyncio.Future[None] = loop.create_future()
-        self.stopping = asyncio.Event()
+        self.stopping: asyncio.Future[None] = loop.create_future()
         self.done: asyncio.Future[Message] = loop.create_future()
         self._sink = sink
         self._reply: Message | None = None
@@ -129,7 +129,12 @@ class Run:
     def stop(self) -> None:
         """Wish that it stops; the second wish is the last one."""
         self.stops += 1
-        self.stopping.set()
+        if not self.stopping.done():
+            self.stopping.set_result(None)
+
+    def heed(self) -> None:
+        """Take note of the wishes to stop it that came until now."""
+        self.stopping = asyncio.get_running_loop().create_future()
 
     def expire(self) -> None:
         """Its time is over; where it is to stop already, that changes nothing."""

@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -230,10 +230,10 @@ class SwarmNode:
         """Whether a start is under way."""
         return self._starting is not None and not self._starting.done()
 
-    async def started(self) -> None:
-        """Wait for the end of the start that is under way, if one is."""
+    def when_started(self, action: Callable[[], object]) -> None:
+        """Have ``action`` called at the end of the start that is under way, however it ends."""
         if self._starting is not None:
-            await asyncio.wait({self._starting})
+            self._starting.add_done_callback(lambda _: action())
 
     async def execute(self, run: Run) -> Message:
         """
@@ -600,11 +600,9 @@ class SwarmNode:
         """Wait for ``work``, or for the wish that a run that has not begun never does."""
         task = asyncio.ensure_future(work)
         task.add_done_callback(_notice)
-        stopping = asyncio.ensure_future(run.stopping.wait())
         try:
-            await first_of(task, stopping)
+            await first_of(task, run.stopping)
         finally:
-            stopping.cancel()
             if not task.done():
                 task.cancel()
         if run.stops and not task.done():
@@ -651,12 +649,8 @@ class SwarmNode:
     async def _until_over(self, run: Run, channels: Channels, process: WorkerProcess) -> None:
         """Wait for the end of a run or of its worker; a wish to stop it brings that about."""
         while not run.done.done() and not process.exited.done():
-            stopping = asyncio.ensure_future(run.stopping.wait())
-            try:
-                await first_of(run.done, process.exited, stopping)
-            finally:
-                stopping.cancel()
-            wished = run.stopping.is_set() and not run.done.done() and not process.exited.done()
+            await first_of(run.done, process.exited, run.stopping)
+            wished = run.stopping.done() and not run.done.done() and not process.exited.done()
             if wished and not await self._bring_to_a_stop(run, channels, process):
                 return
 
@@ -667,17 +661,15 @@ class SwarmNode:
         Returns:
             Whether the worker lives on, proven idle; else it is gone, or hangs in the kernel.
         """
-        run.stopping.clear()
+        run.heed()
         if run.stops == 1:
             proof = asyncio.create_task(self._interrupt(run, channels, process))
             proof.add_done_callback(_notice)
-            again = asyncio.ensure_future(run.stopping.wait())
             try:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.config.interrupt_grace):
-                        await first_of(proof, process.exited, again)
+                        await first_of(proof, process.exited, run.stopping)
             finally:
-                again.cancel()
                 proof.cancel()
             if proof.done() and not proof.cancelled() and proof.exception() is None:
                 return True
