@@ -1,5 +1,6 @@
 """A worker's stdout and stderr, in real workers: nothing is lost, and nothing changes places."""
 
+import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
@@ -159,3 +160,40 @@ def test_a_stream_answers_as_at_home(hive):
 
     assert "write() argument must be str, not <class 'bytes'>\nfour" == result.stdout
     assert "(4, False, 'UTF-8', None, True, False)" == result.value_repr
+
+
+@pytest.mark.parametrize("name", ["stdout", "stderr"])
+def test_a_closed_stream_takes_no_more_and_harms_nobody(hive, name):
+    """As at home: what was printed before is shown, and the next cell works."""
+    result = hive.delegate(
+        f"import sys\n"
+        f"stream = sys.{name}\n"
+        f"print('before', end='', file=stream)\n"
+        f"stream.close(); stream.close(); stream.flush()\n"
+        f"try: stream.write('after')\n"
+        f"except ValueError as error: said = str(error)\n"
+        f"stream.closed, said"
+    )
+
+    assert "before" == getattr(result, name)
+    assert "(True, 'I/O operation on closed file')" == result.value_repr
+    assert "5" == hive.delegate("5").value_repr
+    hive.restart()
+
+
+def test_a_flush_waits_for_no_other_file(hive):
+    """C code that writes to a pipe which nobody reads holds the lock of its own file alone."""
+    began = (
+        "import ctypes, os, threading\n"
+        "libc = ctypes.CDLL(None)\n"
+        "libc.popen.restype = ctypes.c_void_p\n"
+        "file = ctypes.c_void_p(libc.popen(b'exec sleep 1000', b'w'))\n"
+        "text = b'x' * 2**20\n"
+        "write = lambda: libc.fwrite(text, 1, len(text), file)\n"
+        "threading.Thread(target=write, daemon=True).start()\n"
+        "while ctypes.CDLL(None).ftrylockfile(file) == 0: libc.funlockfile(file)\n"
+        "print('flushed', flush=True)"
+    )
+
+    assert "flushed\n" == hive.delegate(began, timeout=30).stdout
+    hive.restart()

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import signal
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from hive_jupyter.errors import NodeDied
 from hive_jupyter.units import format_size, memory_option
@@ -57,6 +58,7 @@ class Exit:
         memory_used: bytes that they used in the end, as far as that was measured.
         oom_kill: the system's out-of-memory killer struck somewhere while the worker lived.
         lost_supervisor: the supervisor ended first, so nobody saw the worker's own end.
+        last_words: what its standard streams got and it did not live to pass on, by name.
     """
 
     code: int | None = None
@@ -66,6 +68,7 @@ class Exit:
     memory_used: int | None = None
     oom_kill: bool = False
     lost_supervisor: bool = False
+    last_words: Mapping[str, str] = field(default_factory=dict)
 
 
 def explain(worker: str, exit: Exit, lost: tuple[str, ...], during: bool) -> NodeDied:  # noqa: A002

@@ -625,6 +625,8 @@ class SwarmNode:
             await self._until_over(run, channels, process)
             if not run.done.done():
                 await channels.drain()
+                for name, text in _end_of(process).last_words.items():
+                    run.say(Message("stream", {"name": name, "text": text}))
         except asyncio.CancelledError:  # nobody waits any more; the next run finds it idle, or gone
             run.stop()
             await self._bring_to_a_stop(run, channels, process)

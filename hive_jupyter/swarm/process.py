@@ -191,6 +191,7 @@ class WorkerProcess:
                     memory_limit=self.spec.memory,
                     memory_used=event["memory_used"] or event["peak_memory"],
                     oom_kill=event["oom_kill"],
+                    last_words=event["last_words"],
                 )
             )
 

@@ -42,11 +42,11 @@ from hive_jupyter.protocol import (
     WorkerSpec,
     encode_line,
 )
-from hive_jupyter.worker import compat, tools
+from hive_jupyter.worker import compat, streams, tools
 from hive_jupyter.worker.confine import prctl
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from types import FrameType
 
 # Names in a reply's metadata: enough for a person, bounded for a namespace of a million entries.
@@ -61,7 +61,6 @@ _PRELOADED = (
     "ctypes",
     "executing",
     "faulthandler",
-    "hive_jupyter.worker.streams",
     "ipykernel.comm",
     "jedi",
     "multiprocessing",
@@ -325,13 +324,14 @@ def prepare(folder: str) -> None:
     _build_shell(folder).run_cell("pass", store_history=False, silent=True)
 
 
-def run(spec: WorkerSpec, ready: int) -> None:
+def run(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, int]]) -> None:
     """
     Be the worker: returns when its kernel has been shut down.
 
     Args:
         spec: of the worker.
         ready: a pipe; one line of JSON with the bound ports goes there.
+        pipes: for its streams; see ``WorkerStream``.
     """
     # fd 2 becomes a pipe to the notebook; a crash is written to the log
     faulthandler.enable(file=os.dup(2), all_threads=False)
@@ -343,6 +343,7 @@ def run(spec: WorkerSpec, ready: int) -> None:
         prepare(spec.folder)
     sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
     if spec.role == WORKER:
+        streams.WorkerStream.pipes = pipes
         WorkerApp.instance(config=_config()).serve(spec, ready)
     else:
         KernelApp.instance().serve(spec, ready)

@@ -2,13 +2,15 @@
 stdout and stderr of a worker.
 
 ipykernel's stream publishes what Python prints, and what C code and child processes write to the
-descriptor. This one does the same, with three differences:
+descriptor. This one does the same, with four differences:
 
 - What the descriptor got before a print, a flush or the end of a cell comes before it, with that
   cell: the thread that prints looks into the descriptor's pipe first.
 - A write takes no lock, so it may come from a signal handler, a finaliser or a fork at any time:
   writers only append to one list, and only the publishing thread takes from it.
 - What a loop prints is sent piece by piece, so that memory stays bounded and the wire is busy.
+- Last words are heard: what was flushed has left the process, and what the descriptor got stays in
+  its pipe for a moment, whose reading end the supervisor holds too.
 """
 
 from __future__ import annotations
@@ -22,10 +24,12 @@ import select
 import sys
 import termios
 import threading
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from itertools import compress, repeat
 from operator import is_
+from pathlib import Path
 from typing import Any
 
 from ipykernel.iostream import OutStream
@@ -42,12 +46,59 @@ _libc = ctypes.CDLL(None)
 _quick_libc = ctypes.PyDLL(None)
 # What FIONREAD answers for an empty pipe.
 _NOTHING = bytes(ctypes.sizeof(ctypes.c_int))
+# So long what the descriptor got stays in its pipe (seconds): if the worker dies meanwhile, as it
+# does after a failed assertion in C, its supervisor finds it there.
+_LAST_WORDS = 0.05
+# Where so many bytes have come together by then, more follow, and their writer must not wait.
+_FLOOD = 2**15
+# So long a flush waits for zmq's threads (seconds). They take microseconds where they get a
+# processor, and sleep where nobody reads.
+_WRITING_PATIENCE = 0.05
+
+
+class _Wire:
+    """zmq's own threads, which write to the sockets what was sent to them."""
+
+    def __init__(self) -> None:
+        self._states: list[int] = []
+
+    def find(self) -> None:
+        """Take those that there are now: what the user's code starts later is none of ours."""
+        for thread in () if self._states else os.listdir("/proc/self/task"):
+            folder = Path("/proc/self/task", thread)
+            with contextlib.suppress(OSError):
+                if (folder / "comm").read_bytes().startswith(b"ZMQbg/IO"):
+                    self._states.append(os.open(folder / "stat", os.O_RDONLY))
+
+    def wait(self) -> None:
+        """Return once all that was sent is written, or cannot be because nobody reads."""
+        deadline = time.monotonic() + _WRITING_PATIENCE
+        # what the user's code does to our descriptors is its own affair
+        with contextlib.suppress(OSError, ValueError):
+            while any(map(self._runs, self._states)) and time.monotonic() < deadline:
+                os.sched_yield()
+
+    @staticmethod
+    def _runs(state: int) -> bool:
+        # so does, from the moment on when it is told that there is something to do, one that waits
+        # for a processor; see proc(5)
+        stat = os.pread(state, 128, 0)
+        return stat[stat.rindex(b")") :][2:3] in (b"R", b"D")
+
+
+_wire = _Wire()
 
 
 @called_as_its_base
 class WorkerStream(OutStream):
-    """ipykernel's OutStream, with output of C code and children in time, and cheaper."""
+    """
+    ipykernel's OutStream, with output of C code and children in time, and cheaper.
 
+    Attributes:
+        pipes: ends for reading and writing, by the stream's name, which somebody else holds too.
+    """
+
+    pipes: Mapping[str, tuple[int, int]] = {}
     _fid: Any
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
@@ -64,6 +115,7 @@ class WorkerStream(OutStream):
         self._is_child = False
         self._arrived: Callable[[], int] = int
         super().__init__(*arguments, **options)
+        _wire.find()
         if self._should_watch:
             # ipykernel copies what comes through the pipe to the original descriptor, too: our log.
             null = os.open(os.devnull, os.O_WRONLY)
@@ -72,6 +124,7 @@ class WorkerStream(OutStream):
             # of all ways to ask this, the cheapest
             self._epoll = select.epoll()
             self._epoll.register(self._fid, select.EPOLLIN)
+            self._c_stream = ctypes.c_void_p.in_dll(_libc, self.name)
             event = ctypes.byref(ctypes.create_string_buffer(16))
             self._arrived = partial(_quick_libc.epoll_wait, self._epoll.fileno(), event, 1, 0)
         os.register_at_fork(after_in_child=self._begin_anew)
@@ -96,15 +149,26 @@ class WorkerStream(OutStream):
         """
         Publish all that was written so far, by Python or to the descriptor.
 
-        It is sent when this returns, so it is seen also if the next line crashes, or keeps the GIL
-        for itself.
+        It has left the process when this returns, so it is seen also if the next line crashes, or
+        keeps the GIL for itself.
         """
+        if self.closed:
+            return
         if self._should_watch:
-            # what C code printed and libc still holds back comes into the pipe
-            _libc.fflush(None)
+            # What C code printed and libc still holds back comes into the pipe. Not fflush(NULL): a
+            # thread that writes to another file, which nobody reads, holds its lock.
+            _libc.fflush(self._c_stream)
             self._read_pipe()
         if self._written or self._in_flight:
             self._publish()
+            if not self._on_its_own():
+                _wire.wait()
+
+    def close(self) -> None:
+        """Publish what is left; afterwards nothing can be written any more."""
+        if not self.closed:
+            self.flush()
+            super().close()
 
     def _take(self, text: str) -> None:
         self._written += (self.parent_header, text)
@@ -141,7 +205,7 @@ class WorkerStream(OutStream):
 
     def _on_its_own(self) -> bool:
         """Whether no other thread can send."""
-        return self.pub_thread is None or threading.current_thread() is self.pub_thread.thread
+        return self._is_child or threading.current_thread() is self.pub_thread.thread
 
     def _sending(self) -> threading.Lock:
         """
@@ -233,15 +297,31 @@ class WorkerStream(OutStream):
             for start in range(0, len(text), PIECE):
                 yield parent, text[start : start + PIECE]
 
+    def _setup_stream_redirects(self, name: str) -> None:
+        self._fid, writing = self.pipes.get(name) or os.pipe()
+        self._original_stdstream_fd = getattr(sys, name).fileno()
+        self._original_stdstream_copy = os.dup(self._original_stdstream_fd)
+        os.dup2(writing, self._original_stdstream_fd)
+        self.watch_fd_thread = threading.Thread(target=self._watch_pipe_fd, daemon=True)
+        self.watch_fd_thread.start()
+
     def _watch_pipe_fd(self) -> None:
         """Wait for output, outside the lock; read it like ``flush`` does."""
         poll = select.poll()
         poll.register(self._fid, select.POLLIN)
-        while self._should_watch:
-            poll.poll()
-            self._read_pipe()
+        flowing_until = 0.0
+        while poll.poll():
+            flows = time.monotonic() < flowing_until
+            if not flows:
+                time.sleep(_LAST_WORDS)
+            if not self._should_watch:
+                return
+            if self._read_pipe() >= _FLOOD:
+                flowing_until = time.monotonic() + self.flush_interval
+            elif self._written and not flows:
+                self._sending()
 
-    def _read_pipe(self) -> None:
+    def _read_pipe(self) -> int:
         with self._pipe_lock:
             self._reading = True
             try:
@@ -251,6 +331,7 @@ class WorkerStream(OutStream):
                     self._take(self._decoder.decode(os.read(self._fid, size)))
             finally:
                 self._reading = False
+        return size
 
     def _begin_anew(self) -> None:
         """In a fork: what was written before is the parent's affair, and so is the pipe."""

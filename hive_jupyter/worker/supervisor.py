@@ -24,7 +24,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from itertools import chain, pairwise
 from typing import Any, NoReturn
 
 from hive_jupyter import procfs
@@ -43,6 +44,10 @@ from hive_jupyter.worker.confine import confine, prctl
 
 # Between two looks at the memory of a worker that has a limit; there is no event for it.
 MEMORY_INTERVAL = 0.2
+
+# Bytes of a dead worker's last words on each stream: what fits into the socket to a host that does
+# not read just now.
+_LAST_WORDS = 8192
 
 START_FAILED = 70  # EX_SOFTWARE of sysexits.h: the worker never got as far as the user's code
 
@@ -103,9 +108,13 @@ class Supervisor:
         self._oom_kills = procfs.oom_kills()
         self._memory_used = 0
         self._ready, ready_end = os.pipe()
+        is_ours = spec.role == WORKER and not spec.argv
+        pipes = {name: os.pipe() for name in ("stdout", "stderr")} if is_ours else {}
+        self._output = {name: reading for name, (reading, _) in pipes.items()}
         self._wakeup = wake_on_child()
-        self._worker = _fork(lambda: become_worker(spec, ready_end))
-        os.close(ready_end)
+        self._worker = _fork(lambda: become_worker(spec, ready_end, pipes))
+        for descriptor in (ready_end, *(writing for _, writing in pipes.values())):
+            os.close(descriptor)
 
     def run(self) -> None:
         """Serve until the worker and everything that it started are gone."""
@@ -192,8 +201,19 @@ class Supervisor:
                 "memory_used": self._memory_used,
                 "peak_memory": usage.ru_maxrss * 1024,
                 "oom_kill": procfs.oom_kills() > self._oom_kills,
+                "last_words": self._last_words(),
             }
         )
+
+    def _last_words(self) -> dict[str, str]:
+        """What the dead worker's streams got and it did not read any more."""
+        found = {}
+        for name, descriptor in self._output.items():
+            os.set_blocking(descriptor, False)
+            with contextlib.suppress(BlockingIOError):
+                if words := os.read(descriptor, _LAST_WORDS):
+                    found[name] = words.decode(errors="replace")
+        return found
 
     def _watch_memory(self, limit: int) -> None:
         family = procfs.descendants(os.getpid())
@@ -205,18 +225,19 @@ class Supervisor:
                 kill(self._worker)
 
 
-def become_worker(spec: WorkerSpec, ready: int) -> None:
+def become_worker(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, int]]) -> None:
     """
     Turn this freshly forked process into the worker; returns only when its kernel ends.
 
     Args:
         spec: of the worker.
         ready: a pipe to which the kernel writes one line of JSON once its sockets are bound.
+        pipes: for "stdout" and "stderr" of Hive's own worker: ends for reading and writing.
     """
     os.setsid()
     prctl.set_dumpable(True)
     prctl.set_title(f"hive: {spec.role} {spec.name or '(spare)'}")
-    _own_descriptors(spec, ready)
+    _own_descriptors(spec, {ready, *chain(*pipes.values())})
     os.environ.clear()
     os.environ.update(spec.environment)
     if spec.role == WORKER:
@@ -232,19 +253,18 @@ def become_worker(spec: WorkerSpec, ready: int) -> None:
         os.execvpe(spec.argv[0], list(spec.argv), os.environ)
     from hive_jupyter.worker import kernel
 
-    kernel.run(spec, ready)
+    kernel.run(spec, ready, pipes)
 
 
-def _own_descriptors(spec: WorkerSpec, ready: int) -> None:
-    """Standard streams of the worker's own; nothing else is inherited."""
+def _own_descriptors(spec: WorkerSpec, kept: set[int]) -> None:
+    """Standard streams of the worker's own; but for those that are kept, nothing is inherited."""
     null = os.open(os.devnull, os.O_RDONLY)
     log = os.open(os.path.join(spec.folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
     os.dup2(null, 0)
     os.dup2(log, 1)
     os.dup2(log, 2)
-    os.closerange(3, ready)
-    os.closerange(ready + 1, os.sysconf("SC_OPEN_MAX"))
-    os.set_inheritable(ready, False)
+    for low, high in pairwise([2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]):
+        os.closerange(low + 1, high)
 
 
 def _fork(body: Callable[[], None]) -> int:

@@ -87,6 +87,28 @@ def test_what_was_said_before_a_death_is_shown(hive, tmp_path):
     assert "before\n" == delegation.result.stdout
 
 
+LAST_WORDS = {
+    "printed": "print('last', 'words', flush=True); os.kill(os.getpid(), 9)",
+    "displayed": "display('last words'); print(flush=True); os._exit(1)",
+    "by descriptor": "os.write(1, b'last words'); os.kill(os.getpid(), 9)",
+    "by an assertion in C": "os.write(2, b'last words'); os.abort()",
+    "by a child": "os.system('echo last words'); os._exit(1)",
+    "in half a character": "os.write(1, b'last words \\xe2'); os.kill(os.getpid(), 9)",
+    "both": "print('last', end=' ', flush=True); os.write(1, b'words'); os.abort()",
+}
+
+
+@pytest.mark.parametrize("way", LAST_WORDS)
+def test_the_last_words_before_a_death_are_heard(hive, way):
+    """What a flush returned for, or the descriptor took, is shown; ten times of ten."""
+    for _ in range(10):
+        code = f"import os\nfrom IPython.display import display\n{LAST_WORDS[way]}"
+        delegation = hive.begin(code)
+        with pytest.raises(NodeDied):
+            delegation.outcome()
+        assert 1 == str(delegation.result.outputs).count("last words")
+
+
 def test_a_crash_in_c_leaves_its_traceback_in_the_log(hive):
     with pytest.raises(NodeDied):
         hive.delegate("import ctypes; ctypes.string_at(0)")
