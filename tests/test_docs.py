@@ -14,6 +14,7 @@ from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, HiveConfig, Size
 from hive_jupyter.delegation import Delegation
 from hive_jupyter.notebook.magics import COMMANDS, DELEGATE
 from hive_jupyter.units import format_duration, format_size
+from tests.front_end import FrontEnd
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = HiveConfig.class_traits(config=True)
@@ -187,3 +188,30 @@ def test_the_python_example_of_the_readme_runs():
     exec(compile(example, "README.md", "exec"), names)
 
     assert "3.0" == names["result"].value_repr
+
+
+# --- Cells of magics, as they are copied ---
+
+# What they take for granted, as files in the notebook's folder.
+STAND_INS = {
+    "huge.csv": "x\n1\n",
+    "risky_library.py": "def run(): pass\n",
+    "training.py": "data = None\ndef fit(data): return Model()\n"
+    "class Model:\n    def score(self): pass\n",
+}
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/magics.md"])
+def test_a_cell_of_magics_runs_as_it_stands(runtime, tmp_path, page):
+    blocks = re.findall(r"```python\n(.*?)```", read(page), re.DOTALL)
+    cells = [block for block in blocks if re.search(r"^%", block, re.MULTILINE)]
+    for name, text in STAND_INS.items():
+        (tmp_path / name).write_text(text)
+
+    assert cells
+    with FrontEnd(tmp_path) as kernel:
+        kernel.play("%load_ext hive_jupyter")
+        kernel.play("%delegate -w train --memory 2G from training import *")
+        for cell in cells:
+            played = kernel.play(cell)
+            assert "ok" == played.reply["status"], (cell, played.order)
