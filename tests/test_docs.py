@@ -180,6 +180,14 @@ def test_the_map_of_the_house_names_no_module_that_is_not_there():
     assert set() == set(re.findall(r"\b\w+\.py\b", drawn)) - files
 
 
+def test_no_kernelspec_is_called_hive():
+    """As the README promises."""
+    named = re.findall(r"jupyter kernelspec install .*--name (\S+)", read("docs/kernelspec.md"))
+
+    assert named
+    assert "hive" not in named
+
+
 def test_the_python_example_of_the_readme_runs():
     """The block that begins with an import is executed as it stands."""
     (example,) = re.findall(r"```python\n(from .*?)```", read("README.md"), re.DOTALL)

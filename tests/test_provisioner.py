@@ -27,7 +27,7 @@ from tests.processes import ROOT, family, start_host, titled, wait_gone, wait_un
 
 IPYKERNEL = ("-m", "ipykernel_launcher", "-f", "{connection_file}")
 # The same expectations hold for both, where nothing else is said.
-BOTH = pytest.mark.parametrize("spec", ["hive", "local"])
+BOTH = pytest.mark.parametrize("spec", ["python3-zygote", "local"])
 
 
 def install(folder, name, *, argv=("python", *IPYKERNEL), provisioner="hive-provisioner", **config):
@@ -49,7 +49,7 @@ def install(folder, name, *, argv=("python", *IPYKERNEL), provisioner="hive-prov
 def specs(runtime, tmp_path_factory):
     """The folder of the kernelspecs; Jupyter and IPython have no other files of this user's."""
     folder = tmp_path_factory.mktemp("jupyter")
-    install(folder, "hive")
+    install(folder, "python3-zygote")
     install(folder, "local", provisioner=None)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_PATH", str(folder))
@@ -75,7 +75,7 @@ def talking(manager, ready=True):
 
 
 @contextmanager
-def running(spec="hive", **options):
+def running(spec="python3-zygote", **options):
     """A kernel with its manager and a client."""
     manager = KernelManager(kernel_name=spec)
     manager.start_kernel(**options)
@@ -124,7 +124,7 @@ def free_port():
 class TestMessages(jupyter_kernel_test.KernelTests):
     """The public suite for kernels."""
 
-    kernel_name = "hive"
+    kernel_name = "python3-zygote"
     language_name = "python"
     file_extension = ".py"
     code_hello_world = "print('hello, world')"
@@ -222,7 +222,7 @@ def test_nothing_is_left_of_a_kernel_but_the_zygote():
 
 def test_many_kernels_are_forked_from_a_zygote():
     managers = MultiKernelManager()
-    keys = [managers.start_kernel(kernel_name="hive") for _ in range(3)]
+    keys = [managers.start_kernel(kernel_name="python3-zygote") for _ in range(3)]
     pids = {managers.get_kernel(key).provisioner.pid for key in keys}
     assert 3 == len(pids)
     zygotes = {psutil.Process(pid).parent().parent() for pid in pids}
@@ -237,7 +237,9 @@ def test_many_kernels_are_forked_from_a_zygote():
 
 async def test_many_kernels_start_at_once_under_an_async_manager():
     managers = AsyncMultiKernelManager()
-    keys = await asyncio.gather(*(managers.start_kernel(kernel_name="hive") for _ in range(4)))
+    keys = await asyncio.gather(
+        *(managers.start_kernel(kernel_name="python3-zygote") for _ in range(4))
+    )
     alive = await asyncio.gather(*(managers.is_alive(key) for key in keys))
     assert [True] * 4 == alive
     await managers.shutdown_all(now=True)
@@ -245,7 +247,7 @@ async def test_many_kernels_start_at_once_under_an_async_manager():
 
 
 def test_a_kernel_outlives_the_loop_that_it_was_started_on():
-    manager = AsyncKernelManager(kernel_name="hive")
+    manager = AsyncKernelManager(kernel_name="python3-zygote")
     asyncio.run(manager.start_kernel())
     with asyncio.Runner() as runner:
         assert runner.run(manager.is_alive())
@@ -314,7 +316,7 @@ def test_a_signal_that_does_not_exist_is_refused(spec):
 @BOTH
 def test_a_program_or_folder_that_is_missing_fails_the_start(spec, specs, tmp_path):
     name = f"missing-{spec}"
-    provisioner = "hive-provisioner" if spec == "hive" else None
+    provisioner = "hive-provisioner" if spec == "python3-zygote" else None
     install(specs, name, argv=("no-such-program", "{connection_file}"), provisioner=provisioner)
     with pytest.raises(FileNotFoundError, match="no-such-program"):
         KernelManager(kernel_name=name).start_kernel()
@@ -364,7 +366,7 @@ def test_a_kernel_has_the_place_and_environment_that_the_front_end_says(spec, tm
 def test_the_search_path_is_that_of_any_other_kernel():
     code = "import sys; print(sys.path)"
     paths = set()
-    for spec in ("hive", "local"):
+    for spec in ("python3-zygote", "local"):
         with running(spec) as (_, client):
             paths.add(ask(client, code))
     assert 1 == len(paths), paths
@@ -398,7 +400,7 @@ def test_what_a_front_end_has_asked_for_can_be_written_down():
 
 def test_an_address_that_somebody_chose_is_kept():
     port = free_port()
-    manager = KernelManager(kernel_name="hive", hb_port=port, cache_ports=False)
+    manager = KernelManager(kernel_name="python3-zygote", hb_port=port, cache_ports=False)
     manager.start_kernel()
     try:
         assert ("tcp", "127.0.0.1", port) == (manager.transport, manager.ip, manager.hb_port)
@@ -462,7 +464,7 @@ def test_a_kernelspec_that_asks_for_what_is_not_to_be_had_starts_nothing(
 
 
 async def test_a_kernel_that_crashed_is_restarted_by_the_restarter():
-    manager = AsyncIOLoopKernelManager(kernel_name="hive")
+    manager = AsyncIOLoopKernelManager(kernel_name="python3-zygote")
     restarted = asyncio.Event()
     await manager.start_kernel()
     manager._restarter.time_to_dead = 0.1
@@ -507,7 +509,7 @@ def test_a_kernel_ends_with_its_server(specs, runtime):
     code = (
         "import sys\n"
         "from jupyter_client.manager import KernelManager\n"
-        "manager = KernelManager(kernel_name='hive')\n"
+        "manager = KernelManager(kernel_name='python3-zygote')\n"
         "manager.start_kernel()\n"
         "print(manager.provisioner.pid, flush=True)\n"
         "sys.stdin.read()\n"
@@ -526,7 +528,7 @@ def test_a_process_that_had_kernels_ends_and_leaves_no_process(specs, tmp_path, 
     code = (
         "import atexit\n"
         "from jupyter_client.manager import KernelManager\n"
-        "manager = KernelManager(kernel_name='hive')\n"
+        "manager = KernelManager(kernel_name='python3-zygote')\n"
         f"atexit.register(lambda: {'None' if end == 'pass' else end})\n"
         "manager.start_kernel()\n"
         "print(manager.provisioner.pid, flush=True)\n"
@@ -607,7 +609,9 @@ async def test_the_restart_button_of_a_server_leaves_its_clients_connected(tmp_p
     async with jupyter_server(tmp_path / "r", tmp_path) as (process, port):
         client = AsyncHTTPClient(force_instance=True)
         api = f"http://127.0.0.1:{port}/api/kernels"
-        made = await client.fetch(api, method="POST", body='{"name": "hive"}', request_timeout=60)
+        made = await client.fetch(
+            api, method="POST", body='{"name": "python3-zygote"}', request_timeout=60
+        )
         key = json.loads(made.body)["id"]
         channels = await websocket_connect(f"ws://127.0.0.1:{port}/api/kernels/{key}/channels")
         assert "1\n" == await _printed(channels, "x = 1; print(x)")
