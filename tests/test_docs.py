@@ -1,6 +1,7 @@
 """The documentation names all that there is, and says the same as the code."""
 
 import ast
+import builtins
 import inspect
 import re
 from pathlib import Path
@@ -12,6 +13,7 @@ from hive_jupyter import HiveManager, SwarmNode
 from hive_jupyter.cli import HiveApp
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, HiveConfig, Size
 from hive_jupyter.delegation import Delegation
+from hive_jupyter.errors import remote_error
 from hive_jupyter.notebook.magics import COMMANDS, DELEGATE
 from hive_jupyter.units import format_duration, format_size
 from tests.front_end import FrontEnd
@@ -134,6 +136,20 @@ def test_the_reference_shows_the_signatures_as_they_are():
         ]
 
     assert [] == wrong
+
+
+def test_the_exceptions_that_come_as_a_remote_error_alone_are_named():
+    text = section(read("docs/python.md"), "## Errors")
+    alone = [
+        name
+        for name, kind in vars(builtins).items()
+        if isinstance(kind, type)
+        and issubclass(kind, Exception)
+        and not isinstance(remote_error(name, "", []), kind)
+    ]
+
+    assert alone
+    assert [] == [name for name in alone if f"`{name}`" not in text]
 
 
 PUBLIC = {kind.__name__: kind for kind in (HiveManager, Delegation, SwarmNode)}
