@@ -33,6 +33,7 @@ import struct
 import time
 from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -58,7 +59,7 @@ VERSION = 1
 # The socket, in the hive's runtime folder.
 SOCKET = "attach"
 # All there is to ask for.
-VERBS = ("status", "logs", "run", "interrupt", "restart")
+VERBS = ("status", "logs", "run", "interrupt", "restart", "doctor")
 
 # Bytes of a line: a request holds the code of a run, an answer is cut into pieces.
 LONGEST_REQUEST = 16 * 2**20
@@ -185,6 +186,7 @@ class _Door:
             "run": self._run,
             "interrupt": self._interrupt,
             "restart": self._restart,
+            "doctor": self._doctor,
         }
 
     async def keep_open(self) -> None:
@@ -297,6 +299,15 @@ class _Door:
         worker = self._manager.checked(_text_or_none(request, "worker"), starts=True)
         status = await self._manager.restart_worker(worker)
         return {"worker": worker, "state": status.state, "pid": status.pid}
+
+    async def _doctor(self, _request: Mapping[str, Any], _client: _Client) -> dict[str, Any]:
+        # it blocks; and the thread of asyncio.to_thread would stay in the user's process
+        thread = ThreadPoolExecutor(1, "hive doctor")
+        try:
+            examining = asyncio.get_running_loop().run_in_executor(thread, self._manager.doctor)
+            return (await examining).facts()
+        finally:
+            thread.shutdown(wait=False)
 
     async def _run(self, request: Mapping[str, Any], client: _Client) -> dict[str, Any]:
         delegation = self._manager.begin(

@@ -230,28 +230,6 @@ class DemoApp(_App):
         return status
 
 
-class DoctorApp(_App):
-    """Tell what Hive can do on this machine."""
-
-    name = "jupyter-hive doctor"
-    description = """
-    Tell what Hive can do on this machine with this configuration, and what is missing.
-    """
-    as_json = Bool(help="Print the report as JSON.").tag(config=True)
-    flags = _App.flags | {
-        "json": ({"DoctorApp": {"as_json": True}}, "Print the report as JSON."),
-    }
-
-    def work(self) -> int:
-        from hive_jupyter.manager import HiveManager
-
-        with HiveManager(HiveConfig(parent=self)) as hive:
-            report = hive.doctor()
-        facts = {**dataclasses.asdict(report), "missing": report.missing}
-        print(json.dumps(facts, indent=2) if self.as_json else report)
-        return 0
-
-
 class AttachedApp(_App):
     """A command that speaks to a running hive."""
 
@@ -317,7 +295,7 @@ class AttachedApp(_App):
 
 
 class _OneHiveApp(AttachedApp):
-    """A command that speaks to one running hive, about one worker."""
+    """A command that speaks to one running hive, mostly about one worker."""
 
     most_words = 1
     usage = "[WORKER] [options]"
@@ -480,6 +458,41 @@ class RestartApp(_OneHiveApp):
         answer = hive.ask("restart", patient=True, worker=self.word)
         text = f'Worker "{answer["worker"]}" is {answer["state"]}, process {answer["pid"]}.'
         self.say(identity, answer, text)
+        return 0
+
+
+class DoctorApp(_OneHiveApp):
+    """Tell what Hive can do on this machine."""
+
+    name = "jupyter-hive doctor"
+    description = """
+    Tell what Hive can do on this machine with this configuration, and what is missing. With --hive,
+    a running notebook tells it of its own process.
+    """
+    most_words = 0
+    usage = _App.usage
+    # Those of a hive of this process.
+    classes = [HiveConfig]  # noqa: RUF012
+    hive = Unicode(help="Ask the running hive with this ID; status lists them.").tag(config=True)
+
+    def work(self) -> int:
+        if self.hive:
+            return super().work()
+        from hive_jupyter.manager import HiveManager
+
+        with HiveManager(HiveConfig(parent=self)) as hive:
+            report = hive.doctor()
+        if self.as_json:
+            self.print_json(report.facts())
+        else:
+            print(report)
+        return 0
+
+    def ask(self, hive: Attachment, identity: Identity) -> int:
+        from hive_jupyter.swarm.enforcement import Report
+
+        answer = hive.ask("doctor")
+        self.say(identity, answer, f"{_line(identity)}\n{Report.of(answer)}")
         return 0
 
 

@@ -18,6 +18,7 @@ from hive_jupyter import HiveManager, attach
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.procfs import read_stat
 from hive_jupyter.swarm import runtime as runtime_folders
+from hive_jupyter.swarm.enforcement import Report
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from tests.hosts import play
@@ -134,7 +135,7 @@ def run_is_over(hive):
 
 
 def test_there_are_these_verbs_and_none_of_them_approves_anything(hive, door):
-    assert ("status", "logs", "run", "interrupt", "restart") == attach.VERBS
+    assert ("status", "logs", "run", "interrupt", "restart", "doctor") == attach.VERBS
     served = attach._Door(hive, "", door.parent)._answers
     assert attach.VERBS == tuple(served)
 
@@ -245,7 +246,7 @@ def test_the_system_tells_who_is_at_the_other_end():
         (b"[1]\n", "no object"),
         (b"{}\n", 'no verb "None"'),
         (b'{"verb": ["run"]}\n', "This hive has no verb"),
-        (b'{"verb": "?"}\n', "There are: interrupt, logs, restart, run, status."),
+        (b'{"verb": "?"}\n', "There are: doctor, interrupt, logs, restart, run, status."),
         (b'{"verb": "approve"}\n', 'This hive has no verb "approve".'),
         (b'{"verb": "statsu"}\n', 'Did you mean "status"?'),
         (b'{"verb": "run"}\n', '"code" has to be text.'),
@@ -355,6 +356,21 @@ def test_an_interrupt_stops_what_runs(hive, door):
             pass
 
     assert "KeyboardInterrupt" == line["answer"]["error"]
+
+
+def test_the_doctor_keeps_nobody_waiting_and_leaves_no_thread(hive, door, monkeypatch):
+    report = hive.doctor()
+    go, before = threading.Event(), set(threading.enumerate())
+    monkeypatch.setattr(HiveManager, "doctor", lambda _: go.wait(60) and report)
+
+    with Line(door) as client:
+        client.read()
+        client.write(verb="doctor")
+        assert "answer" in ask(door, verb="status")
+        go.set()
+
+        assert report == Report.of(client.read()["answer"])
+    wait_until(lambda: set(threading.enumerate()) <= before)
 
 
 # --- Runs ---

@@ -58,6 +58,7 @@ def test_the_commands_are_listed(words, capsys):
     [
         (("demo", "--help"), "--notebook"),
         (("doctor", "-h"), "--json"),
+        (("doctor", "-h"), "Ask the running hive with this ID"),
         (("help", "doctor"), "--json"),
         (("doctor", "--help-all"), "HiveConfig.connect_timeout"),
         (("run", "--help"), "-w, --worker VALUE"),
@@ -82,6 +83,8 @@ def test_help_is_where_people_look_for_it(words, expected, capsys):
         (("demo", "--notebook=/nowhere.ipynb"), "/nowhere.ipynb cannot be read"),
         (("doctor", "--jsn"), 'Did you mean "--json"?'),
         (("doctor", "--json=3"), "ignored explicit argument '3'."),
+        (("doctor", "--hive"), "--hive needs a value."),
+        (("doctor", "coder"), '"coder" is one word too many.'),
         (("doctor", "--HiveConfig.timeuot=3"), 'Did you mean "--HiveConfig.timeout"?'),
         (("doctor", "--HiveConfig.timeout=soon"), "'soon' is no duration."),
         (("status", "coder"), '"coder" is one word too many.'),
@@ -106,9 +109,9 @@ def test_a_wrong_word_is_named_in_one_line_with_the_nearest_right_one(words, exp
     assert "" == said.out
 
 
-@pytest.mark.parametrize("command", ATTACHED)
+@pytest.mark.parametrize("command", [*ATTACHED, "doctor"])
 def test_where_no_hive_runs_a_command_says_how_one_starts(command, capsys):
-    assert 1 == run(command, *(["1"] * (command == "run")))
+    assert 1 == run(command, *{"run": ["1"], "doctor": ["--hive=1"]}.get(command, []))
 
     said = capsys.readouterr()
     assert "No hive is running. One starts in a notebook" in said.err

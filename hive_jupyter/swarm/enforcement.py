@@ -20,7 +20,7 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -30,7 +30,7 @@ from hive_jupyter.swarm.runtime import RuntimeFolder
 from hive_jupyter.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
 
 # Seconds for the interpreter with all probes, and for one event within a probe.
 PROBE_TIMEOUT = 10.0
@@ -111,6 +111,15 @@ class Report:
     def missing(self) -> tuple[str, ...]:
         """Names of the capabilities that are not to be had."""
         return tuple(row.capability for row in self.rows if not row.ok)
+
+    @classmethod
+    def of(cls, facts: Mapping[str, Any]) -> Report:
+        """The report that has these ``facts``."""
+        return cls(tuple(Row(**row) for row in facts["rows"]))
+
+    def facts(self) -> dict[str, Any]:
+        """The same as plain values."""
+        return {**asdict(self), "missing": self.missing}
 
     def _repr_markdown_(self) -> str:
         lines = ["| capability | | found | without it |", "|---|---|---|---|"]

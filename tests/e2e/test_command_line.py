@@ -196,6 +196,30 @@ def test_a_workers_log_is_shown(notebook, runtime):
     assert ("coder", "second") == (answer["worker"], answer["log"])
 
 
+def test_the_doctor_of_a_running_hive_looks_at_its_process(notebook, runtime):
+    answer = json.loads(said("doctor", "--hive", notebook.pid, "--json"))
+
+    assert ("work/analysis.ipynb", notebook.pid) == (
+        answer["hive"]["title"],
+        answer["hive"]["pid"],
+    )
+    found = {row["capability"]: row["detail"] for row in answer["rows"]}
+    assert f"in {runtime}/hive/{notebook.pid}-" in found["unix sockets"]
+    assert "file system and network confinement" in answer["missing"]
+
+    text = said("doctor", "--hive", notebook.pid)
+    assert text.startswith(f"Hive {notebook.pid}: work/analysis.ipynb, in ")
+    assert f"in {runtime}/hive/{notebook.pid}-" in text
+
+
+def test_a_doctor_is_not_sent_to_a_hive_that_does_not_run(notebook):
+    ended = jupyter_hive("doctor", "--hive", "1", "--json")
+
+    assert 2 == ended.returncode
+    assert 'No hive with the ID "1" is running.' in ended.stderr
+    assert 'No hive with the ID "1" is running.' in json.loads(ended.stdout)["error"]
+
+
 def test_a_worker_that_does_not_exist_is_named(notebook):
     ended = jupyter_hive("interrupt", "codr", "--json")
 
