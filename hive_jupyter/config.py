@@ -23,6 +23,7 @@ from hive_jupyter.policy import PROFILES
 from hive_jupyter.units import LARGEST_SIZE, LONGEST_DURATION, nearest, parse_duration, parse_size
 
 ENVIRONMENT_PREFIX = "HIVE_JUPYTER_"
+TURNED_OFF = f"Workers are turned off ({ENVIRONMENT_PREFIX}DIRECT=0 or HiveConfig.direct)."
 
 # What a worker gets of the host's environment: what programs need to find their files and to speak
 # the user's language, and nothing that grants a right (tokens, keys, sockets of agents).

@@ -16,6 +16,7 @@ from hive_jupyter.errors import (
     CircuitOpen,
     HiveError,
     NodeDied,
+    NodeError,
     NodeStartError,
     NodeTimeout,
     RemoteError,
@@ -40,7 +41,7 @@ class Result:
         outputs: in order, as a notebook stores them (nbformat 4).
         seconds: it took, a start of the worker included.
         worker: its name.
-        error: what the code raised, or None.
+        error: what the code raised, or how its worker failed; None where all went well.
     """
 
     status: str
@@ -50,7 +51,7 @@ class Result:
     outputs: tuple[Mapping[str, Any], ...] = field(repr=False)
     seconds: float
     worker: str
-    error: RemoteError | None = field(default=None, repr=False)
+    error: RemoteError | NodeError | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)
@@ -217,10 +218,10 @@ class Delegation:
             self.result = self._end("error", f"{error.ename}: {error.evalue}", error)
             raise
         except NodeTimeout as late:
-            self.result = self._end("timeout", str(late))
+            self.result = self._end("timeout", str(late), late)
             raise
         except NodeDied as died:
-            self.result = self._end("died", str(died))
+            self.result = self._end("died", str(died), died)
             raise
         except (CancelledError, FutureCancelled) as closed:
             msg = f'The run in worker "{self._worker}" was ended, because its hive was closed.'
@@ -296,7 +297,9 @@ class Delegation:
         if self._run is not None and self._node is not None:
             self._node.answer(self._run, text)
 
-    def _end(self, status: str, detail: str, error: RemoteError | None = None) -> Result:
+    def _end(
+        self, status: str, detail: str, error: RemoteError | NodeError | None = None
+    ) -> Result:
         seconds = time.monotonic() - self._began
         self._remember(RunRecord(self._worker, self._code, self._started, seconds, status, detail))
         collected = self._collector or _Collector()

@@ -23,7 +23,7 @@ from typing import Any, Self, TypeVar
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from traitlets import TraitError
 
-from hive_jupyter.config import ENVIRONMENT_PREFIX, HiveConfig, checked_worker
+from hive_jupyter.config import TURNED_OFF, HiveConfig, checked_worker
 from hive_jupyter.delegation import Delegation, Result, RunRecord
 from hive_jupyter.errors import (
     CircuitOpen,
@@ -81,8 +81,7 @@ class HiveManager:
     def __init__(self, config: HiveConfig | None = None, **settings: Any) -> None:
         self.config = config or HiveConfig(**settings)
         if config is not None:
-            for name, value in settings.items():
-                setattr(self.config, name, value)
+            self._set(settings)
         self._portal = Portal()
         self._pid = os.getpid()
         self._nodes: dict[str, SwarmNode] = {}
@@ -98,6 +97,17 @@ class HiveManager:
             self._add_configured(name, entry)
         atexit.register(self.close)
 
+    def _set(self, settings: Mapping[str, Any]) -> None:
+        names = self.config.trait_names(config=True)
+        for name, value in settings.items():
+            if name not in names:
+                msg = f'Hive has no setting "{name}".{nearest(name, names)}'
+                raise ConfigError(msg)
+            try:
+                setattr(self.config, name, value)
+            except TraitError as error:
+                raise ConfigError(str(error)) from None
+
     def __enter__(self) -> Self:
         return self
 
@@ -107,8 +117,7 @@ class HiveManager:
     def warm_up(self) -> None:
         """Start the zygote in the background; returns at once."""
         if self._refusal() is None:
-            future = self._portal.submit(self._warm_up())
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._start_in_background(self._warm_up())
 
     def serve(self, server: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
         """
@@ -121,9 +130,12 @@ class HiveManager:
                 closed.
         """
         if self._inability() is None:
-            with contextlib.suppress(RuntimeError):  # the system gives no further thread
-                future = self._portal.submit(self._serve(server))
-                future.add_done_callback(lambda done: done.cancelled() or done.exception())
+            self._start_in_background(self._serve(server))
+
+    def _start_in_background(self, work: Coroutine[Any, Any, None]) -> None:
+        with contextlib.suppress(RuntimeError):  # the system gives no further thread
+            future = self._portal.submit(work)
+            future.add_done_callback(lambda done: done.cancelled() or done.exception())
 
     def begin(
         self,
@@ -243,10 +255,10 @@ class HiveManager:
             The tool's result, or Instructions where no worker could run it.
 
         Raises:
-            ConfigError: the details are no such words.
+            ConfigError: the details are no such words, and a worker is there to take others.
             NodeDied, NodeTimeout: the worker died, or the tool took too long.
         """
-        arguments = _arguments(details)
+        _check_text(task, details)
         seconds = self._checked_timeout(timeout)
         asked = f"{task} {details}".strip()
         name = self.config.worker
@@ -254,7 +266,7 @@ class HiveManager:
         if refusal is not None:
             return Instructions(asked, refusal, language="")
         try:
-            return self._portal.call(self._call_tool(name, task, arguments, seconds or 120.0))
+            return self._portal.call(self._call_tool(name, task, details, seconds or 120.0))
         except (NodeStartError, CircuitOpen, ToolError, RuntimeError) as error:
             return self._instructions(name, asked, error, language="")
 
@@ -381,7 +393,7 @@ class HiveManager:
         try:
             if self._portal.is_open:
                 with contextlib.suppress(HiveError):
-                    self._portal.call(self._close())
+                    self._portal.finish(self._close())
         finally:
             self._portal.close()
 
@@ -438,7 +450,7 @@ class HiveManager:
         """Why no worker is to be started at all, or None."""
         inability = self._inability()
         if inability is None and not self.config.direct:
-            return f"Workers are turned off ({ENVIRONMENT_PREFIX}DIRECT=0 or HiveConfig.direct)."
+            return TURNED_OFF
         return inability
 
     def _inability(self) -> str | None:
@@ -529,7 +541,12 @@ class HiveManager:
         *,
         starts: bool = False,
     ) -> _T:
-        return self._portal.call(work(self.checked(name, starts=starts)))
+        worker = self.checked(name, starts=starts)
+        try:
+            return self._portal.call(work(worker))
+        except RuntimeError as error:  # the system gives no further thread
+            msg = f'Worker "{worker}" could not be reached: {error}'
+            raise NodeStartError(msg, node=worker) from error
 
     # On the portal's loop
 
@@ -592,10 +609,10 @@ class HiveManager:
         finally:
             telling.cancel()
 
-    async def _call_tool(
-        self, name: str, task: str, arguments: Mapping[str, Any], timeout: float
-    ) -> ToolResult:
-        return await self._node(name).call_tool(task, arguments, timeout)
+    async def _call_tool(self, name: str, task: str, details: str, timeout: float) -> ToolResult:
+        # where there is no worker, instructions are of more use than what is wrong with the words
+        await self._start_node(name)
+        return await self._node(name).call_tool(task, _arguments(details), timeout)
 
     async def _start_node(self, name: str) -> NodeStatus:
         node = self._node(name)
@@ -641,6 +658,13 @@ def _failed(error: Exception) -> Future[Any]:
 def _chosen_size(memory: object) -> int | None:
     """Bytes; 0 for no limit; None where nothing was chosen."""
     return None if memory is None else as_bytes(memory) or 0
+
+
+def _check_text(*words: object) -> None:
+    for word in words:
+        if not isinstance(word, str):
+            msg = f"A tool's name and its details have to be text, and {word!r} is none."
+            raise ConfigError(msg)
 
 
 def _arguments(details: str) -> dict[str, str]:

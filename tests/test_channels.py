@@ -217,6 +217,7 @@ async def test_an_error_is_shown_where_the_worker_dies_before_its_reply(run, hea
 async def test_idle_without_a_reply_is_an_interrupt(run, monkeypatch):
     """The kernel loses its reply when SIGINT arrives in its own dispatch code."""
     monkeypatch.setattr(module, "_REPLY_PATIENCE", 0.01)
+    run.stop()
     run.take_idle()
     result = await asyncio.wait_for(run.done, 10)
 
@@ -228,13 +229,16 @@ async def test_idle_without_a_reply_is_the_error_that_was_shown_before(run, monk
     monkeypatch.setattr(module, "_REPLY_PATIENCE", 0.01)
     run.say(error("ZeroDivisionError"))
     run.take_idle()
+    run.stop()
 
     assert "ZeroDivisionError" == (await asyncio.wait_for(run.done, 10)).content["ename"]
 
 
-async def test_a_reply_that_comes_late_but_in_time_is_the_one(run):
+async def test_a_reply_that_idle_overtakes_is_waited_for(run, monkeypatch):
+    """They come by two sockets; where nobody interrupted, a busy worker lets the one wait."""
+    monkeypatch.setattr(module, "_REPLY_PATIENCE", 0.01)
     run.take_idle()
-    await asyncio.sleep(0)
+    await asyncio.sleep(0.05)
     run.take_reply(reply(execution_count=7))
 
     assert 7 == (await run.done).content["execution_count"]

@@ -139,7 +139,10 @@ def flush_streams() -> None:
     is nothing to send. What that thread sends already will precede whatever comes now.
     """
     for stream in (sys.stdout, sys.stderr):
-        if getattr(stream, "_buffers", True):
+        waiting = getattr(stream, "_written", None)  # of a kernel that hive-provisioner started
+        if waiting is None:
+            waiting = getattr(stream, "_buffers", True)
+        if waiting:
             stream.flush()
 
 

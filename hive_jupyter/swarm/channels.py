@@ -51,8 +51,8 @@ _DRAIN_PATIENCE = 2.0
 _MOST_LEFT = 2000
 # A worker whose connection ends, and that is still alive this long afterwards, was cut off by zmq.
 _END_PATIENCE = 1.0
-# How long a reply may be missing once the worker said "idle" (ipykernel loses it when SIGINT
-# arrives in its own dispatch code).
+# How long a reply may be missing once the worker was interrupted and said "idle" (ipykernel loses
+# it when SIGINT arrives in its own dispatch code).
 _REPLY_PATIENCE = 0.25
 
 
@@ -131,6 +131,7 @@ class Run:
         self.stops += 1
         if not self.stopping.done():
             self.stopping.set_result(None)
+        self._miss_reply()
 
     def heed(self) -> None:
         """Take note of the wishes to stop it that came until now."""
@@ -168,8 +169,7 @@ class Run:
     def take_idle(self) -> None:
         """The worker says that it has nothing more to say."""
         self._idle = True
-        if self._reply is None:
-            asyncio.get_running_loop().call_later(_REPLY_PATIENCE, self._do_without_reply)
+        self._miss_reply()
         self._finish_if_over()
 
     def release_error(self) -> None:
@@ -177,6 +177,11 @@ class Run:
         error, self._error = self._error, None
         if error is not None:
             self._sink(error)
+
+    def _miss_reply(self) -> None:
+        # without an interrupt it is not lost: it comes by another socket, and may be overtaken
+        if self.stops and self._idle and self._reply is None:
+            asyncio.get_running_loop().call_later(_REPLY_PATIENCE, self._do_without_reply)
 
     def _do_without_reply(self) -> None:
         if self._reply is None:
@@ -269,6 +274,7 @@ class Channels:
         self._session = Session(key=connection["key"].encode())
         self._session.unpack = _replacing(self._session.unpack)
         self._runs: dict[str, Run] = {}
+        self._keys: dict[str, str] = {}
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._published: dict[str, asyncio.Event] = {}
         self._beats: dict[bytes, asyncio.Event] = {}
@@ -357,13 +363,13 @@ class Channels:
 
     def begin(self, run: Run) -> None:
         """Send the run's code; its messages arrive at its sink from now on."""
-        # Some kernels hand back only the header's standard keys; where no cell gives the msg_id,
-        # the run's key can be that, too.
         made_up = {**self._session.msg_header("execute_request"), "msg_id": run.key}
         header = {**made_up, **run.header}
         header.pop("subshell_id", None)
         header.update({"msg_type": "execute_request", RUN_KEY: run.key, WORKER_NAME: self._name})
         self._runs[run.key] = run
+        # some kernels hand back only the header's standard keys
+        self._keys[header["msg_id"]] = run.key
         self.resume("late")
         content = {
             "code": run.code,
@@ -379,6 +385,7 @@ class Channels:
         """Route nothing to this run any more, but what comes late."""
         self.resume(run.key)
         self._runs.pop(run.key, None)
+        self._keys = {msg_id: key for msg_id, key in self._keys.items() if key != run.key}
         if run.late is not None:
             self._late.expect(run.key, run.late)
         self._asking.discard(run.key)
@@ -553,10 +560,11 @@ class Channels:
 
     def _route(self, channel: str, frames: list[bytes]) -> None:
         message, parent = self._check(frames)
-        key = str(parent.get(RUN_KEY) or parent.get("msg_id"))
+        msg_id = str(parent.get("msg_id"))
+        key = str(parent.get(RUN_KEY) or self._keys.get(msg_id, msg_id))
         run = self._runs.get(key)
         if channel in ("shell", "control"):
-            future = self._waiting.get(str(parent.get("msg_id")))
+            future = self._waiting.get(msg_id)
             if message.type == "execute_reply":
                 if run is not None:
                     run.take_reply(message)

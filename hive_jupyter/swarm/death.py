@@ -9,6 +9,8 @@ from dataclasses import dataclass, field
 from hive_jupyter.errors import NodeDied
 from hive_jupyter.units import format_size, memory_option
 
+# What comes next, as a rule.
+FRESH = "The next cell gets a fresh worker."
 _NAMED = 10
 _LONGEST_NAME = 60
 # A shell reports the end of its child by signal N as its own exit code 128 + N.
@@ -91,8 +93,8 @@ def explain(worker: str, exit: Exit, lost: tuple[str, ...], during: bool) -> Nod
         f'Worker "{worker}" {happened} {moment}.',
         advice,
         "Your kernel is untouched.",
-        f"Lost: {_enumerate(names)}.",
-        "The next cell gets a fresh worker.",
+        f"Lost: {enumerate_names(names)}.",
+        FRESH,
     ]
     return NodeDied(
         " ".join(sentence for sentence in sentences if sentence),
@@ -163,7 +165,8 @@ def _more_memory(worker: str, end: Exit) -> str:
     return f"`%hive restart {worker} --memory {twice}` gives it more."
 
 
-def _enumerate(names: tuple[str, ...]) -> str:
+def enumerate_names(names: tuple[str, ...]) -> str:
+    """What a worker's end costs."""
     if not names:
         return "its variables"
     more = len(names) - _NAMED

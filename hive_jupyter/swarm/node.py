@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from hive_jupyter import procfs
-from hive_jupyter.config import HiveConfig
+from hive_jupyter.config import TURNED_OFF, HiveConfig, checked_worker
 from hive_jupyter.errors import (
     CircuitOpen,
     ConfigError,
@@ -36,7 +36,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm.breaker import CircuitBreaker
 from hive_jupyter.swarm.channels import Channels, Context, Run
-from hive_jupyter.swarm.death import Exit, explain
+from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.forkserver import ForkServer
 from hive_jupyter.swarm.launch import (
@@ -66,8 +66,10 @@ _DESCRIPTORS = 32
 _LEAST_SPACE = 64 * 1024
 # How long each question of a health check may stay unanswered.
 _HEALTH_PATIENCE = 1.0
-# How often a worker that was interrupted is asked whether it is idle.
+# After so long a worker that was interrupted is asked again whether it is idle; each time it has
+# twice as long, up to the second figure.
 _PROOF_INTERVAL = 0.25
+_LONGEST_PROOF_INTERVAL = 2.0
 # So long after a result the next spare is forked, in seconds: the caller gets the result first.
 _REFILL_PAUSE = 0.05
 # A process that got SIGKILL and is not gone after this long hangs in the kernel (a dead NFS, say).
@@ -143,6 +145,10 @@ class SwarmNode:
         kernel: what runs in it; by default Hive's worker with this Python.
         policy: what it may touch; by default as configured.
         server: starts its processes; by default one of its own, closed with it.
+        context: for its sockets; by default one of its own, closed with it.
+
+    Raises:
+        ConfigError: a worker cannot be called so.
 
     Attributes:
         last_error: why the latest connect, run or call failed, or None.
@@ -158,7 +164,7 @@ class SwarmNode:
         server: ForkServer | None = None,
         context: Context | None = None,
     ) -> None:
-        self.name = name
+        self.name = checked_worker(name)
         self.config = config or HiveConfig()
         self.kernel = kernel or Kernel()
         self.policy = policy or SandboxPolicy(self.config.sandbox, self.config.memory)
@@ -168,6 +174,7 @@ class SwarmNode:
         self._server = server
         self._own_server = server is None
         self._context = context
+        self._own_context = context is None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._process: WorkerProcess | None = None
         self._channels: Channels | None = None
@@ -215,6 +222,8 @@ class SwarmNode:
             True, or False where no worker could be had within ``connect_timeout``;
             ``last_error`` says why, with the tail of the worker's log.
         """
+        self._belong_here()
+        self.last_error = None
         try:
             await self._ensure_ready()
         except HiveError as error:
@@ -250,6 +259,7 @@ class SwarmNode:
         """
         self._belong_here()
         self.metrics.call()
+        self.last_error = None
         try:
             return await self._execute(run)
         except HiveError as error:
@@ -293,9 +303,10 @@ class SwarmNode:
             "cold", "dead", "idle", "busy", "stopped" (SIGSTOP), "gil-held" (C code that does not
             let Python run) or "unresponsive".
         """
+        self._belong_here()
         channels, process = self._channels, self._process
         if channels is None or process is None:
-            return "dead" if self._starts else "cold"
+            return "cold" if process is None else "dead"
         stat = procfs.read_stat(process.pid)
         if stat is None or stat.state in "ZX":
             return "dead"
@@ -312,6 +323,7 @@ class SwarmNode:
 
     async def interrupt(self) -> bool:
         """Stop what runs now, as Ctrl-C does; False where nothing runs."""
+        self._belong_here()
         run = self._running
         if run is None:
             return False
@@ -335,6 +347,7 @@ class SwarmNode:
 
     async def stop(self, reason: str = "stop") -> None:
         """End the worker and everything that it started; the next use starts a new one."""
+        self._belong_here()
         if self._starting is not None:
             self._starting.cancel()
             await asyncio.wait({self._starting})
@@ -350,6 +363,7 @@ class SwarmNode:
 
     async def close(self) -> None:
         """End the worker, and the processes that start workers where they are this node's own."""
+        self._belong_here()
         self._closed = True
         if self._refilling is not None:
             self._refilling.cancel()
@@ -359,7 +373,7 @@ class SwarmNode:
             await self._server.close()
             self._server.runtime.remove()
             self._server = None
-        if self._own_server and self._context is not None:
+        if self._own_context and self._context is not None:
             self._context.term()
             self._context = None
 
@@ -382,7 +396,7 @@ class SwarmNode:
                 changes.append(f" --memory {memory_option(memory)}")
             if sandbox is not None:
                 changes.append(f" --sandbox {sandbox}")
-            lost = ", ".join(self._names[:10]) or "nothing yet"
+            lost = enumerate_names(self._names) if self._names else "nothing yet"
             msg = (
                 f'Worker "{self.name}" runs already, with sandbox {self.policy.profile} and memory '
                 f"{format_size(self.policy.memory)}; that never changes while it lives. "
@@ -435,6 +449,8 @@ class SwarmNode:
         if self._closed:
             msg = f'Worker "{self.name}" is closed, with its hive.'
             raise HiveError(msg)
+        if not self.config.direct:
+            raise NodeStartError(TURNED_OFF, node=self.name)
         if self.is_connected:
             return
         if self._starting is None or self._starting.done():
@@ -448,8 +464,8 @@ class SwarmNode:
                 retry_at = time.time() + self.breaker.retry_in
                 wait = format_duration(max(1.0, self.breaker.retry_in))
                 msg = (
-                    f'Worker "{self.name}" failed {self.breaker.failures} times in a row and rests '
-                    f"for {wait}. Last: {self.metrics.last_error or 'unknown'}"
+                    f'Worker "{self.name}" failed {self._times()} and rests for {wait}. '
+                    f"Last: {self.metrics.last_error or 'unknown'}"
                 )
                 raise CircuitOpen(msg, node=self.name, retry_at=retry_at)
             self._starting = asyncio.create_task(self._start(launch))
@@ -579,10 +595,7 @@ class SwarmNode:
     async def _execute(self, run: Run) -> Message:
         self._queue += 1
         try:
-            if self._queue == 1 and not self._turn.locked():
-                await self._turn.acquire()
-            else:
-                await self._or_stopped(run, self._turn.acquire())
+            await self._take_turn(run)
         finally:
             self._queue -= 1
         try:
@@ -594,7 +607,22 @@ class SwarmNode:
             return await self._run_now(run)
         finally:
             self._running = None
+            if self._process is not None and self._process.exited.done():
+                self._forget()
             self._turn.release()
+
+    async def _take_turn(self, run: Run) -> None:
+        if self._queue == 1 and not self._turn.locked():
+            await self._turn.acquire()
+            return
+        acquiring = asyncio.ensure_future(self._turn.acquire())
+        try:
+            await self._or_stopped(run, acquiring)
+        except BaseException:
+            # the turn may have come in the moment in which nobody wanted it any more
+            if acquiring.done() and not acquiring.cancelled():
+                self._turn.release()
+            raise
 
     async def _or_stopped(self, run: Run, work: Awaitable[Any]) -> None:
         """Wait for ``work``, or for the wish that a run that has not begun never does."""
@@ -605,9 +633,8 @@ class SwarmNode:
         finally:
             if not task.done():
                 task.cancel()
-        if run.stops and not task.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+        if not task.done():
+            await asyncio.wait({task})
         if task.cancelled():
             raise remote_error("KeyboardInterrupt", "", [])
         task.result()
@@ -622,39 +649,50 @@ class SwarmNode:
             timer = asyncio.get_running_loop().call_later(run.timeout, run.expire)
         try:
             channels.begin(run)
-            await self._until_over(run, channels, process)
-            if not run.done.done():
+            lives = await self._until_over(run, channels, process)
+            if not lives:
                 await channels.drain()
                 for name, text in _end_of(process).last_words.items():
                     run.say(Message("stream", {"name": name, "text": text}))
         except asyncio.CancelledError:  # nobody waits any more; the next run finds it idle, or gone
             run.stop()
             await self._bring_to_a_stop(run, channels, process)
+            self.breaker.withdraw()
             raise
         finally:
             if timer is not None:
                 timer.cancel()
             channels.end(run)
-        if not run.done.done():
+        if not lives:
             run.release_error()
+            if run.done.done():
+                self._names = variables(run.done.result(), self._names)
             if not process.exited.done():  # it hangs in the kernel, and dies when it can
                 self._forget()
                 self._process = None
             raise self._death(run, process)
         self._succeed(time.monotonic() - began)
         if asks_to_exit(run.done.result()):
+            # it closes its files, and calls what the code left to be called at the end
+            await asyncio.wait({process.exited}, timeout=self.config.interrupt_grace)
             await self.stop("exit")
         else:
             self._refill_later()
         return self._conclude(run)
 
-    async def _until_over(self, run: Run, channels: Channels, process: WorkerProcess) -> None:
-        """Wait for the end of a run or of its worker; a wish to stop it brings that about."""
+    async def _until_over(self, run: Run, channels: Channels, process: WorkerProcess) -> bool:
+        """
+        Wait for the end of a run or of its worker; a wish to stop it brings that about.
+
+        Returns:
+            Whether the run is over and the worker lives on.
+        """
         while not run.done.done() and not process.exited.done():
             await first_of(run.done, process.exited, run.stopping)
             wished = run.stopping.done() and not run.done.done() and not process.exited.done()
             if wished and not await self._bring_to_a_stop(run, channels, process):
-                return
+                return False
+        return run.done.done()
 
     async def _bring_to_a_stop(self, run: Run, channels: Channels, process: WorkerProcess) -> bool:
         """
@@ -691,14 +729,22 @@ class SwarmNode:
         # before, the signal would meet an idle worker, and the run would then go on undisturbed
         await asyncio.shield(run.begun)
         await self._send_interrupt(channels, process)
-        while True:
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_PROOF_INTERVAL):
-                    await channels.request("shell", "kernel_info_request", {})
-                    if run.replied and channels.is_paused and not run.expired:
-                        return  # it is idle; somebody still reads what it has said
-                    await asyncio.shield(run.done)
-                    return
+        patience, questions = _PROOF_INTERVAL, set()
+        try:
+            while True:
+                question = channels.request("shell", "kernel_info_request", {})
+                questions.add(asyncio.create_task(question))
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(patience):
+                        await first_of(*questions)
+                        if run.replied and channels.is_paused and not run.expired:
+                            return  # it is idle; somebody still reads what it has said
+                        await asyncio.shield(run.done)
+                        return
+                patience = min(2 * patience, _LONGEST_PROOF_INTERVAL)
+        finally:
+            for task in questions:
+                task.cancel()
 
     async def _send_interrupt(self, channels: Channels, process: WorkerProcess) -> None:
         if self.kernel.interrupt_by_message:
@@ -734,8 +780,7 @@ class SwarmNode:
             msg = (
                 f'Worker "{self.name}" did not stop after {format_duration(run.timeout)}, the time '
                 "this cell had, and was killed. Your kernel is untouched. Lost: "
-                f"{', '.join(self._names[:10]) or 'its variables'}. "
-                "The next cell gets a fresh worker."
+                f"{enumerate_names(self._names)}. {FRESH}"
             )
             error = NodeTimeout(msg, node=self.name, seconds=run.timeout)
         if end.by_us in ("interrupt", "stop", "restart"):
@@ -749,7 +794,7 @@ class SwarmNode:
             return explain(self.name, end, self._names, during)
         msg = (
             f'Worker "{self.name}" broke the protocol and was killed by Hive: '
-            f"{self._broke_protocol}. Your kernel is untouched. The next cell gets a fresh worker."
+            f"{self._broke_protocol}. Your kernel is untouched. {FRESH}"
         )
         return NodeDied(msg, node=self.name, cause="protocol", lost=self._names)
 
@@ -761,12 +806,30 @@ class SwarmNode:
     def _fail(self, error: HiveError) -> None:
         self.last_error = error
         self.breaker.failure()
-        self.metrics.failure(str(error))
+        self.metrics.failure(str(error).removesuffix(FRESH).strip())
+        if self.breaker.state == "open":
+            wait = format_duration(max(1.0, self.breaker.retry_in))
+            rests = f"It failed {self._times()} and rests for {wait}; cells get instructions."
+            error.args = (str(error).replace(FRESH, rests),)
+
+    def _times(self) -> str:
+        count = self.breaker.failures
+        return "once" if count == 1 else f"{count} times in a row"
 
     # Asking
 
     async def _ask(self, kind: str, content: Mapping[str, Any], timeout: float) -> Message:
+        self._belong_here()
         self.metrics.call()
+        self.last_error = None
+        try:
+            return await self._ask_in_turn(kind, content, timeout)
+        except HiveError as error:
+            self.last_error = error
+            raise
+
+    async def _ask_in_turn(self, kind: str, content: Mapping[str, Any], timeout: float) -> Message:
+        began = time.monotonic()
         try:
             async with asyncio.timeout(timeout):
                 await self._turn.acquire()
@@ -777,11 +840,15 @@ class SwarmNode:
             )
             raise NodeTimeout(msg, node=self.name, seconds=timeout) from None
         try:
-            return await self._ask_now(kind, content, timeout)
+            # how long a start takes is the start's own affair
+            left = timeout - (time.monotonic() - began)
+            return await self._ask_now(kind, content, left, timeout)
         finally:
             self._turn.release()
 
-    async def _ask_now(self, kind: str, content: Mapping[str, Any], timeout: float) -> Message:
+    async def _ask_now(
+        self, kind: str, content: Mapping[str, Any], left: float, timeout: float
+    ) -> Message:
         while not self.is_connected:
             await self._ensure_ready()
         channels, process = self._channels, self._process
@@ -797,7 +864,7 @@ class SwarmNode:
         began = time.monotonic()
         asking = asyncio.ensure_future(channels.request("shell", kind, content))
         try:
-            async with asyncio.timeout(timeout):
+            async with asyncio.timeout(left):
                 await first_of(asking, process.exited)
         except TimeoutError:
             msg = (
@@ -855,6 +922,8 @@ class SwarmNode:
             end = process.exited.result()
             if end.by_us in (None, "memory", "protocol"):
                 self._fail(self._explain(end, during=False))
+            else:
+                self.breaker.withdraw()
             self._forget()
 
     def _forget(self) -> None:
@@ -865,17 +934,17 @@ class SwarmNode:
 
     def _refill_later(self) -> None:
         """After a result, so that the fork does not slow down the cell that caused it."""
-        server, launch = self._server, self._launch
-        if server is None or launch is None or self._closed:
+        server = self._server
+        if server is None or self.kernel.argv or self._closed:
             return
         if self._refilling is not None and not self._refilling.done():
             return
-        self._refilling = asyncio.create_task(self._refill(server, launch))
+        self._refilling = asyncio.create_task(self._refill(server))
         self._refilling.add_done_callback(_notice)
 
-    async def _refill(self, server: ForkServer, launch: Launch) -> None:
+    async def _refill(self, server: ForkServer) -> None:
         await asyncio.sleep(_REFILL_PAUSE)
-        await server.refill(launch, self.config.spares)
+        await server.refill(self._snapshot(), self.config.spares)
 
     def _belong_here(self) -> None:
         loop = asyncio.get_running_loop()

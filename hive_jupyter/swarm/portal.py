@@ -76,6 +76,24 @@ class Portal:
             future.cancel()
             raise
 
+    def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
+        """
+        Run ``work`` on the loop and wait for its end, Ctrl-C or not: it is raised afterwards.
+
+        Raises:
+            HiveError: as ``submit``.
+        """
+        future = self.submit(work)
+        interrupt = None
+        while not future.done():
+            try:
+                wait((future,), LOOK_UP)
+            except KeyboardInterrupt as pressed:
+                interrupt = pressed
+        if interrupt is not None:
+            raise interrupt
+        return future.result()
+
     def post(self, action: Callable[[], object]) -> None:
         """Have ``action`` called on the loop; returns at once, safe from a signal handler."""
         loop = self._loop

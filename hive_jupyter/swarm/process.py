@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 _LOG_TAIL_BYTES = 8192
 # How long a supervisor may take to tell what the kernel has already told through a pidfd, or to do
 # what it was asked; after that it is stopped or stuck, and the host acts itself.
-_SUPERVISOR_PATIENCE = 0.5
+_SUPERVISOR_PATIENCE = 1.5
 # How long a supervisor may take to kill all that its worker started.
 _SWEEP_PATIENCE = 2.0
 

@@ -8,7 +8,10 @@ that Hive allows and with the newest.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import gc
 import importlib
+import io
 import sys
 import threading
 from typing import Any, TypeVar
@@ -74,6 +77,11 @@ def forget_what_could_not_be_shown(shell: Any) -> None:
 
 
 def finish_as_python_does() -> None:
-    """Wait for the user's threads and call what waits for the end: a fork ends without that."""
+    """Wait for the user's threads, call what waits for the end, write what files hold back."""
     threading._shutdown()  # type: ignore[attr-defined]  # noqa: SLF001
     atexit._run_exitfuncs()  # noqa: SLF001
+    for thing in gc.get_objects():
+        # looking at somebody's object may do anything
+        with contextlib.suppress(Exception):
+            if isinstance(thing, io.IOBase) and not thing.closed:
+                thing.flush()

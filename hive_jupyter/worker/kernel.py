@@ -167,7 +167,7 @@ class CoderWorker(IPythonKernel):
     async def call_tool_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run a tool and answer with its result."""
         content = parent["content"]
-        result = tools.call_tool(content["name"], content.get("arguments") or {})
+        result = tools.call_tool(content.get("name"), content.get("arguments") or {})
         self._reply(stream, ident, parent, "call_tool_reply", result)
 
     def _reply(
@@ -281,17 +281,13 @@ class KernelApp(WorkerApp):
     def serve(self, spec: WorkerSpec, ready: int) -> None:
         """Do what ``python -m ipykernel_launcher`` does, and say ready on the pipe on the way."""
         self._ready = ready
-        sys.argv[:] = ["ipykernel_launcher", *spec.options]
         sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
         # the zygote's shell knows nothing of the user's profile
         ZMQInteractiveShell.clear_instance()
-        try:
-            self.initialize(list(spec.options))
-            compat.reply_through_the_stream(self.kernel)
-            time.sleep(max(0.0, self._bound + spec.patience - time.monotonic()))
-            self.start()
-        finally:
-            compat.finish_as_python_does()
+        self.initialize(list(spec.options))
+        compat.reply_through_the_stream(self.kernel)
+        time.sleep(max(0.0, self._bound + spec.patience - time.monotonic()))
+        self.start()
 
     def init_heartbeat(self) -> None:
         """All sockets are bound now; what comes next may be a startup file that takes its time."""
@@ -342,11 +338,13 @@ def run(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, int]]) -> N
         sys.path += [entry for entry in spec.library if entry not in sys.path]
         prepare(spec.folder)
     sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
-    if spec.role == WORKER:
-        streams.WorkerStream.pipes = pipes
-        WorkerApp.instance(config=_config()).serve(spec, ready)
-    else:
-        KernelApp.instance().serve(spec, ready)
+    sys.argv[:] = ["ipykernel_launcher", *spec.options]
+    streams.WorkerStream.pipes = pipes
+    app = WorkerApp.instance(config=_config()) if spec.role == WORKER else KernelApp.instance()
+    try:
+        app.serve(spec, ready)
+    finally:
+        compat.finish_as_python_does()
 
 
 def versions() -> dict[str, str]:

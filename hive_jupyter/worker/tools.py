@@ -42,7 +42,7 @@ def list_tools() -> list[dict[str, Any]]:
     return [entry.to_wire() for entry, _ in _TABLE.values()]
 
 
-def call_tool(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def call_tool(name: object, arguments: object) -> dict[str, Any]:
     """
     Run one tool.
 
@@ -54,6 +54,8 @@ def call_tool(name: str, arguments: dict[str, Any]) -> dict[str, Any]:
         The shape of MCP's ``tools/call`` result: ``content`` blocks and ``isError``. A wrong call
         and a failing tool are results too, with a text that helps to correct the call.
     """
+    if not isinstance(name, str) or not isinstance(arguments, dict):
+        return _result("A tool's name is text, and its arguments are an object.", failed=True)
     if name not in _TABLE:
         return _result(f'There is no tool "{name}".{nearest(name, _TABLE)}', failed=True)
     entry, function = _TABLE[name]
