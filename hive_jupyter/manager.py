@@ -90,7 +90,7 @@ class HiveManager:
         self._context: Context | None = None
         self._runtime: RuntimeFolder | None = None
         self._serving: set[asyncio.Task[None]] = set()
-        self._history: deque[RunRecord] = deque(maxlen=self.config.history_size)
+        self._history: deque[RunRecord] = deque()
         self._closed = False
         SandboxPolicy("open", self.config.memory)
         for name, entry in self.config.workers.items():
@@ -182,7 +182,7 @@ class HiveManager:
             code,
             post=self._portal.post,
             fall_back=lambda error: self._instructions(name, code, error),
-            remember=self._history.append,
+            remember=self._remember,
             collect=collect,
         )
         refusal = self._refusal()
@@ -355,7 +355,7 @@ class HiveManager:
 
     def history(self) -> list[RunRecord]:
         """The runs of this hive, oldest first."""
-        return list(self._history)
+        return list(self._history)[-self.config.history_size :]
 
     def swarm_status(self) -> SwarmStatus:
         """All workers as plain values that render themselves."""
@@ -424,6 +424,11 @@ class HiveManager:
         return await self._start_node(name)
 
     # On any thread
+
+    def _remember(self, run: RunRecord) -> None:
+        self._history.append(run)
+        while len(self._history) > self.config.history_size:
+            self._history.popleft()
 
     def _swarm_status(self, statuses: list[NodeStatus]) -> SwarmStatus:
         workers = {status.name: plain_values(status) for status in statuses}

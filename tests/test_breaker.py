@@ -4,6 +4,7 @@ import pytest
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
+from hive_jupyter.config import HiveConfig
 from hive_jupyter.swarm.breaker import CircuitBreaker
 
 MAX_FAILURES = 3
@@ -20,12 +21,16 @@ class Clock:
         return self.now
 
 
-def make(clock):
-    return CircuitBreaker(MAX_FAILURES, RECOVERY_TIME, clock)
+def make(clock, settings=None):
+    return CircuitBreaker(settings or make_settings(), clock)
 
 
-def opened(clock):
-    breaker = make(clock)
+def make_settings():
+    return HiveConfig(max_failures=MAX_FAILURES, recovery_time=RECOVERY_TIME)
+
+
+def opened(clock, settings=None):
+    breaker = make(clock, settings)
     for _ in range(MAX_FAILURES):
         breaker.failure()
     return breaker
@@ -131,11 +136,42 @@ def test_it_shows_itself():
 @pytest.mark.parametrize("failures", [1, 2])
 def test_the_number_of_failures_is_a_setting(failures):
     """One is allowed."""
-    breaker = CircuitBreaker(failures, RECOVERY_TIME, Clock())
+    breaker = make(Clock(), HiveConfig(max_failures=failures))
     for _ in range(failures):
         breaker.failure()
 
     assert "open" == breaker.state
+
+
+def test_a_setting_takes_effect_at_once():
+    """Also on a circuit that is open."""
+    clock, settings = Clock(), make_settings()
+    breaker = opened(clock, settings)
+
+    settings.recovery_time = 5
+    assert 5 == breaker.retry_in
+    settings.recovery_time = 0
+    assert ("half-open", True) == (breaker.state, breaker.allow())
+
+    breaker.success()
+    settings.max_failures = 1
+    breaker.failure()
+    assert "half-open" == breaker.state
+
+
+def test_a_longer_rest_does_not_make_a_trial_that_fails_the_last_one():
+    """The circuit is open again when the trial, which it let through, tells its end."""
+    clock, settings = Clock(), make_settings()
+    breaker = opened(clock, settings)
+    clock.now += RECOVERY_TIME
+    breaker.allow()
+
+    settings.recovery_time = 2 * RECOVERY_TIME
+    breaker.failure()
+
+    assert 2 * RECOVERY_TIME == breaker.retry_in
+    clock.now += 2 * RECOVERY_TIME
+    assert breaker.allow()
 
 
 class BreakerMachine(RuleBasedStateMachine):
@@ -144,16 +180,25 @@ class BreakerMachine(RuleBasedStateMachine):
     def __init__(self):
         super().__init__()
         self.clock = Clock()
-        self.breaker = make(self.clock)
+        self.settings = make_settings()
+        self.breaker = make(self.clock, self.settings)
         self.state = "closed"
         self.failures = 0
-        self.opens_until = 0
+        self.opened_at = 0
         self.trial = False
 
+    def left(self):
+        return self.opened_at + self.settings.recovery_time - self.clock.now
+
     def settle(self):
-        if self.state == "open" and self.clock.now >= self.opens_until:
-            self.state = "half-open"
-            self.trial = False
+        if self.state != "closed":
+            self.state = "open" if self.left() > 0 else "half-open"
+
+    @rule(failures=st.integers(1, 5), seconds=st.integers(0, 60))
+    def somebody_sets_it_otherwise(self, failures, seconds):
+        self.settings.max_failures = failures
+        self.settings.recovery_time = seconds
+        self.settle()
 
     @rule(seconds=st.integers(0, 40))
     def time_passes(self, seconds):
@@ -164,7 +209,7 @@ class BreakerMachine(RuleBasedStateMachine):
     def somebody_asks(self):
         expected = self.state == "closed" or (self.state == "half-open" and not self.trial)
         assert expected == self.breaker.allow()
-        self.trial = self.state == "half-open"
+        self.trial = self.trial or self.state == "half-open"
 
     @rule()
     def one_succeeds(self):
@@ -175,8 +220,10 @@ class BreakerMachine(RuleBasedStateMachine):
     def one_fails(self):
         self.breaker.failure()
         self.failures += 1
-        if self.state == "half-open" or (self.state == "closed" and self.failures >= MAX_FAILURES):
-            self.state, self.opens_until = "open", self.clock.now + RECOVERY_TIME
+        is_one_too_many = self.failures >= self.settings.max_failures
+        if self.trial or self.state == "half-open" or (self.state == "closed" and is_one_too_many):
+            self.state, self.opened_at, self.trial = "open", self.clock.now, False
+            self.settle()
 
     @precondition(lambda self: self.trial)
     @rule()
@@ -190,8 +237,7 @@ class BreakerMachine(RuleBasedStateMachine):
 
     @invariant()
     def the_wait_is_told(self):
-        left = self.opens_until - self.clock.now if self.state == "open" else 0
-        assert left == self.breaker.retry_in
+        assert (self.left() if self.state == "open" else 0) == self.breaker.retry_in
 
 
 TestBreaker = BreakerMachine.TestCase

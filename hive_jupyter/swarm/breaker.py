@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from hive_jupyter.config import HiveConfig
+
 
 class CircuitBreaker:
     """
@@ -27,21 +29,18 @@ class CircuitBreaker:
 
     def __init__(
         self,
-        max_failures: int,
-        recovery_time: float,
+        settings: HiveConfig,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """
         Start closed.
 
         Args:
-            max_failures: failures in a row that open the circuit.
-            recovery_time: seconds that it stays open.
+            settings: hold ``max_failures`` and ``recovery_time``; a change counts at once.
             clock: returns seconds and never goes back.
         """
         self.failures = 0
-        self._max_failures = max_failures
-        self._recovery_time = recovery_time
+        self._settings = settings
         self._clock = clock
         self._opened_at: float | None = None
         self._on_trial = False
@@ -60,7 +59,8 @@ class CircuitBreaker:
         """Seconds until an attempt may be let through; 0.0 where it is not time that forbids it."""
         if self._opened_at is None:
             return 0.0
-        return max(0.0, self._opened_at + self._recovery_time - self._clock())
+        rest: float = self._settings.recovery_time
+        return max(0.0, self._opened_at + rest - self._clock())
 
     def allow(self) -> bool:
         """Whether an attempt may start now; half-open, one at a time may."""
@@ -79,8 +79,12 @@ class CircuitBreaker:
     def failure(self) -> None:
         """The worker failed; a latecomer to an open circuit does not prolong its rest."""
         self.failures += 1
-        if self.state == "half-open" or (
-            self._opened_at is None and self.failures >= self._max_failures
+        is_one_too_many = self.failures >= self._settings.max_failures
+        # a trial whose circuit is open again, as the rest was made longer meanwhile, has ended too
+        if (
+            self._on_trial
+            or self.state == "half-open"
+            or (self._opened_at is None and is_one_too_many)
         ):
             self._opened_at = self._clock()
             self._on_trial = False

@@ -170,7 +170,7 @@ class SwarmNode:
         self.policy = policy or SandboxPolicy(self.config.sandbox, self.config.memory)
         self.last_error: Exception | None = None
         self.metrics = Metrics()
-        self.breaker = CircuitBreaker(self.config.max_failures, self.config.recovery_time)
+        self.breaker = CircuitBreaker(self.config)
         self._server = server
         self._own_server = server is None
         self._context = context
