@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from copy import copy
 from typing import Any
 
 from traitlets import Bool, Dict, Enum, Float, Int, TraitError, Unicode, validate
@@ -212,6 +213,22 @@ class HiveConfig(Configurable):
             super().__init__(**{**environment, **settings})
         except TraitError as error:
             raise ConfigError(str(error)) from None
+
+    def change(self, **values: Any) -> None:
+        """
+        Set settings: all, or none where one of them cannot be set.
+
+        Raises:
+            ConfigError: a value is wrong.
+        """
+        changed = copy(self)
+        try:
+            for name, value in values.items():
+                setattr(changed, name, value)
+        except TraitError as error:
+            raise ConfigError(str(error)) from None
+        for name in values:
+            setattr(self, name, getattr(changed, name))
 
     @validate("environment")
     def _check_environment(self, proposal: Any) -> Any:

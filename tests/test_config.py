@@ -124,6 +124,22 @@ def test_a_bad_value_is_refused(settings):
         HiveConfig(**settings)
 
 
+def test_a_change_is_made_whole_or_not_at_all():
+    """And nobody hears of one that is not made."""
+    settings = HiveConfig(environment={"A": "1"})
+    heard = []
+    settings.observe(lambda change: heard.append((change.name, change.new)))
+
+    for wrong in ({"max_failures": 0}, {"environment": {"": "1"}}, {"memory": "much"}):
+        with pytest.raises(ConfigError):
+            settings.change(timeout=5, **wrong)
+    assert (None, []) == (settings.timeout, heard)
+
+    settings.change(timeout="5s", environment={"B": "2"})
+    assert (5, {"B": "2"}) == (settings.timeout, settings.environment)
+    assert [("timeout", 5), ("environment", {"B": "2"})] == heard
+
+
 @pytest.mark.parametrize("nothing", [None, 0, "0", "none", math.inf])
 def test_no_limit_has_one_value(nothing):
     """However it is said, it is None."""

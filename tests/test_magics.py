@@ -528,11 +528,16 @@ def test_config_shows_one(shell, magics, shown):
     assert len(shown[0]["text/plain"].splitlines()) == 2
 
 
-def test_a_wrong_setting_among_good_ones_sets_nothing(shell, magics, manager):
-    with pytest.raises(ConfigError):
-        shell.run_line_magic("hive", "config spares=9 nonsense=1")
+@pytest.mark.parametrize(
+    "wrong", ["nonsense=1", "nonsense", "timeout=soon", "max_failures=0", 'environment={"":"1"}']
+)
+def test_a_wrong_setting_among_good_ones_sets_nothing(shell, magics, manager, shown, wrong):
+    with pytest.raises(ConfigError, match=wrong.partition("=")[0]):
+        shell.run_line_magic("hive", f"config spares=9 '{wrong}'")
 
     assert manager.config.spares == 1
+    shell.run_line_magic("hive", "config spares")
+    assert "%hive config" not in config_row(shown, "spares")
 
 
 def test_hive_expands_variables_as_other_magics_do(shell, magics, manager, capsys):

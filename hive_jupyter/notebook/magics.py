@@ -309,16 +309,19 @@ class HiveMagics(Magics):
         self._show(Table(columns, rows, "" if rows else "Nothing was delegated yet."))
 
     def _config(self, arguments: argparse.Namespace) -> None:
+        config = self.manager.config
+        traits = config.traits(config=True)
         chosen = [text.partition("=") for text in arguments.settings]
-        names = self.manager.config.trait_names(config=True)
-        for name, _, _ in chosen:
-            if name not in names:
-                msg = f'Hive has no setting "{name}".{nearest(name, names)}'
-                raise ConfigError(msg)
+        values = {}
         for name, sets, text in chosen:
+            if name not in traits:
+                msg = f'Hive has no setting "{name}".{nearest(name, traits)}'
+                raise ConfigError(msg)
             if sets:
-                self._set(name, text)
-        shown = [name for name, _, _ in chosen] or sorted(names)
+                values[name] = _read_setting(traits[name], text)
+        config.change(**values)
+        self._set_here.update({name: getattr(config, name) for name in values})
+        shown = [name for name, _, _ in chosen] or sorted(traits)
         rows = tuple(self._config_row(name) for name in shown)
         self._show(Table(("setting", "value", "from", ""), rows))
 
@@ -328,15 +331,6 @@ class HiveMagics(Magics):
     def _name(self, arguments: argparse.Namespace) -> str:
         name: str = arguments.name or self.manager.config.worker
         return name
-
-    def _set(self, name: str, text: str) -> None:
-        config = self.manager.config
-        try:
-            setattr(config, name, config.traits()[name].from_string(text))
-        except (TraitError, ValueError) as error:
-            msg = f"{name}={text}: {error}"
-            raise ConfigError(msg) from None
-        self._set_here[name] = getattr(config, name)
 
     def _config_row(self, name: str) -> tuple[str, ...]:
         config = self.manager.config
@@ -426,6 +420,15 @@ def _stats_row(worker: str, runs: list[RunRecord]) -> tuple[str, ...]:
     middle, late = (times[math.ceil(len(times) * part) - 1] for part in (0.5, 0.95))
     spans = map(format_duration, (middle, late, times[-1], sum(times)))
     return (worker, str(len(runs)), *ends, *spans)
+
+
+def _read_setting(trait: Any, text: str) -> Any:
+    """The value that ``%hive config NAME=text`` means."""
+    try:
+        return trait.from_string(text)
+    except (TraitError, ValueError) as error:
+        msg = f"{trait.name}={text}: {error}"
+        raise ConfigError(msg) from None
 
 
 def _shown(trait: Any, value: Any) -> str:
