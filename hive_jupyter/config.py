@@ -143,7 +143,11 @@ class VariableNames(ListTrait[str]):
 
 
 class HiveConfig(Configurable):
-    """The settings; see the module's docstring for the places where they can be set."""
+    """
+    The settings; see the module's docstring for the places where they can be set.
+
+    One with the tag ``at_start`` is read when the hive starts, and has no effect later.
+    """
 
     direct = Bool(True, help="False: start no worker, give instructions only.").tag(config=True)
     worker = WorkerName("coder", help="The worker's name where none is given.").tag(config=True)
@@ -162,7 +166,9 @@ class HiveConfig(Configurable):
     interrupt_grace = Duration(
         2.0, help="Time between SIGINT and SIGKILL for a run that is to stop."
     ).tag(config=True)
-    warm_up = Bool(True, help="Start the zygote in the background at %load_ext.").tag(config=True)
+    warm_up = Bool(True, help="Start the zygote in the background at %load_ext.").tag(
+        config=True, at_start=True
+    )
     spares = Int(1, min=0, help="Workers forked ahead once a first cell was delegated.").tag(
         config=True
     )
@@ -170,13 +176,13 @@ class HiveConfig(Configurable):
         ("fork", "exec"),
         "fork",
         help="fork: from a warm zygote. exec: a new interpreter for each worker (slower).",
-    ).tag(config=True)
+    ).tag(config=True, at_start=True)
     transport = Enum(
         ("auto", "ipc", "tcp"),
         "auto",
         help="ipc: unix sockets. tcp: loopback with CurveZMQ. auto: ipc where a path is short "
         "enough for a socket.",
-    ).tag(config=True)
+    ).tag(config=True, at_start=True)
     environment = Dict(
         key_trait=Unicode(), value_trait=Unicode(), help="Variables that every worker gets."
     ).tag(config=True)
@@ -189,7 +195,7 @@ class HiveConfig(Configurable):
     recovery_time = Duration(30.0, help="Time that an open circuit breaker rests.").tag(config=True)
     workers = Dict(
         help='Workers known by name: {"r": {"kernel": "ir"}, "old": {"python": "/path/python"}}.'
-    ).tag(config=True)
+    ).tag(config=True, at_start=True)
     max_cell_bytes = Size(128 * 2**20, help="The longest code that is sent to a worker.").tag(
         config=True
     )

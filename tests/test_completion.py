@@ -36,6 +36,7 @@ def tab(shell, tab, monkeypatch):
         ("%hive add shell --kernel=ba", ["bash"]),
         ("%hive config time", ["timeout="]),
         ("%hive config timeout=30s spa", ["spares="]),
+        ("%hive config start", ["start_method"]),
         ("  %hive stop tr", ["train"]),
         ("%delegate -w ", ["coder", "train"]),
         ("%delegate -w tr", ["train"]),

@@ -60,6 +60,15 @@ def test_no_setting_is_documented_that_does_not_exist():
     assert list(SETTINGS) == re.findall(r"^\| `(\w+)` \| `HIVE_JUPYTER_", page, re.MULTILINE)
 
 
+def test_the_page_names_the_settings_that_are_read_when_the_hive_starts():
+    page = read("docs/configuration.md")
+    (names,) = re.findall(
+        r"^((?:`\w+`(?:, | and )?)+) are read when the hive starts", page, re.MULTILINE
+    )
+
+    assert HiveConfig.class_trait_names(at_start=True) == re.findall(r"\w+(?=`)", names)
+
+
 # --- docs/magics.md ---
 
 

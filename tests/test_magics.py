@@ -7,6 +7,7 @@ import pytest
 from IPython.core.error import UsageError
 
 import hive_jupyter.notebook as extension
+from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError, NodeDied, NodeTimeout, ToolError, remote_error
 from hive_jupyter.notebook.magics import COMMANDS, DELEGATE, HiveMagics
 from hive_jupyter.protocol import WORKER_VARIABLE
@@ -416,6 +417,10 @@ def test_every_command_names_the_nearest_flag(shell, magics, name):
         ("config timeout=soon", "is no duration"),
         ("config spares=-1", "spares"),
         ("config sandbox=loose", "sandbox"),
+        ("config start_method=exec", "start_method is read when the hive starts"),
+        ("config transport=tcp", "HIVE_JUPYTER_TRANSPORT before %load_ext hive_jupyter"),
+        ("config workers={}", "c.HiveConfig.workers in ipython_kernel_config.py"),
+        ("config warm_up=False", "warm_up is read"),
     ],
 )
 def test_a_wrong_command_is_refused_with_help(shell, magics, line, message):
@@ -538,6 +543,13 @@ def test_a_wrong_setting_among_good_ones_sets_nothing(shell, magics, manager, sh
     assert manager.config.spares == 1
     shell.run_line_magic("hive", "config spares")
     assert "%hive config" not in config_row(shown, "spares")
+
+
+@pytest.mark.parametrize("name", HiveConfig.class_trait_names(at_start=True))
+def test_what_is_read_when_the_hive_starts_can_be_shown(shell, magics, shown, name):
+    shell.run_line_magic("hive", f"config {name}")
+
+    assert config_row(shown, name)
 
 
 def test_hive_expands_variables_as_other_magics_do(shell, magics, manager, capsys):

@@ -117,8 +117,10 @@ class HiveCompleter:
         if kind == KERNEL:
             return _Offer(_kernels(), typed)
         if kind == SETTING:
-            names = self._magics.manager.config.trait_names(config=True)
-            return _Offer([f"{name}=" for name in sorted(names)], typed)
+            traits = self._magics.manager.config.traits(config=True)
+            # what is read when the hive starts can be shown only
+            shown = (n if t.metadata.get("at_start") else f"{n}=" for n, t in traits.items())
+            return _Offer(sorted(shown), typed)
         return _NOTHING
 
 

@@ -424,6 +424,13 @@ def _stats_row(worker: str, runs: list[RunRecord]) -> tuple[str, ...]:
 
 def _read_setting(trait: Any, text: str) -> Any:
     """The value that ``%hive config NAME=text`` means."""
+    if trait.metadata.get("at_start"):
+        msg = (
+            f"{trait.name} is read when the hive starts, so it cannot be set now. Set "
+            f"{ENVIRONMENT_PREFIX}{trait.name.upper()} before %load_ext hive_jupyter, or "
+            f"c.HiveConfig.{trait.name} in ipython_kernel_config.py."
+        )
+        raise ConfigError(msg)
     try:
         return trait.from_string(text)
     except (TraitError, ValueError) as error:
