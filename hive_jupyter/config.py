@@ -20,7 +20,7 @@ from traitlets import List as ListTrait
 from traitlets.config import Configurable
 
 from hive_jupyter.errors import ConfigError
-from hive_jupyter.policy import PROFILES
+from hive_jupyter.policy import PROFILES, SandboxPolicy
 from hive_jupyter.units import LARGEST_SIZE, LONGEST_DURATION, nearest, parse_duration, parse_size
 
 ENVIRONMENT_PREFIX = "HIVE_JUPYTER_"
@@ -225,7 +225,8 @@ class HiveConfig(Configurable):
         Set settings: all, or none where one of them cannot be set.
 
         Raises:
-            ConfigError: a value is wrong.
+            ConfigError: a value is wrong, or no worker can have that policy.
+            SandboxUnavailable: this version cannot enforce the profile.
         """
         changed = copy(self)
         try:
@@ -233,6 +234,8 @@ class HiveConfig(Configurable):
                 setattr(changed, name, value)
         except TraitError as error:
             raise ConfigError(str(error)) from None
+        if not values.keys().isdisjoint({"memory", "sandbox"}):
+            SandboxPolicy(changed.sandbox, changed.memory)
         for name in values:
             setattr(self, name, getattr(changed, name))
 

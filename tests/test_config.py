@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from traitlets.config import Config, Configurable
 
 from hive_jupyter.config import ENVIRONMENT_PREFIX, PASSED_VARIABLES, HiveConfig
-from hive_jupyter.errors import ConfigError
+from hive_jupyter.errors import ConfigError, SandboxUnavailable
 from hive_jupyter.protocol import WORKER_VARIABLE
 
 NAMES = sorted(HiveConfig.class_trait_names(config=True))
@@ -138,6 +138,34 @@ def test_a_change_is_made_whole_or_not_at_all():
     settings.change(timeout="5s", environment={"B": "2"})
     assert (5, {"B": "2"}) == (settings.timeout, settings.environment)
     assert [("timeout", 5), ("environment", {"B": "2"})] == heard
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "said"),
+    [
+        ({"memory": "1K"}, ConfigError, "cannot start in 1 KB"),
+        ({"memory": "10M", "sandbox": "workspace"}, ConfigError, "at least 128 MB"),
+        ({"sandbox": "strict"}, SandboxUnavailable, "needs confinement"),
+    ],
+)
+def test_a_policy_that_no_worker_can_have_is_refused_when_it_is_set(wrong, error, said):
+    """Not when the next worker is to start."""
+    settings = HiveConfig(memory="1G")
+
+    with pytest.raises(error, match=said):
+        settings.change(**wrong)
+
+    assert ("open", 2**30) == (settings.sandbox, settings.memory)
+
+
+def test_other_settings_can_change_beside_a_policy_that_no_worker_can_have():
+    """A configured one is refused by the next worker, and by nothing else."""
+    settings = HiveConfig(sandbox="strict")
+
+    settings.change(timeout=5)
+    settings.change(sandbox="open")
+
+    assert (5, "open") == (settings.timeout, settings.sandbox)
 
 
 @pytest.mark.parametrize("nothing", [None, 0, "0", "none", math.inf])

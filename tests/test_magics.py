@@ -8,7 +8,14 @@ from IPython.core.error import UsageError
 
 import hive_jupyter.notebook as extension
 from hive_jupyter.config import HiveConfig
-from hive_jupyter.errors import ConfigError, NodeDied, NodeTimeout, ToolError, remote_error
+from hive_jupyter.errors import (
+    ConfigError,
+    NodeDied,
+    NodeTimeout,
+    SandboxUnavailable,
+    ToolError,
+    remote_error,
+)
 from hive_jupyter.notebook.magics import COMMANDS, DELEGATE, HiveMagics
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm.fallback import Instructions
@@ -417,6 +424,7 @@ def test_every_command_names_the_nearest_flag(shell, magics, name):
         ("config timeout=soon", "is no duration"),
         ("config spares=-1", "spares"),
         ("config sandbox=loose", "sandbox"),
+        ("config memory=1K", "Give it at least 128 MB"),
         ("config start_method=exec", "start_method is read when the hive starts"),
         ("config transport=tcp", "HIVE_JUPYTER_TRANSPORT before %load_ext hive_jupyter"),
         ("config workers={}", "c.HiveConfig.workers in ipython_kernel_config.py"),
@@ -550,6 +558,13 @@ def test_what_is_read_when_the_hive_starts_can_be_shown(shell, magics, shown, na
     shell.run_line_magic("hive", f"config {name}")
 
     assert config_row(shown, name)
+
+
+def test_a_profile_that_cannot_be_enforced_is_refused_when_it_is_set(shell, magics, manager):
+    with pytest.raises(SandboxUnavailable):
+        shell.run_line_magic("hive", "config sandbox=strict")
+
+    assert manager.config.sandbox == "open"
 
 
 def test_hive_expands_variables_as_other_magics_do(shell, magics, manager, capsys):
