@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import re
+from ast import literal_eval
 from copy import copy
 from typing import Any
 
@@ -142,6 +143,18 @@ class VariableNames(ListTrait[str]):
         return re.split(r"[,\s]+", s.strip(", \t\n")) if s.strip(", \t\n") else []
 
 
+class Entries(Dict):
+    """A dict; as text: as Python writes it, like the tag ``example``, or "A=1" for one entry."""
+
+    def from_string(self, s: str) -> Any:
+        try:
+            # traitlets warns of the braces, as its command line has another way
+            return literal_eval(s) if s.lstrip().startswith("{") else super().from_string(s)
+        except (ValueError, TypeError, SyntaxError, MemoryError, RecursionError, TraitError):
+            msg = f"{s!r} is no dict. Write {self.metadata['example']}."
+            raise ConfigError(msg) from None
+
+
 class HiveConfig(Configurable):
     """
     The settings; see the module's docstring for the places where they can be set.
@@ -183,9 +196,9 @@ class HiveConfig(Configurable):
         help="ipc: unix sockets. tcp: loopback with CurveZMQ. auto: ipc where a path is short "
         "enough for a socket.",
     ).tag(config=True, at_start=True)
-    environment = Dict(
+    environment = Entries(
         key_trait=Unicode(), value_trait=Unicode(), help="Variables that every worker gets."
-    ).tag(config=True)
+    ).tag(config=True, example='{"A": "1"}')
     pass_environment = VariableNames(
         Unicode(), help="Names of further variables that workers get from the host: A, B_*"
     ).tag(config=True)
@@ -193,9 +206,9 @@ class HiveConfig(Configurable):
         3, min=1, help="Failures of a worker in a row that open its circuit breaker."
     ).tag(config=True)
     recovery_time = Duration(30.0, help="Time that an open circuit breaker rests.").tag(config=True)
-    workers = Dict(
+    workers = Entries(
         help='Workers known by name: {"r": {"kernel": "ir"}, "old": {"python": "/path/python"}}.'
-    ).tag(config=True, at_start=True)
+    ).tag(config=True, at_start=True, example='{"r": {"kernel": "ir"}}')
     max_cell_bytes = Size(128 * 2**20, help="The longest code that is sent to a worker.").tag(
         config=True
     )

@@ -55,6 +55,8 @@ def test_the_configuration_of_a_parent_counts(monkeypatch):
         ("PASS_ENVIRONMENT", "A, B_* C,", ["A", "B_*", "C"]),
         ("PASS_ENVIRONMENT", " , ", []),
         ("ENVIRONMENT", '{"A": "1"}', {"A": "1"}),
+        ("ENVIRONMENT", "A=1", {"A": "1"}),
+        ("WORKERS", '{"r": {"kernel": "ir"}}', {"r": {"kernel": "ir"}}),
     ],
 )
 def test_the_environment_is_read(monkeypatch, name, text, value):
@@ -78,6 +80,8 @@ def test_the_environment_is_read(monkeypatch, name, text, value):
         ("PASS_ENVIRONMENT", "*"),
         ("PASS_ENVIRONMENT", "['A']"),
         ("ENVIRONMENT", "("),
+        ("ENVIRONMENT", "{(}"),
+        ("ENVIRONMENT", "{[]: 1}"),
     ],
 )
 def test_a_bad_environment_is_a_config_error(monkeypatch, name, text):
@@ -86,6 +90,23 @@ def test_a_bad_environment_is_a_config_error(monkeypatch, name, text):
 
     with pytest.raises(ConfigError):
         HiveConfig()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "said"),
+    [
+        ("ENVIRONMENT", "{A: 1}", 'Write {"A": "1"}.'),
+        ("WORKERS", "r", 'Write {"r": {"kernel": "ir"}}.'),
+    ],
+)
+def test_what_is_no_dict_gets_one_to_copy(monkeypatch, name, text, said):
+    """Instead of what a parser of Python says."""
+    monkeypatch.setenv(ENVIRONMENT_PREFIX + name, text)
+
+    with pytest.raises(ConfigError) as caught:
+        HiveConfig()
+
+    assert f"HIVE_JUPYTER_{name}={text!r}: {text!r} is no dict. {said}" == str(caught.value)
 
 
 @given(name=st.sampled_from(NAMES), text=st.text(st.characters(exclude_categories=["Cs"])))

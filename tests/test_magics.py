@@ -535,6 +535,20 @@ def test_config_sets_several_and_shows_them(shell, magics, manager, shown):
     assert "%hive config" in config_row(shown, "timeout")
 
 
+@pytest.mark.parametrize("line", ['environment={"A":"1"}', 'environment={"A": "1"} spares=2'])
+def test_quotes_that_are_lost_are_told_with_what_to_write(shell, magics, manager, capsys, line):
+    with pytest.raises(ConfigError) as caught:
+        shell.run_line_magic("hive", f"config {line}")
+
+    sentence, _, what_to_write = str(caught.value).partition(" in quotes: ")
+    assert "is no dict" in sentence
+    assert "object at" not in sentence
+    assert manager.config.environment == {}
+
+    assert shell.run_cell(what_to_write).success
+    assert manager.config.environment == {"A": "1"}
+
+
 def test_config_shows_one(shell, magics, shown):
     shell.run_line_magic("hive", "config timeout")
 

@@ -19,7 +19,7 @@ from IPython.core.magic import (
 )
 from traitlets import TraitError
 
-from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, Size
+from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, Entries, Size
 from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
 from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.arguments import Parser, UsageError
@@ -435,6 +435,9 @@ def _read_setting(trait: Any, text: str) -> Any:
         return trait.from_string(text)
     except (TraitError, ValueError) as error:
         msg = f"{trait.name}={text}: {error}"
+        if isinstance(trait, Entries):
+            example = f"{trait.name}={trait.metadata['example']}"
+            msg += f" Put the whole word in quotes: %hive config '{example}'"
         raise ConfigError(msg) from None
 
 
