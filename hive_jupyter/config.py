@@ -87,6 +87,17 @@ def checked_worker(name: object) -> str:
     return name
 
 
+class Switch(Bool[Any, Any]):
+    """True or False; as text also 1 or 0."""
+
+    def from_string(self, s: str) -> Any:
+        try:
+            return super().from_string(s)
+        except ValueError:
+            msg = f"{s!r} is neither true nor false. Write 1 or true, or 0 or false."
+            raise ConfigError(msg) from None
+
+
 class Duration(Float[Any, Any]):
     """Seconds; also "30s", "5m". Where None is allowed, it means no limit, as do "none" and 0."""
 
@@ -162,7 +173,7 @@ class HiveConfig(Configurable):
     One with the tag ``at_start`` is read when the hive starts, and has no effect later.
     """
 
-    direct = Bool(True, help="False: start no worker, give instructions only.").tag(config=True)
+    direct = Switch(True, help="False: start no worker, give instructions only.").tag(config=True)
     worker = WorkerName("coder", help="The worker's name where none is given.").tag(config=True)
     timeout = Duration(
         None, allow_none=True, help="Time for a run (seconds, or 30s, 5m); None: no limit."
@@ -179,7 +190,7 @@ class HiveConfig(Configurable):
     interrupt_grace = Duration(
         2.0, help="Time between SIGINT and SIGKILL for a run that is to stop."
     ).tag(config=True)
-    warm_up = Bool(True, help="Start the zygote in the background at %load_ext.").tag(
+    warm_up = Switch(True, help="Start the zygote in the background at %load_ext.").tag(
         config=True, at_start=True
     )
     spares = Int(1, min=0, help="Workers forked ahead once a first cell was delegated.").tag(
@@ -268,7 +279,7 @@ class HiveConfig(Configurable):
         found = {}
         for name, trait in cls.class_traits(config=True).items():
             text = os.environ.get(ENVIRONMENT_PREFIX + name.upper())
-            if text is None:
+            if not text:
                 continue
             try:
                 found[name] = trait.from_string(text)

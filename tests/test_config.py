@@ -109,6 +109,27 @@ def test_what_is_no_dict_gets_one_to_copy(monkeypatch, name, text, said):
     assert f"HIVE_JUPYTER_{name}={text!r}: {text!r} is no dict. {said}" == str(caught.value)
 
 
+@pytest.mark.parametrize("text", ["maybe", "%r", "yes", " "])
+def test_what_is_neither_true_nor_false_gets_the_words_to_choose_from(monkeypatch, text):
+    """And the variable and its value are named."""
+    monkeypatch.setenv("HIVE_JUPYTER_DIRECT", text)
+
+    with pytest.raises(ConfigError) as caught:
+        HiveConfig()
+
+    said = f"HIVE_JUPYTER_DIRECT={text!r}: {text!r} is neither true nor false. "
+    assert said + "Write 1 or true, or 0 or false." == str(caught.value)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_an_empty_variable_is_not_set(monkeypatch, name):
+    """Which is how a shell or a container file often unsets one."""
+    default = getattr(HiveConfig(), name)
+    monkeypatch.setenv(ENVIRONMENT_PREFIX + name.upper(), "")
+
+    assert default == getattr(HiveConfig(), name)
+
+
 @given(name=st.sampled_from(NAMES), text=st.text(st.characters(exclude_categories=["Cs"])))
 def test_no_environment_breaks_the_settings(name, text):
     """Any text sets something or is a ConfigError."""

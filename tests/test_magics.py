@@ -423,6 +423,7 @@ def test_every_command_names_the_nearest_flag(shell, magics, name):
         ("config timeot=3", 'no setting "timeot". Did you mean "timeout"'),
         ("config timeout=soon", "is no duration"),
         ("config spares=-1", "spares"),
+        ("config direct=maybe", "direct=maybe: 'maybe' is neither true nor false"),
         ("config sandbox=loose", "sandbox"),
         ("config memory=1K", "Give it at least 128 MB"),
         ("config start_method=exec", "start_method is read when the hive starts"),
@@ -513,6 +514,7 @@ def config_row(shown, name):
 
 def test_config_shows_every_setting_and_where_it_came_from(shell, manager, shown, monkeypatch):
     monkeypatch.setenv("HIVE_JUPYTER_SPARES", "3")
+    monkeypatch.setenv("HIVE_JUPYTER_MEMORY", "")
     shell.config.HiveConfig.timeout = "90s"
     manager = FakeManager(extension.HiveConfig(parent=shell, max_failures=7))
     shell.register_magics(HiveMagics(shell, manager))
@@ -522,6 +524,7 @@ def test_config_shows_every_setting_and_where_it_came_from(shell, manager, shown
     assert config_row(shown, "direct").split()[1:3] == ["True", "default"]
     assert config_row(shown, "spares").split()[1:3] == ["3", "environment,"]
     assert "HIVE_JUPYTER_SPARES" in config_row(shown, "spares")
+    assert config_row(shown, "memory").split()[1:4] == ["no", "limit", "default"]
     assert config_row(shown, "timeout").split()[1:4] == ["90", "s", "configuration"]
     assert config_row(shown, "max_failures").split()[1:3] == ["7", "code"]
     assert "128 MB" in config_row(shown, "max_cell_bytes")

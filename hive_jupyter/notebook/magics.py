@@ -346,7 +346,7 @@ class HiveMagics(Magics):
         if name in config.config.get("HiveConfig", {}):
             return "configuration"
         variable = ENVIRONMENT_PREFIX + name.upper()
-        if variable in os.environ:
+        if os.environ.get(variable):
             return f"environment, {variable}"
         return "default" if value == config.traits()[name].default(config) else "code"
 
