@@ -350,7 +350,15 @@ class HiveManager:
         return sorted({*self._nodes, *self._kernels, self.config.worker})
 
     def logs(self, name: str | None = None, lines: int = 50) -> str:
-        """The last lines of a worker's own log."""
+        """
+        The last lines of a worker's own log.
+
+        Raises:
+            ConfigError: there is no such worker, or ``lines`` is below 1.
+        """
+        if lines < 1:
+            msg = f"{lines} is no number of lines. Say 1 or more."
+            raise ConfigError(msg)
         return self._on_worker(name, lambda worker: self.log_of_worker(worker, lines))
 
     def history(self) -> list[RunRecord]:

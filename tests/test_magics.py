@@ -356,6 +356,7 @@ class NodeStub:
         ("logs", ["logs", None, 50, {}]),
         ("logs -n 5 -w train", ["logs", "train", 5, {}]),
         ("logs train", ["logs", "train", 50, {}]),
+        ("logs train -n 1 -w train", ["logs", "train", 1, {}]),
     ],
 )
 def test_a_command_asks_the_manager(magics, manager, capsys, line, call):
@@ -415,7 +416,12 @@ def test_every_command_names_the_nearest_flag(shell, magics, name):
         ("add", "say a NAME and either"),
         ("add r", "say a NAME and either"),
         ("add r --kernel ir --python p", "say a NAME and either"),
-        ("logs -n many", "invalid int value"),
+        ("logs -n many", "'many' is no whole number from 1 on"),
+        ("logs -n 0", "'0' is no whole number from 1 on"),
+        ("logs --lines=-1", "'-1' is no whole number from 1 on"),
+        ("history -n 0", "'0' is no whole number from 1 on"),
+        ("history -n -1", "'-1' is no whole number from 1 on"),
+        ("logs coder -w train", 'two workers are named, "coder" and "train"'),
         ("logs -n", "expected one argument"),
         ("stop a b", "unrecognized arguments: b"),
         ("stop 'a", "a quote is not closed"),
@@ -437,6 +443,14 @@ def test_a_wrong_command_is_refused_with_help(shell, magics, line, message):
         shell.run_line_magic("hive", line)
 
     assert message in str(caught.value)
+
+
+@pytest.mark.parametrize("line", ["logs -n 0", "history -n -1", "logs coder -w train"])
+def test_numbers_and_names_that_make_no_sense_are_shown_as_usage(shell, magics, manager, line):
+    with pytest.raises(UsageError, match=f"%hive {line.split()[0]} -h shows"):
+        shell.run_line_magic("hive", line)
+
+    assert manager.calls == []
 
 
 def test_a_managers_refusal_is_shown_without_hives_stack(shell, magics, manager, capsys):

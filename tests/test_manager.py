@@ -3,6 +3,7 @@
 import pytest
 
 from hive_jupyter import HiveManager
+from hive_jupyter.errors import ConfigError
 
 
 @pytest.fixture
@@ -30,3 +31,11 @@ def test_the_history_holds_as_many_runs_as_are_wanted_now(hive):
     hive.delegate("5")
     hive.delegate("6")
     assert remembered(hive) == ["3", "4", "5", "6"]
+
+
+@pytest.mark.parametrize("lines", [0, -1])
+def test_less_than_one_line_of_a_log_is_refused(hive, lines):
+    with pytest.raises(ConfigError, match=f"{lines} is no number of lines"):
+        hive.logs(lines=lines)
+
+    assert "" == hive.logs(lines=1)

@@ -8,6 +8,7 @@ against it, so the three never differ.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import shlex
 from typing import Any, NoReturn
@@ -32,6 +33,15 @@ class UsageError(ConfigError, error.UsageError):
     def __init__(self, message: str) -> None:
         super().__init__(message)
         compat.render_briefly(self)
+
+
+def count(text: str) -> int:
+    """The type of an option that says how many: 1, 2, ..."""
+    with contextlib.suppress(ValueError):
+        if (number := int(text)) > 0:
+            return number
+    msg = f"{text!r} is no whole number from 1 on"
+    raise argparse.ArgumentTypeError(msg)
 
 
 class Parser(argparse.ArgumentParser):

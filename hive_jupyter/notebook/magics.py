@@ -22,7 +22,7 @@ from traitlets import TraitError
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, Entries, Size
 from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
 from hive_jupyter.notebook import compat
-from hive_jupyter.notebook.arguments import Parser, UsageError
+from hive_jupyter.notebook.arguments import Parser, UsageError, count
 from hive_jupyter.notebook.relay import Cell, Relayed, relay
 from hive_jupyter.notebook.tables import Table
 from hive_jupyter.policy import PROFILES
@@ -106,10 +106,10 @@ COMMANDS = {
     .option("--python", metavar=PATH, help="the interpreter's executable")
     .option("--kernel", metavar=KERNEL, help="a name from: jupyter kernelspec list"),
     "logs": Parser("%hive logs", "[NAME] [-n LINES]", "The last lines that a worker logged.")
-    .option("-n", "--lines", type=int, default=_LOG_LINES_SHOWN, metavar="LINES", help="how many")
+    .option("-n", "--lines", type=count, default=_LOG_LINES_SHOWN, metavar="LINES", help="how many")
     .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the same as NAME"),
     "history": Parser("%hive history", "[-n RUNS]", "The last runs, the latest last.").option(
-        "-n", "--runs", type=int, default=_HISTORY_SHOWN, metavar="RUNS", help="how many"
+        "-n", "--runs", type=count, default=_HISTORY_SHOWN, metavar="RUNS", help="how many"
     ),
     "stats": Parser("%hive stats", "", "How often runs succeeded and how long they took."),
     "config": Parser(
@@ -291,8 +291,10 @@ class HiveMagics(Magics):
         _say(f"%%delegate -w {arguments.name} runs a cell there.")
 
     def _logs(self, arguments: argparse.Namespace) -> None:
-        name = arguments.name or arguments.worker
-        _say(self.manager.logs(name, arguments.lines) or "Nothing was logged.")
+        name, also = arguments.name, arguments.worker
+        if name and also and name != also:
+            COMMANDS["logs"].error(f'two workers are named, "{name}" and "{also}"')
+        _say(self.manager.logs(name or also, arguments.lines) or "Nothing was logged.")
 
     def _history(self, arguments: argparse.Namespace) -> None:
         runs = self.manager.history()

@@ -339,7 +339,7 @@ def test_the_magics_of_a_worker_say_that_it_does_not_delegate(hive):
         ("%hive statu", 'no command "statu". Did you mean "status"'),
         ("%hive stop codr", 'no worker "codr". Did you mean "coder"'),
         ("%hive start a/b", "'a/b' is no name for a worker"),
-        ("%hive logs -n many", "invalid int value: 'many'"),
+        ("%hive logs -n many", "'many' is no whole number from 1 on"),
         ("%hive restart --memory lots", "'lots' is no size"),
         ("%hive restart --memory 10M", "at least 128 MB"),
         ("%hive add", "say a NAME"),
