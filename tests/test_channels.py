@@ -294,6 +294,20 @@ async def test_a_cells_header_goes_along_with_the_runs_key(channels, peer, heard
     assert not request["content"]["stop_on_error"]
 
 
+async def test_a_kernel_that_knows_only_the_standard_header_reaches_its_run(channels, peer, heard):
+    """Its answers name the cell's msg_id, and no key of ours."""
+    run = Run("1", heard.append, header={"msg_id": "cell"})
+    channels.begin(run)
+    request = await peer.receive()
+    del request["header"]["hive_run"]
+    await peer.publish("stream", {"name": "stdout", "text": "x"}, request)
+    await peer.publish("status", {"execution_state": "idle"}, request)
+    await peer.reply("execute_reply", {"status": "ok"}, request)
+
+    assert "ok" == (await asyncio.wait_for(run.done, 10)).content["status"]
+    assert ["x"] == [message.content["text"] for message in heard]
+
+
 async def test_the_hosts_subshell_is_not_the_workers(channels, peer, heard):
     channels.begin(Run("1", heard.append, header={"msg_id": "cell", "subshell_id": "host's"}))
     request = await peer.receive()

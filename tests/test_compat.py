@@ -176,6 +176,20 @@ print(waits)
     assert said(kernel, code) == "[]\n"
 
 
+def test_a_stream_of_a_kernel_that_hive_started_is_flushed_where_it_holds_something(hive):
+    """There the host's own streams are a worker's, which keep no ``_buffers``."""
+    code = """
+from hive_jupyter.notebook import compat
+import sys
+compat.flush_streams()
+print("held")
+before = len(sys.stdout._written)
+compat.flush_streams()
+before, len(sys.stdout._written)
+"""
+    assert "(4, 0)" == hive.delegate(code).value_repr
+
+
 def test_other_streams_are_flushed(monkeypatch):
     class Stream:
         flushed = 0

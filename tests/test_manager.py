@@ -1,9 +1,16 @@
-"""What a hive does without a worker."""
+"""What a hive does without a worker, at its end, and with what it is given."""
+
+import signal
+import threading
+from pathlib import Path
 
 import pytest
 
 from hive_jupyter import HiveManager
-from hive_jupyter.errors import ConfigError
+from hive_jupyter.config import HiveConfig
+from hive_jupyter.errors import ConfigError, NodeDied, NodeStartError
+from hive_jupyter.swarm.fallback import Instructions
+from tests.processes import family, wait_gone
 
 
 @pytest.fixture
@@ -39,3 +46,66 @@ def test_less_than_one_line_of_a_log_is_refused(hive, lines):
         hive.logs(lines=lines)
 
     assert "" == hive.logs(lines=1)
+
+
+@pytest.mark.parametrize("details", ["", "path=a.py", "the code", "'"])
+def test_where_no_worker_runs_a_tool_instructions_are_given_whatever_the_words(hive, details):
+    answer = hive.delegate_to_coder("review", details)
+
+    assert isinstance(answer, Instructions)
+    assert answer.task == f"review {details}".strip()
+
+
+@pytest.mark.parametrize(("task", "details"), [(None, ""), ("ping", {"a": 1})])
+def test_a_tool_is_called_in_words(hive, task, details):
+    with pytest.raises(ConfigError, match="have to be text"):
+        hive.delegate_to_coder(task, details)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [({"memry": 1}, 'no setting "memry".*memory'), ({"timeout": "soon"}, "no duration")],
+)
+def test_settings_beside_a_configuration_are_checked_like_others(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        HiveManager(HiveConfig(), **settings)
+
+
+def test_what_a_dead_worker_says_is_in_the_result(runtime):
+    with HiveManager() as hive:
+        delegation = hive.begin("import os; os._exit(3)")
+        with pytest.raises(NodeDied) as caught:
+            delegation.outcome()
+
+    assert delegation.result.error is caught.value
+
+
+def test_ctrl_c_while_a_hive_is_closed_leaves_nothing(runtime):
+    hive = HiveManager()
+    hive.delegate("1")
+    closing = hive._close
+
+    async def close_slowly():
+        signal.raise_signal(signal.SIGINT)
+        await closing()
+
+    hive._close = close_slowly
+    before = family()
+    with pytest.raises(KeyboardInterrupt):
+        hive.close()
+
+    wait_gone(before)
+    assert [] == list(Path(runtime, "hive").iterdir())
+
+
+def test_without_a_further_thread_workers_are_refused_and_loading_goes_on(monkeypatch):
+    def refuse(_self):
+        msg = "can't start new thread"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with HiveManager() as hive:
+        hive.warm_up()
+        assert isinstance(hive.delegate("1"), Instructions)
+        with pytest.raises(NodeStartError, match="can't start new thread"):
+            hive.start()

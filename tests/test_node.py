@@ -14,6 +14,7 @@ import pytest_asyncio
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import (
     CircuitOpen,
+    ConfigError,
     HiveError,
     NodeDied,
     NodeStartError,
@@ -233,16 +234,55 @@ async def test_a_run_whose_start_is_stopped_gets_an_error_of_the_node(make_node,
         await running
 
 
-async def test_a_node_belongs_to_one_loop(node):
+@pytest.mark.parametrize(
+    "use",
+    [
+        lambda node: execute(node, "1"),
+        lambda node: node.call_tool("ping"),
+        SwarmNode.connect,
+        SwarmNode.list_tools,
+        SwarmNode.health_check,
+        SwarmNode.interrupt,
+        SwarmNode.stop,
+        SwarmNode.close,
+    ],
+)
+async def test_a_node_belongs_to_one_loop(node, use):
     await node.connect()
 
     def elsewhere():
-        with contextlib.suppress(HiveError):
-            asyncio.run(execute(node, "1"))
-            return "executed"
-        return "refused"
+        with pytest.raises(HiveError, match="another event loop"):
+            asyncio.run(use(node))
 
-    assert "refused" == await asyncio.to_thread(elsewhere)
+    await asyncio.to_thread(elsewhere)
+    assert "ok" == (await execute(node, "1")).content["status"]
+
+
+async def test_a_node_ends_the_context_that_is_its_own_and_no_other(server):
+    given = Context()
+    for context in (given, None):
+        node = SwarmNode(config=HiveConfig(spares=0), server=server, context=context)
+        await node.connect()
+        own = node._context
+        await node.close()
+        assert (context is None) == own.closed
+    given.term()
+
+
+@pytest.mark.parametrize("name", ["a/b", "", 3])
+async def test_a_node_has_a_name_that_a_worker_can_have(name):
+    with pytest.raises(ConfigError, match="no name for a worker"):
+        SwarmNode(name)
+
+
+async def test_where_workers_are_turned_off_a_node_starts_none():
+    node = SwarmNode(config=HiveConfig(direct=False))
+
+    assert not await node.connect()
+    assert "HIVE_JUPYTER_DIRECT=0" in str(node.last_error)
+    with pytest.raises(NodeStartError):
+        await node.call_tool("ping")
+    await node.close()
 
 
 async def test_what_the_host_changes_afterwards_is_shown_as_drift(node, monkeypatch, tmp_path):
@@ -363,6 +403,68 @@ async def test_after_an_interrupt_the_worker_is_proven_idle(make_node):
         await task
 
     assert ("kernel_info_request", 1) in asked
+
+
+async def test_a_worker_that_had_to_be_killed_after_its_run_is_said_to_be_gone(make_node):
+    """Its reply is in, and it does not prove that it is idle."""
+    node = await make_node(interrupt_grace=1)
+
+    async def is_deaf():
+        await execute(node, "precious = 1")
+        node._channels.request = lambda *_: asyncio.sleep(1000)
+
+    await is_deaf()
+    with pytest.raises(NodeTimeout, match=r"did not stop .* was killed.* Lost: precious"):
+        await execute(node, "import time; time.sleep(1000)", timeout=0.5)
+    assert not node.is_connected
+    assert 1 == node.metrics.failures
+
+    await is_deaf()
+    task, run = await begun(node, "import time; time.sleep(1000)")
+    run.stop()
+    with pytest.raises(NodeDied, match="Lost: precious"):
+        await task
+
+
+async def test_a_dead_worker_leaves_no_open_socket(node):
+    """zmq would try to reach it again and again."""
+    await execute(node, "1")
+    with pytest.raises(NodeDied):
+        await execute(node, "import os; os.abort()")
+
+    assert node._channels is None
+
+
+async def test_a_run_that_is_cancelled_as_its_turn_comes_gives_it_back(node):
+    await node.connect()
+    await node._turn.acquire()
+    task = asyncio.create_task(execute(node, "1"))
+    while not node._turn._waiters:
+        await asyncio.sleep(0)
+    node._turn.release()
+    while not node._turn.locked():
+        await asyncio.sleep(0)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert "ok" == (await asyncio.wait_for(execute(node, "1"), 20)).content["status"]
+
+
+async def test_exit_closes_files_and_calls_what_waits_for_the_end(node, tmp_path):
+    for name in ("file", "atexit"):
+        assert not (tmp_path / name).exists()
+    await execute(
+        node,
+        f"import atexit\n"
+        f"file = open({str(tmp_path / 'file')!r}, 'w')\n"
+        f"_ = file.write('results')\n"
+        f"atexit.register(open, {str(tmp_path / 'atexit')!r}, 'w')\n"
+        f"exit()",
+    )
+
+    assert "results" == (tmp_path / "file").read_text()
+    assert (tmp_path / "atexit").exists()
 
 
 async def test_a_worker_that_does_not_go_is_left_and_another_one_started(make_node, monkeypatch):
@@ -672,6 +774,43 @@ async def test_a_trial_that_is_stopped_leaves_the_way_open_for_the_next(make_nod
     await node.stop()
 
     assert "ok" == (await execute(node, "1")).content["status"]
+
+
+@pytest.mark.parametrize("what", ["run", "tool"])
+async def test_a_trial_that_nobody_waits_for_leaves_the_way_open_for_the_next(make_node, what):
+    node = await make_node(max_failures=1, recovery_time=0.05, interrupt_grace=0.1)
+    await crash(node)
+    wait_until(lambda: node.breaker.state == "half-open")
+    if what == "run":
+        task, _ = await begun(node, HOLD_THE_GIL)
+    else:
+        await node._ensure_ready()
+        stopped(pid_of(node))
+        task = asyncio.create_task(node.call_tool("ping"))
+        while not node._asking:
+            await asyncio.sleep(0)
+    process = node._process
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await process.exited
+
+    assert "ok" == (await execute(node, "1")).content["status"]
+
+
+async def test_what_comes_next_is_said_as_it_is(make_node):
+    """The death that opens the circuit is followed by instructions, not by a fresh worker."""
+    node = await make_node(max_failures=2)
+    with pytest.raises(NodeDied, match="The next cell gets a fresh worker"):
+        await execute(node, "import os; os.abort()")
+    with pytest.raises(NodeDied, match=r"failed 2 times in a row and rests for 30 s") as caught:
+        await execute(node, "import os; os.abort()")
+    assert "fresh worker" not in str(caught.value)
+    with pytest.raises(CircuitOpen, match="2 times in a row") as refused:
+        await execute(node, "1")
+
+    assert "fresh worker" not in str(refused.value)
+    assert "SIGABRT" in str(refused.value)
 
 
 async def test_a_worker_that_dies_between_two_runs_is_a_failure_and_replaced(make_node):

@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hive_jupyter.errors import HiveError, NodeDied, RemoteError
 from hive_jupyter.notebook import compat
+from hive_jupyter.swarm.portal import handle_sigint
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -341,11 +342,11 @@ class _CtrlC:
         self._previous: Any = None
 
     def __enter__(self) -> Self:
-        self._previous = _handle_sigint(self._handler)
+        self._previous = handle_sigint(self._handler)
         return self
 
     def __exit__(self, *_: object) -> None:
-        _handle_sigint(self._previous)
+        handle_sigint(self._previous)
 
     def stops(self, stop: Callable[[], None]) -> None:
         """Say what to call from now on; also for a Ctrl-C that came before."""
@@ -381,7 +382,7 @@ class _Question:
 
     def put(self, ask: Callable[[], str]) -> str | None:
         """Ask; None where Ctrl-C or the end of the run came first."""
-        previous = _handle_sigint(self._handler)
+        previous = handle_sigint(self._handler)
         try:
             with self._lock:
                 self._is_open = previous is not None
@@ -399,7 +400,7 @@ class _Question:
             # From here on there is no signal on its way.
             with self._lock:
                 self._is_open = False
-            _handle_sigint(previous)
+            handle_sigint(previous)
 
     def withdraw(self) -> None:
         """End the wait; from any thread."""
@@ -413,20 +414,3 @@ class _Question:
             raise KeyboardInterrupt
         if not self._is_withdrawn:
             self._ctrl_c.press()
-
-
-def _handle_sigint(handler: Any) -> Any:
-    """
-    Install a handler.
-
-    Returns:
-        The previous one, or None where this thread does not get signals.
-    """
-    if handler is None:
-        return None
-    try:
-        previous = signal.signal(signal.SIGINT, handler)
-    except ValueError:
-        return None
-    # A handler that Python did not install cannot be put back.
-    return signal.default_int_handler if previous is None else previous

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import threading
 from collections.abc import Callable, Coroutine
 from concurrent.futures import Future, wait
@@ -25,6 +26,26 @@ _T = TypeVar("_T")
 # A signal that comes in the moment before a thread begins to wait for a lock is noted and does not
 # wake it. Whoever waits looks up so often (seconds), so that Ctrl-C is never lost.
 LOOK_UP = 0.5
+
+
+def handle_sigint(handler: Any) -> Any:
+    """
+    Install a handler of SIGINT.
+
+    Args:
+        handler: or None, which does nothing.
+
+    Returns:
+        The previous one, or None where this thread does not get signals.
+    """
+    if handler is None:
+        return None
+    try:
+        previous = signal.signal(signal.SIGINT, handler)
+    except ValueError:
+        return None
+    # A handler that Python did not install cannot be put back.
+    return signal.default_int_handler if previous is None else previous
 
 
 class Portal:
@@ -83,15 +104,15 @@ class Portal:
         Raises:
             HiveError: as ``submit``.
         """
-        future = self.submit(work)
-        interrupt = None
-        while not future.done():
-            try:
-                wait((future,), LOOK_UP)
-            except KeyboardInterrupt as pressed:
-                interrupt = pressed
-        if interrupt is not None:
-            raise interrupt
+        pressed: list[int] = []
+        previous = handle_sigint(lambda number, _frame: pressed.append(number))
+        try:
+            future = self.submit(work)
+            wait((future,))
+        finally:
+            handle_sigint(previous)
+        if pressed:
+            raise KeyboardInterrupt
         return future.result()
 
     def post(self, action: Callable[[], object]) -> None:
