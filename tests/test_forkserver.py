@@ -333,6 +333,28 @@ async def test_a_spare_that_died_is_not_taken(server, launch):
     await server._discard_spares()
 
 
+async def test_a_spare_that_is_never_ready_keeps_nobody_from_having_one(
+    server, launch, monkeypatch
+):
+    monkeypatch.setattr(forkserver, "_SPARE_PATIENCE", 0.05)
+    started_so_far = server._start
+
+    async def never_ready(*arguments):
+        process = await started_so_far(*arguments)
+        process.ready = asyncio.get_running_loop().create_future()
+        return process
+
+    monkeypatch.setattr(server, "_start", never_ready)
+    await server.refill(launch, 1)
+    assert [] == server._spares
+    assert [] == titled(family(), "hive: worker (spare)")
+
+    monkeypatch.undo()
+    await server.refill(launch, 1)
+    assert 1 == len(server._spares)
+    await server._discard_spares()
+
+
 # A worker's process
 
 

@@ -46,6 +46,8 @@ log = logging.getLogger(__name__)
 _ENTRY = Path(__file__).resolve().parent.parent / "worker" / "__main__.py"
 # A zygote that is not warm after this long hangs (a .pth file that waits, a dead network drive).
 _WARM_UP_PATIENCE = 60.0
+# How long a spare may take until it is ready; nobody waits for it but the next spare.
+_SPARE_PATIENCE = 10.0
 # How long one that is told to retire may take.
 _RETIRING_PATIENCE = 0.5
 # A look at all files that a zygote loaded takes 2 ms; a start asks several times.
@@ -182,7 +184,9 @@ class ForkServer:
             while self.fork and not launch.argv and len(self._spares) < count:
                 process = await self._start(launch, "")
                 try:
-                    await first_of(process.ready, process.exited)
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(_SPARE_PATIENCE):
+                            await first_of(process.ready, process.exited)
                 except asyncio.CancelledError:
                     await process.abandon()
                     process.remove_folder()
