@@ -221,9 +221,19 @@ class WorkerApp(IPKernelApp):
         self.shell = self.kernel.shell
         compat.join(self.shell, self.kernel)
         self.kernel.io_loop = None
+        if not spec.name:
+            self._exercise()
         os.write(ready, encode_line({f"{name}_port": port for name, port in self._ports.items()}))
         os.close(ready)
         self.start()
+
+    def _exercise(self) -> None:
+        """Have a spare copy now the pages that its first cell will write to: nobody waits yet."""
+        shell: Any = self.shell
+        shell.run_cell("pass", store_history=False, silent=True)
+        request = self.session.msg("execute_request", {"code": "pass"})
+        _, frames = self.session.feed_identities(self.session.serialize(request))
+        self.session.deserialize(frames)
 
     def init_signal(self) -> None:
         """
