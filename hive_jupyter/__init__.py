@@ -3,12 +3,15 @@ Hive for Jupyter: a second, disposable Python for every notebook.
 
 How the package is laid out, from the floor up (imports run downwards only):
 
-- ``errors``, ``units``, ``protocol``, ``policy``, ``config``: words and data that everybody shares.
+- ``errors``, ``units``, ``protocol``, ``procfs``, ``policy``, ``config``: words and data that
+  everybody shares.
 - ``worker/``: runs inside zygote, supervisor and worker; the host never imports it.
 - ``swarm/``: one worker's life, and many; everything there is ``async`` on one loop.
 - ``delegation``, ``status``: one run, and all workers, as the caller sees them.
-- ``manager``: :class:`HiveManager`, the only holder of the portal between sync and async.
-- ``notebook/`` and ``cli``: what the user meets.
+- ``manager``: :class:`HiveManager`, the holder of the portal between sync and async
+  (``swarm.provisioner`` has one for its kernels).
+- ``attach``: the door for the command line.
+- ``notebook/``, ``cli`` and ``demo``: what the user meets.
 
 Importing the package imports none of that: names are looked up when they are used (PEP 562).
 """

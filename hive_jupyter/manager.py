@@ -1,5 +1,5 @@
 """
-HiveManager: names to nodes, routing, falling back. The only holder of the portal.
+HiveManager: names to nodes, routing, falling back. The holder of the portal.
 
 Everything here is called on the caller's thread; nodes and their state are touched on the portal's
 loop alone, so there are no locks.
