@@ -56,7 +56,7 @@ class WorkerSpec:
         name: of the worker; a spare is started without one.
         folder: the worker's private runtime folder: sockets, log, temporary profile.
         cwd: its working folder.
-        path: entries of ``sys.path`` that the host has and a clean interpreter has not.
+        path: what comes first in its ``sys.path``: for the host's own Python, the host's whole one.
         environment: the whole environment of the worker.
         profile: name of the sandbox profile.
         memory: bytes for the worker and its descendants together, or None.

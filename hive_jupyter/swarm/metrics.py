@@ -16,9 +16,11 @@ class MetricsSnapshot:
     A node's numbers at one moment.
 
     Attributes:
-        calls: runs that were begun; those that go on now are neither success nor failure yet.
+        calls: runs that were asked for. Neither success nor failure are those that go on, that were
+            stopped before they began, or with their worker, and that an open circuit refused.
         successes: runs that the worker answered. That the user's own code raised is an answer.
-        failures: runs that the worker did not answer: it died, hung, or could not start.
+        failures: deaths of the worker that nobody asked for, during a run or between two, and
+            starts that failed, whether a run waited for them or not.
         restarts: starts after the first one.
         p50: seconds that half of the latest answered runs took at most; None before the first.
         p95: the same for 95 of 100.
@@ -46,7 +48,7 @@ class Metrics:
         self._latencies: deque[float] = deque(maxlen=REMEMBERED)
 
     def call(self) -> None:
-        """A run begins."""
+        """A run is asked for."""
         self.calls += 1
 
     def success(self, seconds: float) -> None:
@@ -55,7 +57,7 @@ class Metrics:
         self._latencies.append(seconds)
 
     def failure(self, error: str) -> None:
-        """The worker did not answer a run."""
+        """The worker died, and nobody asked for that, or could not be started."""
         self.failures += 1
         self.last_error = error
 

@@ -114,7 +114,8 @@ class WorkerProcess:
         Kill the worker and everything that it started, without waiting; ``exited`` tells.
 
         Args:
-            reason: why, for ``Exit.by_us``: "timeout", "interrupt", "stop", "protocol".
+            reason: why, for ``Exit.by_us``: "timeout", "interrupt", "stop", "restart", "exit",
+                "hung", "protocol".
         """
         self._killed_for = self._killed_for or reason
         self._request({"kill": True})
