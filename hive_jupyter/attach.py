@@ -61,9 +61,10 @@ SOCKET = "attach"
 # All there is to ask for.
 VERBS = ("status", "logs", "run", "interrupt", "restart", "doctor")
 
-# Bytes of a line: a request holds the code of a run, an answer is cut into pieces.
+# Bytes of a line: a request holds the code of a run, an answer is cut into pieces. The log of a
+# worker is not, and JSON makes six bytes of one.
 LONGEST_REQUEST = 16 * 2**20
-LONGEST_ANSWER = 4 * 2**20
+LONGEST_ANSWER = 8 * 2**20
 # Characters of text in one line.
 _PIECE = 2**16
 _LONGEST_SENTENCE = 2000

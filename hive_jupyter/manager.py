@@ -351,7 +351,7 @@ class HiveManager:
 
     def logs(self, name: str | None = None, lines: int = 50) -> str:
         """
-        The last lines of a worker's own log.
+        The last lines of a worker's own log, as far as they are in its last MB.
 
         Raises:
             ConfigError: there is no such worker, or ``lines`` is below 1.

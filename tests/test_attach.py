@@ -337,6 +337,17 @@ def test_the_log_is_the_workers_own(hive, door):
     assert "first\nsecond" in ask(door, verb="logs")["answer"]["log"]
 
 
+def test_the_longest_log_fits_into_an_answer(hive, door):
+    """Also one that is no text, which JSON makes six times as long."""
+    hive.start()
+    folder = hive._nodes["coder"]._process.folder
+    (folder / "log").write_bytes((b"\xff" * 99 + b"\n") * 2**14)
+    (found,) = attach.attachments()
+
+    assert 2**20 - 200 < len(found.ask("logs", lines=10**6)["log"]) < 2**20
+    found.close()
+
+
 def test_a_restart_gives_a_fresh_worker(hive, door):
     hive.delegate("x = 1")
     before = hive.swarm_status()["workers"]["coder"]["pid"]

@@ -49,7 +49,7 @@ from hive_jupyter.swarm.launch import (
 )
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.metrics import Metrics, MetricsSnapshot
-from hive_jupyter.swarm.process import WorkerProcess, first_of
+from hive_jupyter.swarm.process import LOG_SHOWN, WorkerProcess, first_of
 from hive_jupyter.swarm.replies import asks_to_exit, payloads, users_error, variables
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from hive_jupyter.units import format_duration, format_size, memory_option
@@ -415,7 +415,7 @@ class SwarmNode:
 
     def log(self, lines: int) -> str:
         """The last lines of the worker's own log, or else of that of the worker before it."""
-        text = self._process.log_tail() if self._process is not None else ""
+        text = self._process.log_tail(LOG_SHOWN) if self._process is not None else ""
         if not text and self._last_log:
             text = f"{self._last_log}\n(logged by the worker before this one)"
         return "\n".join(text.splitlines()[-lines:])
@@ -482,7 +482,7 @@ class SwarmNode:
         old = self._process
         if old is not None:
             self._forget()
-            self._last_log = old.log_tail()
+            self._last_log = old.log_tail(LOG_SHOWN)
             old.remove_folder()
             self._process = None
         try:

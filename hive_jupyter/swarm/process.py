@@ -28,7 +28,9 @@ from hive_jupyter.swarm.runtime import remove_tree
 
 log = logging.getLogger(__name__)
 
-_LOG_TAIL_BYTES = 8192
+# As many bytes of a worker's log go into an error, and as many are shown to somebody who asks.
+_LOG_IN_ERROR = 8 * 2**10
+LOG_SHOWN = 2**20
 # How long a supervisor may take to tell what the kernel has already told through a pidfd, or to do
 # what it was asked; after that it is stopped or stuck, and the host acts itself.
 _SUPERVISOR_PATIENCE = 1.5
@@ -98,9 +100,9 @@ class WorkerProcess:
         """Whether the worker is known to have started and not known to have ended."""
         return self.started.done() and not self.exited.done()
 
-    def log_tail(self) -> str:
-        """The last lines that the worker wrote to its own log."""
-        return log_tail(self.folder)
+    def log_tail(self, most: int = _LOG_IN_ERROR) -> str:
+        """The last lines that the worker wrote to its own log, at most so many bytes."""
+        return log_tail(self.folder, most)
 
     async def signal(self, number: int) -> None:
         """Send a signal to the worker's process group; returns when it has been sent."""
@@ -239,8 +241,8 @@ async def first_of(*futures: asyncio.Future[Any]) -> None:
     await asyncio.wait(futures, return_when="FIRST_COMPLETED")
 
 
-def log_tail(folder: Path) -> str:
-    """The last lines of the log in a runtime folder."""
+def log_tail(folder: Path, most: int = _LOG_IN_ERROR) -> str:
+    """The last lines of the log in a runtime folder, at most so many bytes."""
     try:
         # the worker may have put something else there: a pipe, a link, a device
         descriptor = os.open(folder / "log", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
@@ -250,7 +252,11 @@ def log_tail(folder: Path) -> str:
         status = os.fstat(descriptor)
         if not stat.S_ISREG(status.st_mode):
             return ""
-        start = max(0, status.st_size - _LOG_TAIL_BYTES)
-        return os.pread(descriptor, _LOG_TAIL_BYTES, start).decode(errors="replace").strip()
+        start = max(0, status.st_size - most)
+        tail = os.pread(descriptor, most, start).rstrip()
+        if start > 0:
+            # half a line says little, but more than nothing where there is no other
+            tail = tail.partition(b"\n")[2] or tail
+        return tail.decode(errors="replace").strip()
     finally:
         os.close(descriptor)
