@@ -529,7 +529,7 @@ class HiveManager:
             )
             raise ConfigError(msg) from None
         limit = self.config.max_cell_bytes
-        if limit is not None and size > limit:
+        if size > limit:
             msg = (
                 f"The code is {format_size(size)} long; at most {format_size(limit)} are sent to a "
                 "worker (HiveConfig.max_cell_bytes). Put the data into a file and read it there."

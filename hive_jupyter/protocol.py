@@ -58,7 +58,6 @@ class WorkerSpec:
         cwd: its working folder.
         path: what comes first in its ``sys.path``: for the host's own Python, the host's whole one.
         environment: the whole environment of the worker.
-        profile: name of the sandbox profile.
         memory: bytes for the worker and its descendants together, or None.
         connection: Jupyter connection information: transport, ip, key, ports; for TCP
             curve_publickey and curve_secretkey (Z85), ports 0 for the worker to choose. Empty for
@@ -75,7 +74,6 @@ class WorkerSpec:
     cwd: str
     path: tuple[str, ...]
     environment: Mapping[str, str]
-    profile: str
     memory: int | None
     connection: Mapping[str, Any]
     argv: tuple[str, ...] = ()

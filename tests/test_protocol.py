@@ -33,7 +33,6 @@ def test_a_spec_arrives_whole(name, path, environment, memory, argv):
         cwd="/c",
         path=path,
         environment=environment,
-        profile="open",
         memory=memory,
         connection={"transport": "ipc", "ports": [0, 0]},
         argv=argv,
@@ -52,7 +51,6 @@ def test_any_mapping_may_be_the_environment():
         cwd="",
         path=(),
         environment=types.MappingProxyType({"A": "1"}),
-        profile="open",
         memory=None,
         connection={},
     )

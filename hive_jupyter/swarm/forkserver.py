@@ -285,7 +285,6 @@ class ForkServer:
             cwd=launch.cwd,
             path=launch.path,
             environment=dict(launch.environment),
-            profile=launch.policy.profile,
             memory=launch.policy.memory,
             connection=connection,
             argv=argv,

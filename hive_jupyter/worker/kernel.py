@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import faulthandler
 import importlib
-import importlib.metadata
 import json
 import logging
 import os
@@ -355,14 +354,6 @@ def run(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, int]]) -> N
         app.serve(spec, ready)
     finally:
         compat.finish_as_python_does()
-
-
-def versions() -> dict[str, str]:
-    """Versions of what a worker is made of."""
-    packages = {
-        name: importlib.metadata.version(name) for name in ("ipykernel", "ipython", "pyzmq")
-    }
-    return {"python": sys.version.split()[0], **packages}
 
 
 def _replacing(pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -46,7 +46,8 @@ def main(descriptor: int, host_pid: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     host = socket.socket(fileno=descriptor)
     try:
-        warm = _warm_up(_receive_setup(host))
+        _warm_up(_receive_setup(host))
+        files = _watched_files()
     except BaseException as error:
         traceback.print_exc()
         with contextlib.suppress(OSError):
@@ -54,7 +55,7 @@ def main(descriptor: int, host_pid: int) -> NoReturn:
         os._exit(supervisor.START_FAILED)
     # from here on the host's end is an event, after which there is something left to do
     prctl.outlive_parent()
-    host.sendall(encode_line({"event": READY, **warm}))
+    host.sendall(encode_line({"event": READY, "files": files}))
     Zygote(host, host_process).serve()
     os._exit(0)
 
@@ -69,8 +70,8 @@ def _receive_setup(host: socket.socket) -> dict[str, Any]:
             return setup
 
 
-def _warm_up(setup: dict[str, Any]) -> dict[str, Any]:
-    """Import, build the shell, and return what the host should know: versions and files."""
+def _warm_up(setup: dict[str, Any]) -> None:
+    """Import, and build the shell."""
     from hive_jupyter.worker import kernel
 
     gc.disable()  # what is imported stays, so there is nothing to collect
@@ -84,7 +85,6 @@ def _warm_up(setup: dict[str, Any]) -> dict[str, Any]:
         raise RuntimeError(msg)
     gc.freeze()
     gc.enable()
-    return {"versions": kernel.versions(), "files": _watched_files()}
 
 
 def _watched_files() -> dict[str, int]:
