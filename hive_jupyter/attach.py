@@ -31,7 +31,6 @@ import socket
 import stat
 import struct
 import time
-from collections import deque
 from collections.abc import AsyncIterator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -39,7 +38,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hive_jupyter import __version__
-from hive_jupyter.delegation import Delegation
+from hive_jupyter.delegation import END, Delegation
 from hive_jupyter.errors import ConfigError, HiveError, NodeDied, NodeTimeout, RemoteError
 from hive_jupyter.protocol import encode_line
 from hive_jupyter.swarm.fallback import Instructions
@@ -75,11 +74,6 @@ _CLIENTS_PATIENCE = 10.0
 # Seconds that a host may take to greet, and to answer what needs no worker.
 GREETING_PATIENCE = 5.0
 _HOSTS_PATIENCE = 30.0
-# Bytes of a run's output that may wait for the client before no more is read from the worker, and
-# how few until reading goes on. A message costs more than its text: so many bytes.
-_BACKLOG_HIGH = 8 * 2**20
-_BACKLOG_LOW = 2 * 2**20
-_MESSAGE_COST = 8192
 # struct ucred, see unix(7).
 _CREDENTIALS = struct.Struct("iII")
 
@@ -358,14 +352,14 @@ class _Awaited(Delegation):
     """
     A run whose messages are awaited on the portal's loop instead of taken on another thread.
 
-    Its backlog is bounded in the same way: while nobody takes what is there, no more is read from
-    the worker.
+    Less of them may wait: there may be many clients.
     """
+
+    most_waiting = 8 * 2**20
+    few_waiting = 2 * 2**20
 
     def __init__(self, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
-        self._backlog: deque[Message] = deque()
-        self._size = 0
         self._news = asyncio.Event()
 
     def follow(self, future: Future[Message]) -> None:
@@ -373,31 +367,26 @@ class _Awaited(Delegation):
         future.add_done_callback(lambda _: self._news.set())
 
     def say(self, message: Message) -> None:
-        if self._abandoned:
-            return
-        self._backlog.append(message)
-        self._size += message.size + _MESSAGE_COST
+        super().say(message)
         self._news.set()
-        if self._size > _BACKLOG_HIGH and not self._paused:
-            self._pause()
 
     async def messages(self) -> AsyncIterator[Message]:
         """What the worker says, live and in order, until the run is over."""
-        while self._backlog or not self._future.done():
-            if not self._backlog:
-                self._news.clear()
-                await self._news.wait()
-                continue
-            message = self._backlog.popleft()
+        while (message := await self._awaited()) is not END:
             yield message
-            self._size -= message.size + _MESSAGE_COST
-            if self._paused and self._size < _BACKLOG_LOW:
-                self._resume()
+            self._took(message)
+        # for ``outcome``
+        self._messages.put(END)
+
+    async def _awaited(self) -> Message:
+        while self._messages.empty():
+            self._news.clear()
+            await self._news.wait()
+        return self._messages.get_nowait()
 
     def abandon(self) -> None:
         """Nobody takes what the run says any more: interrupt it, if it is not over."""
         if not self._future.done():
-            self._backlog.clear()
             self._abandon()
 
     def ending(self) -> tuple[dict[str, Any], str]:

@@ -25,7 +25,7 @@ from hive_jupyter import __version__
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.protocol import WORKER_VARIABLE
-from hive_jupyter.units import format_duration, nearest
+from hive_jupyter.units import format_duration, in_columns, nearest, printable
 
 if TYPE_CHECKING:
     from hive_jupyter.attach import Attachment, Identity
@@ -599,7 +599,7 @@ def _code(word: str) -> str:
 
 def _line(identity: Identity) -> str:
     """A hive in one line."""
-    return _flat(
+    return printable(
         f"Hive {identity.id}: {identity.title}, in {identity.folder}, since {_since(identity)}"
     )
 
@@ -619,13 +619,7 @@ def _table(hives: list[Attachment]) -> str:
         else:
             workers = ", ".join(identity.workers)
             rows.append((hive.id, identity.title, identity.folder, _since(identity), workers))
-    flat = [tuple(map(_flat, row)) for row in rows]
-    widths = [max(map(len, column)) for column in zip(*flat, strict=True)]
-    return "\n".join("  ".join(map(str.ljust, row, widths)).rstrip() for row in flat)
-
-
-def _flat(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return "\n".join(in_columns([tuple(map(printable, row)) for row in rows]))
 
 
 class HiveApp(_App):

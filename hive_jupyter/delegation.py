@@ -76,16 +76,14 @@ class RunRecord:
     detail: str
 
 
-# How many bytes of output may wait for the thread that shows it before no more is read from the
-# worker, and how few until reading goes on. A message costs more than its text: so many bytes.
-_BACKLOG_HIGH = 32 * 2**20
-_BACKLOG_LOW = 8 * 2**20
+# A message costs more than its text: so many bytes.
 _MESSAGE_COST = 8192
 # What is printed is shown at once, and then so often (seconds) or in such pieces (characters),
 # whatever comes first: a front-end drops messages, or drowns, where each print is one of its own.
 _STREAM_INTERVAL = 0.02
 _LARGEST_PIECE = 2**20
-_END = Message("end", {})
+# Comes after the last message.
+END = Message("end", {})
 
 
 class Delegation:
@@ -105,7 +103,13 @@ class Delegation:
     Attributes:
         result: what the run left, also where ``outcome`` raises RemoteError; None before the end
             and where no worker ran it.
+        most_waiting: bytes of output that may wait for who shows it before no more is read from
+            the worker.
+        few_waiting: how few until reading goes on.
     """
+
+    most_waiting = 32 * 2**20
+    few_waiting = 8 * 2**20
 
     def __init__(
         self,
@@ -140,24 +144,22 @@ class Delegation:
 
     def __iter__(self) -> Iterator[Message]:
         message = self._next()
-        while message is not _END:
+        while message is not END:
             following = None
             if message.type == "stream":
                 message, following = self._with_what_follows(message)
             if self._collector is not None:
                 self._collector.take(message)
             yield message
-            self._taken += message.size
-            if self._paused and self._keeps_up():
-                self._post(self._resume)
+            self._took(message)
             message = following or self._next()
         # the end stays the end, for whoever iterates again
-        self._messages.put(_END)
+        self._messages.put(END)
 
     def follow(self, future: Future[Message]) -> None:
         """Take the future reply; its end is the end of the messages."""
         self._future = future
-        future.add_done_callback(lambda _: self._messages.put(_END))
+        future.add_done_callback(lambda _: self._messages.put(END))
 
     def attach(self, run: Run, node: SwarmNode) -> None:
         """On the portal's loop: learn which run it is; a wish to stop may have come before."""
@@ -172,7 +174,7 @@ class Delegation:
         message = replace(message, size=message.size + _MESSAGE_COST)
         self._messages.put(message)
         self._said += message.size
-        if self._said - self._taken > _BACKLOG_HIGH and not self._paused:
+        if self._said - self._taken > self.most_waiting and not self._paused:
             self._pause()
             # the other thread may have caught up before it could see that we paused
             if self._keeps_up():
@@ -267,8 +269,14 @@ class Delegation:
         self._last_stream = time.monotonic()
         return joined(piece), following
 
+    def _took(self, message: Message) -> None:
+        """A message was shown; reading may go on."""
+        self._taken += message.size
+        if self._paused and self._keeps_up():
+            self._post(self._resume)
+
     def _keeps_up(self) -> bool:
-        return self._said - self._taken < _BACKLOG_LOW
+        return self._said - self._taken < self.few_waiting
 
     def _pause(self) -> None:
         if self._node is not None and self._run is not None:

@@ -8,7 +8,7 @@ from dataclasses import asdict
 from typing import Any
 
 from hive_jupyter.swarm.node import NodeStatus
-from hive_jupyter.units import format_duration, format_size
+from hive_jupyter.units import format_duration, format_size, in_columns
 
 _COLUMNS = (
     "worker",
@@ -67,10 +67,7 @@ class SwarmStatus(dict[str, Any]):
         return f"{table}\n\n{notes}" if notes else table
 
     def __str__(self) -> str:
-        rows = [_COLUMNS, *self.rows()]
-        widths = [max(len(row[column]) for row in rows) for column in range(len(_COLUMNS))]
-        lines = ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]
-        return "\n".join([*lines, *self.notes()])
+        return "\n".join([*in_columns([_COLUMNS, *self.rows()]), *self.notes()])
 
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002
         printer.text(str(self))

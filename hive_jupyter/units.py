@@ -1,4 +1,4 @@
-"""Durations and sizes as people type them, and back; and the nearest word to a mistyped one."""
+"""Durations and sizes as people type them, and back; the nearest word to a mistyped one; text."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from hive_jupyter.errors import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
 _DURATION = re.compile(r"(\d+(?:\.\d+)?|\.\d+)\s*(ms|s|sec|m|min|h)?", re.ASCII)
 _SECONDS = {"ms": 0.001, "s": 1, "sec": 1, "m": 60, "min": 60, "h": 3600}
@@ -182,3 +182,14 @@ def nearest(word: str, known: Iterable[str]) -> str:
     if close:
         return f' Did you mean "{close[0]}"?'
     return f" There are: {', '.join(words)}." if words else ""
+
+
+def printable(text: str) -> str:
+    """Text on one line, with a space for each character that a screen would obey or swallow."""
+    return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
+    """Rows, as long as each other, as lines for a terminal."""
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return ["  ".join(map(str.ljust, row, widths)).rstrip() for row in rows]

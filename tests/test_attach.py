@@ -512,8 +512,8 @@ def test_a_second_interrupt_kills(hive, door):
 
 
 def test_a_client_that_reads_slowly_holds_up_the_worker_and_loses_nothing(hive, door, monkeypatch):
-    monkeypatch.setattr(attach, "_BACKLOG_HIGH", 2**20)
-    monkeypatch.setattr(attach, "_BACKLOG_LOW", 2**18)
+    monkeypatch.setattr(attach._Awaited, "most_waiting", 2**20)
+    monkeypatch.setattr(attach._Awaited, "few_waiting", 2**18)
     pause, paused = SwarmNode.pause_output, threading.Event()
     monkeypatch.setattr(
         SwarmNode, "pause_output", lambda node, run: (paused.set(), pause(node, run))

@@ -116,15 +116,6 @@ def test_unknown_variables_are_lost_too():
     assert "Lost: its variables." in str(explain("a", Exit(signal=11), (), during=True))
 
 
-@given(st.lists(st.text(max_size=100)).map(tuple))
-def test_names_that_are_none_are_not_shown(names):
-    """The worker tells them, and it ran anybody's code."""
-    error = explain("a", Exit(signal=11), names, during=True)
-
-    assert all(name.isidentifier() for name in error.lost)
-    assert str(error).isprintable()
-
-
 @given(
     st.builds(
         Exit,

@@ -243,8 +243,8 @@ def test_what_is_updated_is_kept_as_it_was_last(portal):
 def running(portal, monkeypatch):
     """A delegation whose run goes on, where ten bytes may wait for the reader."""
     monkeypatch.setattr("hive_jupyter.delegation._MESSAGE_COST", 0)
-    monkeypatch.setattr("hive_jupyter.delegation._BACKLOG_HIGH", 10)
-    monkeypatch.setattr("hive_jupyter.delegation._BACKLOG_LOW", 5)
+    monkeypatch.setattr(Delegation, "most_waiting", 10)
+    monkeypatch.setattr(Delegation, "few_waiting", 5)
     delegation = Delegation(
         "coder", "1", post=lambda action: action(), fall_back=None, remember=[].append, collect=True
     )

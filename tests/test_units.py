@@ -14,10 +14,12 @@ from hive_jupyter.units import (
     as_seconds,
     format_duration,
     format_size,
+    in_columns,
     memory_option,
     nearest,
     parse_duration,
     parse_size,
+    printable,
 )
 
 
@@ -188,3 +190,13 @@ def test_what_is_no_size_is_refused(value):
 def test_a_size_is_suggested_as_one_types_it(size, typed):
     assert typed == memory_option(size)
     assert as_bytes(typed) >= size if size else not as_bytes(typed)
+
+
+def test_rows_stand_below_each_other():
+    assert ["a    bb", "ccc"] == in_columns([("a", "bb"), ("ccc", "")])
+
+
+@given(st.text())
+def test_what_a_screen_would_obey_is_a_space(text):
+    assert printable(text).isprintable()
+    assert len(text) == len(printable(text))

@@ -5,6 +5,8 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
+from hive_jupyter.units import in_columns, printable
+
 # What Markdown would obey, in a table's cell.
 _MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&-])")
 
@@ -31,15 +33,9 @@ class Table:
         return f"{table}\n\n{_escaped(self.note)}".rstrip()
 
     def __str__(self) -> str:
-        lines = [self.columns, *(tuple(map(_flat, row)) for row in self.rows)]
-        widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-        texts = ["  ".join(map(str.ljust, line, widths)).rstrip() for line in lines]
-        return "\n".join([*texts, *([self.note] if self.note else [])])
+        rows = [self.columns, *(tuple(map(printable, row)) for row in self.rows)]
+        return "\n".join([*in_columns(rows), *([self.note] if self.note else [])])
 
 
 def _escaped(text: str) -> str:
-    return _MARKDOWN.sub(r"\\\1", _flat(text))
-
-
-def _flat(text: str) -> str:
-    return "".join(letter if letter.isprintable() else " " for letter in text)
+    return _MARKDOWN.sub(r"\\\1", printable(text))

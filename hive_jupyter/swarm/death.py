@@ -12,7 +12,6 @@ from hive_jupyter.units import format_size, memory_option
 # What comes next, as a rule.
 FRESH = "The next cell gets a fresh worker."
 _NAMED = 10
-_LONGEST_NAME = 60
 # A shell reports the end of its child by signal N as its own exit code 128 + N.
 _SHELL_SIGNAL = 128
 # Above this part of its limit, a crash in C code may well be a failed allocation.
@@ -87,13 +86,12 @@ def explain(worker: str, exit: Exit, lost: tuple[str, ...], during: bool) -> Nod
         The error for the caller.
     """
     cause, happened, advice = _cause(worker, exit)
-    names = tuple(name for name in lost if name.isidentifier() and len(name) <= _LONGEST_NAME)
     moment = "while it ran this cell" if during else "while no cell ran in it"
     sentences = [
         f'Worker "{worker}" {happened} {moment}.',
         advice,
         "Your kernel is untouched.",
-        f"Lost: {enumerate_names(names)}.",
+        f"Lost: {enumerate_names(lost)}.",
         FRESH,
     ]
     return NodeDied(
@@ -102,7 +100,7 @@ def explain(worker: str, exit: Exit, lost: tuple[str, ...], during: bool) -> Nod
         cause=cause,
         exit_code=exit.code,
         signal=exit.signal,
-        lost=names,
+        lost=lost,
     )
 
 

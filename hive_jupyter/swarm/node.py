@@ -51,7 +51,7 @@ from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.metrics import Metrics, MetricsSnapshot
 from hive_jupyter.swarm.process import LOG_SHOWN, WorkerProcess, first_of
 from hive_jupyter.swarm.replies import asks_to_exit, payloads, users_error, variables
-from hive_jupyter.swarm.runtime import RuntimeFolder
+from hive_jupyter.swarm.runtime import LEAST_SPACE, RuntimeFolder
 from hive_jupyter.units import format_duration, format_size, memory_option
 
 log = logging.getLogger(__name__)
@@ -62,8 +62,6 @@ _LAST_WORDS = 300
 # How many descriptors a worker may need in the host, with its zygote and a spare. libzmq ends the
 # whole process where it gets none for its own use.
 _DESCRIPTORS = 32
-# With less than this on the disk of its folder, in bytes, that is why a worker did not start.
-_LEAST_SPACE = 64 * 1024
 # How long each question of a health check may stay unanswered.
 _HEALTH_PATIENCE = 1.0
 # After so long a worker that was interrupted is asked again whether it is idle; each time it has
@@ -555,7 +553,7 @@ class SwarmNode:
         """The folder for runtime files, where its disk has no space left."""
         folder = self._server.runtime.path if self._server is not None else None
         with contextlib.suppress(OSError):
-            if folder is not None and shutil.disk_usage(folder).free < _LEAST_SPACE:
+            if folder is not None and shutil.disk_usage(folder).free < LEAST_SPACE:
                 return folder
         return None
 

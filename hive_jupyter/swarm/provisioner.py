@@ -34,7 +34,7 @@ from traitlets import TraitError, Unicode
 from hive_jupyter.config import HiveConfig, Size
 from hive_jupyter.errors import ConfigError
 from hive_jupyter.policy import SandboxPolicy
-from hive_jupyter.protocol import KERNEL
+from hive_jupyter.protocol import CHANNELS, KERNEL
 from hive_jupyter.swarm.death import Exit
 from hive_jupyter.swarm.forkserver import ForkServer
 from hive_jupyter.swarm.launch import Launch
@@ -75,7 +75,7 @@ _READ_AT_START = frozenset(
         "PYTHONWARNINGS",
     }
 )
-_PORTS = ("shell_port", "iopub_port", "stdin_port", "control_port", "hb_port")
+_PORTS = tuple(f"{channel}_port" for channel in CHANNELS)
 
 
 class _House:

@@ -41,7 +41,7 @@ SOCKET_PATH = 107
 # The longest path that Hive makes below a runtime folder.
 _LONGEST_BELOW = "/w999999/k-5"
 # What must fit on the disk for a start: a log, a profile, a few sockets.
-_LEAST_SPACE = 64 * 1024
+LEAST_SPACE = 64 * 1024
 _NAME = re.compile(r"(\d{1,10})-(\d{1,20})(?:-\d{1,6})?", re.ASCII)
 _GONE = "ZX"
 
@@ -271,7 +271,7 @@ def _lock(path: Path) -> int | None:
 
 def _prove_space(path: Path) -> None:
     file = path / "probe"
-    file.write_bytes(bytes(_LEAST_SPACE))
+    file.write_bytes(bytes(LEAST_SPACE))
     file.unlink()
 
 
