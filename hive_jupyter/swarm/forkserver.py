@@ -79,8 +79,15 @@ class _Zygote:
         self._pidfd = os.pidfd_open(process.pid)
         self._loop.add_reader(self._pidfd, self.reap)
 
+    def packages_changed(self) -> bool:
+        """Whether a package was installed, upgraded or removed since; a look that costs nothing."""
+        folders = (path for path in self._files if path.endswith("-packages"))
+        return any(_modified(folder) != self._files[folder] for folder in folders)
+
     def stale(self) -> bool:
-        """Whether a file that it loaded, or a site folder, changed since; one look per start."""
+        """Whether that, or a file that it loaded, changed since; one look at those per start."""
+        if self.packages_changed():
+            return True
         now = time.monotonic()
         if now >= self._next_look:
             self._is_stale = any(_modified(path) != when for path, when in self._files.items())
@@ -207,7 +214,7 @@ class ForkServer:
             zygote.end()
 
     async def _take_spare(self, launch: Launch) -> WorkerProcess | None:
-        if self._zygote is not None and self._zygote.stale():
+        if self._zygote is not None and self._zygote.packages_changed():
             await self._discard_spares()
         for entry in self._spares:
             kind, process = entry
