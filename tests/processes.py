@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 _SET_CHILD_SUBREAPER = 36
 
 
-def wait_until(condition, seconds=10.0):
+def wait_until(condition, seconds=30.0):
     """Wait for what has no event: return the condition's first true value, or fail."""
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -44,6 +44,13 @@ def titled(processes, start):
             if " ".join(process.cmdline()).startswith(start):
                 found.append(process)
     return found
+
+
+def rested(node):
+    """An open circuit's rest is over, without anybody waiting for it."""
+    clock, rest = node.breaker._clock, node.breaker._recovery_time
+    node.breaker._clock = lambda: clock() + rest
+    assert "half-open" == node.breaker.state
 
 
 def send(process, number):
