@@ -31,13 +31,18 @@ from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.node import SwarmNode, make_server
 from hive_jupyter.swarm.replies import payloads
 from hive_jupyter.swarm.runtime import RuntimeFolder
-from tests.processes import family, stopped, titled, wait_gone, wait_until
+from tests.processes import family, rested, stopped, titled, wait_gone, wait_until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
 BEGUN = "print('begun', flush=True)"
 # C code that looks neither at the GIL nor at signals, and is deaf before it says that it has begun.
 HOLD_THE_GIL = f"import signal\nsignal.signal(2, lambda *_: None)\n{BEGUN}\nsum(range(10**13))"
+
+
+def until(path):
+    """Code that ends once there is such a file."""
+    return f"import os, time\nwhile not os.path.exists({str(path)!r}): time.sleep(0.001)"
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
@@ -62,7 +67,8 @@ async def make_node(server, context):
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(name="coder", *, kernel=None, **settings):
-            config = HiveConfig(**{"spares": 0, **settings})
+            # on a machine that stands still for a while, obedient code is not fast either
+            config = HiveConfig(**{"spares": 0, "interrupt_grace": 30, **settings})
             options = {"config": config, "context": context, "server": server, "kernel": kernel}
             return await stack.enter_async_context(SwarmNode(name, **options))
 
@@ -86,6 +92,13 @@ async def begun(node, code, **options):
     task = asyncio.create_task(node.execute(run))
     await asyncio.wait_for(here.wait(), 20)
     return task, run
+
+
+def let_pass(seconds):
+    """Put the loop's clock forward, for good: a clock that goes back would hold up its timers."""
+    loop = asyncio.get_running_loop()
+    clock = loop.time
+    loop.time = lambda: clock() + seconds
 
 
 def pid_of(node):
@@ -166,7 +179,7 @@ async def test_connect_gives_up_in_time_and_leaves_nothing(make_node, tmp_path):
     node = await make_node(kernel=Kernel(interpreter=str(python)), connect_timeout=0.3)
     node._server = server
     before = family()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         assert not await node.connect()
 
     assert "300 ms" in str(node.last_error)
@@ -300,8 +313,8 @@ async def test_what_the_host_changes_afterwards_is_shown_as_drift(node, monkeypa
 async def test_runs_keep_their_order_and_a_time_limit_hits_only_its_own(make_node):
     node = await make_node()
     said = []
-    first, _ = await begun(node, "import time; time.sleep(100)", timeout=0.2)
-    second = asyncio.create_task(execute(node, "print('second')", said, timeout=20))
+    first = asyncio.create_task(execute(node, "import time; time.sleep(100)", timeout=0.2))
+    second = asyncio.create_task(execute(node, "print('second')", said, timeout=60))
     third = asyncio.create_task(execute(node, "print('third')", said))
 
     with pytest.raises(NodeTimeout) as caught:
@@ -312,18 +325,22 @@ async def test_runs_keep_their_order_and_a_time_limit_hits_only_its_own(make_nod
     assert "second\nthird\n" == "".join(message.content["text"] for message in said)
 
 
-async def test_time_in_the_queue_is_not_a_runs_own(make_node):
+async def test_time_in_the_queue_is_not_a_runs_own(make_node, tmp_path):
     node = await make_node()
-    first, _ = await begun(node, "import time; time.sleep(0.6)")
-    second = asyncio.create_task(execute(node, "2", timeout=0.5))
+    first, _ = await begun(node, until(tmp_path / "go"))
+    second = asyncio.create_task(execute(node, "2", timeout=500))
+    while node.status().queue != 1:
+        await asyncio.sleep(0)
+    let_pass(1000)
+    (tmp_path / "go").touch()
     await first
 
     assert "ok" == (await second).content["status"]
 
 
-async def test_a_run_that_waits_can_be_stopped_without_hurting_the_one_before(make_node):
+async def test_a_run_that_waits_can_be_stopped_without_hurting_the_one_before(make_node, tmp_path):
     node = await make_node()
-    first, _ = await begun(node, "import time; time.sleep(0.3); x = 1")
+    first, _ = await begun(node, f"{until(tmp_path / 'go')}\nx = 1")
     waiting = Run("x = 2", [].append)
     second = asyncio.create_task(node.execute(waiting))
     while node.status().queue != 1:
@@ -331,6 +348,7 @@ async def test_a_run_that_waits_can_be_stopped_without_hurting_the_one_before(ma
     waiting.stop()
     with pytest.raises(RemoteError) as caught:
         await second
+    (tmp_path / "go").touch()
     await first
     await execute(node, "assert x == 1")
 
@@ -584,7 +602,7 @@ async def test_close_ends_what_runs_and_what_waits_and_starts_nothing_more(make_
     waiting = [asyncio.create_task(execute(node, "2")) for _ in range(5)]
     await asyncio.sleep(0)
     await node.close()
-    outcomes = await asyncio.wait_for(asyncio.gather(first, *waiting, return_exceptions=True), 10)
+    outcomes = await asyncio.wait_for(asyncio.gather(first, *waiting, return_exceptions=True), 30)
 
     assert [True] * 6 == [isinstance(outcome, HiveError) for outcome in outcomes]
     assert [] == titled(family(), "hive: worker closing")
@@ -649,7 +667,8 @@ async def test_a_death_during_a_tool_is_one_failure(make_node):
     pid = pid_of(node)
     stopped(pid)
     calling = asyncio.create_task(node.call_tool("ping"))
-    await asyncio.sleep(0.05)
+    while not node._asking:
+        await asyncio.sleep(0)
     os.kill(pid, signal.SIGKILL)
     with pytest.raises(NodeDied):
         await calling
@@ -659,6 +678,17 @@ async def test_a_death_during_a_tool_is_one_failure(make_node):
 
 
 # Health
+
+
+@pytest.fixture
+def patience(monkeypatch):
+    """Chooses how long each question of a health check may stay unanswered."""
+
+    def choose(seconds):
+        monkeypatch.setattr(module, "_HEALTH_PATIENCE", seconds)
+
+    choose(30)
+    return choose
 
 
 async def test_health_of_a_node_without_a_worker(make_node):
@@ -671,7 +701,7 @@ async def test_health_of_a_node_without_a_worker(make_node):
     assert "dead" == await node.health_check()
 
 
-async def test_health_of_an_idle_and_a_busy_worker(node):
+async def test_health_of_an_idle_and_a_busy_worker(node, patience):
     await node.connect()
     assert "idle" == await node.health_check()
     for code in ("import time; time.sleep(100)", "while True: pass"):
@@ -691,18 +721,22 @@ async def test_health_of_a_stopped_worker(make_node):
     assert "stopped" == await node.health_check()
 
 
-async def test_health_of_a_worker_whose_c_code_holds_the_gil_and_that_dies(make_node, monkeypatch):
+async def test_health_of_a_worker_whose_c_code_holds_the_gil_and_that_dies(make_node, patience):
     """A check that is on its way when the worker dies says so; it does not raise."""
-    monkeypatch.setattr(module, "_HEALTH_PATIENCE", 0.4)
+    patience(0.4)
     node = await make_node()
     task, _ = await begun(node, HOLD_THE_GIL)
 
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while await node.health_check() != "gil-held":
             pass  # it has said that it begins, and does so now
+    patience(1000)
     checking = asyncio.create_task(node.health_check())
-    await asyncio.sleep(0.05)
+    while not (node._channels._beats and node._channels._waiting):
+        await asyncio.sleep(0)
     os.kill(pid_of(node), signal.SIGKILL)
+    await node._process.exited
+    let_pass(1000)
     assert "dead" == await checking
     with pytest.raises(NodeDied):
         await task
@@ -717,7 +751,7 @@ async def crash(node):
 
 
 async def test_failures_in_a_row_open_the_circuit_and_rest_and_a_success_close_it(make_node):
-    node = await make_node(max_failures=2, recovery_time=0.4)
+    node = await make_node(max_failures=2, recovery_time=1000)
     await crash(node)
     assert "dead" == node.status().state
     await crash(node)
@@ -727,16 +761,16 @@ async def test_failures_in_a_row_open_the_circuit_and_rest_and_a_success_close_i
     assert 0 < caught.value.retry_at
     assert "2 times" in str(caught.value)
 
-    wait_until(lambda: node.breaker.state == "half-open")
+    rested(node)
     await execute(node, "1")
     assert "closed" == node.breaker.state
 
 
 async def test_half_open_one_failure_is_enough(make_node):
-    node = await make_node(max_failures=2, recovery_time=0.2)
+    node = await make_node(max_failures=2, recovery_time=1000)
     await crash(node)
     await crash(node)
-    wait_until(lambda: node.breaker.state == "half-open")
+    rested(node)
     await crash(node)
 
     assert "open" == node.breaker.state
@@ -759,17 +793,19 @@ async def test_a_users_exception_and_an_interrupt_are_no_failures(make_node):
 
 async def test_a_hung_worker_is_a_failure(make_node):
     node = await make_node(interrupt_grace=0.1)
+    task, run = await begun(node, HOLD_THE_GIL, timeout=1000)
+    run.expire()  # not before the code is deaf
     with pytest.raises(NodeTimeout):
-        await execute(node, HOLD_THE_GIL, timeout=0.1)
+        await task
 
     assert 1 == node.breaker.failures
 
 
 async def test_a_trial_that_is_stopped_leaves_the_way_open_for_the_next(make_node):
     """Half-open, the worker starts, and before it has shown anything the user stops it."""
-    node = await make_node(max_failures=1, recovery_time=0.05)
+    node = await make_node(max_failures=1, recovery_time=1000)
     await crash(node)
-    wait_until(lambda: node.breaker.state == "half-open")
+    rested(node)
     await node._ensure_ready()
     await node.stop()
 
