@@ -55,6 +55,10 @@ def runtime(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def hive(runtime):
-    """A hive that the tests of a file share, to be quick; a test leaves its worker usable."""
-    with HiveManager() as hive:
+    """
+    A hive that the tests of a file share, to be quick; a test leaves its worker usable.
+
+    Its patience with interrupts is that of a machine which stands still for a while.
+    """
+    with HiveManager(interrupt_grace=30) as hive:
         yield hive

@@ -2,7 +2,6 @@
 
 import random
 import threading
-import time
 
 from hive_jupyter import NodeDied, RemoteError
 from hive_jupyter.delegation import Result
@@ -26,6 +25,13 @@ CODE = (
     "pass",
     "display('shown'); 1/1",
 )
+# These end by an interrupt only: each of them proves that it hit, however fast the machine is.
+ENDLESS = (
+    "while True: pass",
+    "time.sleep(1000)",
+    "await asyncio.sleep(1000)",
+    "while True: print('x' * 100)",
+)
 
 
 def test_450_interrupts_at_random_moments_leave_everything_in_order(hive):
@@ -34,31 +40,31 @@ def test_450_interrupts_at_random_moments_leave_everything_in_order(hive):
     hive.delegate("import asyncio, subprocess, time\nfrom IPython.display import display")
     hive.delegate("kept = list(range(1000))")
     pid = worker_pid(hive)
-    interrupted = 0
     for number in range(RUNS):
-        code = chance.choice(CODE)
+        endless = number % 10 == 0
+        code = chance.choice(ENDLESS if endless else CODE)
         moment = chance.choice((0, 0.002, chance.uniform(0, 0.02), chance.uniform(0, 0.15)))
         told = f"run {number} of seed {SEED}: {code!r} interrupted after {moment * 1000:.1f} ms"
         delegation = hive.begin(code, timeout=None)
         timer = threading.Timer(moment, delegation.interrupt)
-        begun = time.monotonic()
         timer.start()
         try:
             outcome = delegation.outcome()
             assert isinstance(outcome, Result), told
+            assert not endless, told
         except NodeDied as died:
             raise AssertionError(told) from died
         except RemoteError as error:
             assert error.ename == "KeyboardInterrupt", told
-            interrupted += 1
         finally:
             timer.cancel()
             timer.join()
-        assert time.monotonic() - begun < 30, told
         if number % 15 == 0:
             assert "ok" == hive.delegate("'ok'").value_repr.strip("'"), told
 
-    assert RUNS / 5 < interrupted < RUNS
+    late = hive.begin("'in time'")
+    assert "'in time'" == late.outcome().value_repr
+    late.interrupt()
     assert pid == worker_pid(hive)
     assert "499500" == hive.delegate("sum(kept)").value_repr
     # a child that was interrupted while it started may take a moment to go
