@@ -113,7 +113,7 @@ class FrontEnd:
             if message["content"].get("execution_state") == "idle":
                 break
         while True:
-            reply = self.client.get_shell_msg(timeout=10)
+            reply = self.client.get_shell_msg(timeout=60)
             if reply["parent_header"]["msg_id"] == key:
                 return Played(reply["content"], messages)
 
@@ -121,7 +121,7 @@ class FrontEnd:
         """The words that Tab offers."""
         key = self.client.complete(code, position)
         while True:
-            reply = self.client.get_shell_msg(timeout=10)
+            reply = self.client.get_shell_msg(timeout=60)
             if reply["parent_header"]["msg_id"] == key:
                 return reply["content"]
 

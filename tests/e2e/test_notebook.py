@@ -14,9 +14,13 @@ from tests.front_end import ROOT, FrontEnd
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
     """One kernel with the extension loaded, for all tests that leave it as they found it."""
-    with FrontEnd(tmp_path_factory.mktemp("k")) as front_end:
-        # on a busy machine a first worker takes long enough to be spoken of; here that is noise
-        ready = front_end.play("%load_ext hive_jupyter\n%delegate 0")
+    folder = tmp_path_factory.mktemp("k")
+    with FrontEnd(folder, HIVE_JUPYTER_INTERRUPT_GRACE="20") as front_end:
+        # on a busy machine a worker takes long enough to start to be spoken of; here that is noise
+        ready = front_end.play(
+            "%load_ext hive_jupyter\nimport hive_jupyter.manager\n"
+            "hive_jupyter.manager._PROGRESS_AFTER = 1000\n%delegate 0"
+        )
         assert ready.reply["status"] == "ok"
         yield front_end
 
@@ -71,22 +75,23 @@ print("home after")
     ]
 
 
-def test_output_is_live(notebook):
-    seen = []
+def test_output_is_live(notebook, tmp_path):
+    """The cell goes on once its first line has been seen."""
+    seen = tmp_path / "seen"
 
     def note(message):
-        if message["msg_type"] == "stream":
-            seen.append((message["content"]["text"], time.monotonic()))
+        if message["msg_type"] == "stream" and "first" in message["content"]["text"]:
+            seen.touch()
 
-    ok(
+    played = ok(
         notebook.play(
-            "%%delegate\nimport time\nprint('first')\ntime.sleep(0.5)\nprint('second')",
+            "%%delegate\nimport os, time\nprint('first')\n"
+            f"while not os.path.exists({str(seen)!r}): time.sleep(0.01)\nprint('second')",
             on_message=note,
         )
     )
 
-    assert [text for text, _ in seen] == ["first\n", "second\n"]
-    assert seen[1][1] - seen[0][1] > 0.3
+    assert played.stream() == "first\nsecond\n"
 
 
 def test_a_hundred_thousand_lines_arrive_whole_and_in_order(notebook):
@@ -452,7 +457,7 @@ def test_a_timeout_stops_the_run_and_keeps_the_worker(notebook):
         "NodeTimeout",
     )
 
-    assert time.monotonic() - begun < 3
+    assert time.monotonic() - begun < 15  # without the limit it lasts for ever
     assert traceback(played).startswith("NodeTimeout: ")
     assert ok(notebook.play("%delegate print(kept)")).stream() == "still here\n"
 
@@ -492,9 +497,9 @@ def interrupt_when_it_speaks(notebook):
     "code",
     [
         "while True: pass",
-        "import time; time.sleep(60)",
-        "import asyncio; await asyncio.sleep(60)",
-        "import subprocess; subprocess.run(['sleep', '60'])",
+        "import time; time.sleep(1000)",
+        "import asyncio; await asyncio.sleep(1000)",
+        "import subprocess; subprocess.run(['sleep', '1000'])",
     ],
 )
 def test_an_interrupt_stops_the_run_and_keeps_the_worker(notebook, code):
@@ -509,7 +514,7 @@ def test_an_interrupt_stops_the_run_and_keeps_the_worker(notebook, code):
         "KeyboardInterrupt",
     )
 
-    assert time.monotonic() - begun < 5
+    assert time.monotonic() - begun < 15
     assert len(played.of("error")) == 1
     assert ok(notebook.play("%delegate print(kept)")).stream() == "still here\n"
 
@@ -552,6 +557,7 @@ except KeyboardInterrupt:
 
 
 def test_code_that_ignores_an_interrupt_is_killed(notebook):
+    ok(notebook.play("%hive config interrupt_grace=1s"))
     played = failed(
         notebook.play(
             """%%delegate -w stubborn
@@ -566,6 +572,7 @@ while True:
         "KeyboardInterrupt",
     )
 
+    ok(notebook.play("%hive config interrupt_grace=20s"))
     assert "stubborn" in traceback(played)
     assert ok(notebook.play("%delegate -w stubborn 1")).order == [("execute_result", "1")]
 
@@ -811,19 +818,24 @@ def test_unloading_ends_the_workers_and_loading_again_works(fresh):
     ok(fresh.play("%reload_ext hive_jupyter\n%delegate 1"))
 
 
-def test_unloading_while_a_cell_runs_ends_it_with_a_clear_error(fresh):
+def test_unloading_while_a_cell_runs_ends_it_with_a_clear_error(fresh, tmp_path):
     ok(fresh.play("%load_ext hive_jupyter"))
     ok(fresh.play("%delegate 1"))
     begun = time.monotonic()
 
-    played = fresh.play("""
-import threading
-threading.Timer(0.5, get_ipython().run_line_magic, ("unload_ext", "hive_jupyter")).start()
-get_ipython().run_cell_magic("delegate", "", "while True: pass")
+    played = fresh.play(f"""
+import os, threading, time
+runs = {str(tmp_path / "runs")!r}
+def unload():
+    while not os.path.exists(runs):
+        time.sleep(0.01)
+    get_ipython().run_line_magic("unload_ext", "hive_jupyter")
+threading.Thread(target=unload).start()
+get_ipython().run_cell_magic("delegate", "", f"open({{runs!r}}, 'w').close()\\nwhile True: pass")
 """)
 
     assert played.reply["status"] == "error"
-    assert time.monotonic() - begun < 10
+    assert time.monotonic() - begun < 30
     text = traceback(played)
     assert "Traceback" not in text
     assert "closed" in text or "stopped" in text
