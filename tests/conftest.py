@@ -1,19 +1,27 @@
 """What several test files need."""
 
 import atexit
+import signal
 import sys
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 from IPython.core.completer import provisionalcompleter
 from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from hive_jupyter import HiveManager
 
-# Machines are shared: how long one example takes says nothing about the code.
-settings.register_profile("hive", deadline=None)
+# Machines are shared: how long an example takes, or is made, says nothing about the code.
+settings.register_profile("hive", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("hive")
+
+# A shell that starts the tests in the background has them ignore SIGINT, and nohup SIGHUP. What a
+# test starts would inherit that, but no handler: it is to be as in a terminal.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+    signal.signal(signal.SIGHUP, lambda *_: None)
 
 
 @pytest.fixture

@@ -23,7 +23,10 @@ steps = st.lists(
 )
 
 
-@settings(max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=40,
+    suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
+)
 @given(steps=steps)
 def test_however_a_cell_writes_it_arrives_in_order(hive, steps):
     lines = [WAYS[way].format(name=name, text=text) for way, name, text in steps]
