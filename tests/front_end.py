@@ -70,6 +70,8 @@ class FrontEnd:
                 "PYTHONPATH": os.pathsep.join(
                     [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
                 ),
+                # on a machine that stands still for a while, obedient code is not fast either
+                "HIVE_JUPYTER_INTERRUPT_GRACE": "20",
                 **self._environment,
             },
         )

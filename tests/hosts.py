@@ -3,6 +3,7 @@
 import os
 import subprocess
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
@@ -77,6 +78,24 @@ def play(program, *arguments, before=(), options=("-W", "error"), cwd=None, time
     ended = f"ended with {played.returncode}\n{played.stdout}\n{played.stderr}"
     assert (played.returncode, played.stderr) == (0, ""), ended
     return played.stdout
+
+
+@contextmanager
+def started(program, *arguments):
+    """A host that a signal is to reach, and its pipes; it does not outlive a test that fails."""
+    with subprocess.Popen(
+        command(program, *arguments, witness=False),
+        env=environment(),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    ) as host:
+        try:
+            yield host
+        finally:
+            host.kill()
 
 
 def own_mounts_or(skip):

@@ -17,6 +17,7 @@ import pytest
 from hive_jupyter import HiveManager, attach
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.procfs import read_stat
+from hive_jupyter.swarm import node
 from hive_jupyter.swarm import runtime as runtime_folders
 from hive_jupyter.swarm.enforcement import Report
 from hive_jupyter.swarm.node import SwarmNode
@@ -31,6 +32,12 @@ ENDLESS = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)
 def alone(monkeypatch, runtime, tmp_path):
     """No hives but those of the test."""
     monkeypatch.setattr(runtime_folders, "_temporary_folders", lambda: [tmp_path])
+
+
+@pytest.fixture(autouse=True)
+def patience(monkeypatch):
+    """A worker on a machine that stands still for a while counts as busy, and not as mute."""
+    monkeypatch.setattr(node, "_HEALTH_PATIENCE", 15)
 
 
 @pytest.fixture(autouse=True)
@@ -128,7 +135,7 @@ def value(path, code, **request):
 
 
 def run_is_over(hive):
-    wait_until(lambda: hive.health() != "busy", 30)
+    wait_until(lambda: hive.health() != "busy", 60)
 
 
 # --- The door itself ---
@@ -516,7 +523,7 @@ def test_a_client_that_reads_slowly_holds_up_the_worker_and_loses_nothing(hive, 
     monkeypatch.setattr(attach._Awaited, "few_waiting", 2**18)
     pause, paused = SwarmNode.pause_output, threading.Event()
     monkeypatch.setattr(
-        SwarmNode, "pause_output", lambda node, run: (paused.set(), pause(node, run))
+        SwarmNode, "pause_output", lambda self, run: (paused.set(), pause(self, run))
     )
     code = "print('begun', flush=True)\nfor _ in range(100): print('x' * 2**18)"
     with begun(door, code) as client:

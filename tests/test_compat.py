@@ -66,7 +66,7 @@ def test_a_thread_stays_with_the_cell_to_which_the_user_pinned_it(kernel):
 go, parents = threading.Event(), []
 def work(parent):
     getattr(shell, "set_thread_parent", shell.set_parent)(parent)
-    go.wait(10)
+    go.wait(60)
     parents.append(compat.parent_of(shell))
 thread = threading.Thread(target=work, args=(shell.get_parent(),))
 thread.start()

@@ -362,7 +362,7 @@ for round in range(8):
         thread.join(20)
     alive = sum(thread.is_alive() for thread in threads)
     wrong = [end for end in ends if "(" in end]
-    print(alive, sum(ends.values()), wrong, took < 5)
+    print(alive, sum(ends.values()), wrong, took < 15)
 """
     assert hosts.play(program, timeout=110).splitlines() == ["0 8 [] True"] * 8
 
@@ -390,7 +390,7 @@ def test_ctrl_c_in_a_script_raises_and_stops_the_run(place, meeting, wait):
     program = f"""
 import sys, time
 from hive_jupyter import HiveManager
-with HiveManager() as hive:
+with HiveManager(interrupt_grace=20) as hive:
     hive.delegate("kept = 1")
     code = f"open({{sys.argv[1]!r}}, 'w').close()\\nwhile True: pass"
     try:
@@ -398,20 +398,13 @@ with HiveManager() as hive:
     except KeyboardInterrupt:
         began = time.monotonic()
         print("KeyboardInterrupt")
-    print(hive.delegate("kept").value_repr, time.monotonic() - began < 5)
+    print(hive.delegate("kept").value_repr, time.monotonic() - began < 15)
     print(hive.history()[-2].status)
 """
-    with subprocess.Popen(
-        hosts.command(program, meeting, witness=False),
-        env=hosts.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as host:
+    with hosts.started(program, meeting) as host:
         meeting.read_text()
         host.send_signal(signal.SIGINT)
-        said, complaints = host.communicate(timeout=30)
+        said, complaints = host.communicate(timeout=60)
 
     assert (host.returncode, complaints) == (0, "")
     assert said.splitlines() == ["KeyboardInterrupt", "1 True", "error"]
@@ -424,17 +417,10 @@ from hive_jupyter import HiveManager
 hive = HiveManager()
 hive.delegate(f"open({sys.argv[1]!r}, 'w').close()\\nwhile True: pass")
 """
-    with subprocess.Popen(
-        hosts.command(program, meeting, witness=False),
-        env=hosts.environment(),
-        stdin=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    ) as host:
+    with hosts.started(program, meeting) as host:
         meeting.read_text()
         host.send_signal(signal.SIGINT)
-        _, complaints = host.communicate(timeout=30)
+        _, complaints = host.communicate(timeout=60)
 
     assert host.returncode == -signal.SIGINT
     assert complaints.count("Traceback") == 1
@@ -455,22 +441,15 @@ with HiveManager(connect_timeout=60, worker="slow") as hive:
         began = time.monotonic()
         print("KeyboardInterrupt")
     print(hive.delegate("1", worker="coder").value_repr)
-print(time.monotonic() - began < 5)
+print(time.monotonic() - began < 20)
 """
     slow = place / "slow"
     slow.write_text(f"#!/bin/sh\n: > {meeting}\nexec sleep 600\n")
     slow.chmod(0o700)
-    with subprocess.Popen(
-        hosts.command(program, slow, witness=False),
-        env=hosts.environment(),
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    ) as host:
+    with hosts.started(program, slow) as host:
         meeting.read_text()
         host.send_signal(signal.SIGINT)
-        said, complaints = host.communicate(timeout=30)
+        said, complaints = host.communicate(timeout=60)
 
     assert (host.returncode, complaints) == (0, "")
     assert said.splitlines() == ["KeyboardInterrupt", "1", "True"]

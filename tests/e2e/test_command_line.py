@@ -270,7 +270,7 @@ def test_a_second_ctrl_c_kills_the_worker(notebook):
     assert "deaf\n" == running.stdout.readline()
     running.send_signal(signal.SIGINT)
     running.communicate()
-    notebook.play("%hive config interrupt_grace=2s")
+    notebook.play("%hive config interrupt_grace=20s")
 
     assert 130 == running.returncode
     assert "dead" == workers()["deaf"]["state"]

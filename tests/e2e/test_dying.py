@@ -346,14 +346,18 @@ def test_a_worker_that_breaks_the_protocol_is_ended(hive, what):
     assert 2 == value(hive, "1 + 1")
 
 
-def test_a_worker_that_breaks_the_protocol_between_two_runs_is_ended(hive):
+def test_a_worker_that_breaks_the_protocol_between_two_runs_is_ended(hive, tmp_path):
+    over = tmp_path / "over"
     value(hive, "1")
     worker = psutil.Process(pid_of(hive))
     hive.delegate(
-        "import threading\n"
-        "send = get_ipython().kernel.iopub_socket.send_multipart\n"
-        "threading.Timer(0.1, send, [[b'junk']]).start()"
+        "import os, threading, time\n"
+        "def send():\n"
+        f"    while not os.path.exists({str(over)!r}): time.sleep(0.001)\n"
+        "    get_ipython().kernel.iopub_socket.send_multipart([b'junk'])\n"
+        "threading.Thread(target=send).start()"
     )
+    over.touch()
     wait_gone([worker], 10)
     wait_until(lambda: hive.swarm_status()["workers"]["coder"]["state"] == "dead")
 

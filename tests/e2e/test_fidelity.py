@@ -455,19 +455,24 @@ def test_the_same_text_fifty_times_in_a_loop(notebook):
     assert played.stream() == "".join(f"{i}\n" for i in range(1, 51))
 
 
-def test_the_same_text_in_three_workers_from_three_threads(notebook):
+def test_the_same_text_in_three_workers_from_three_threads(notebook, tmp_path):
     """Each thread gets the output of its own runs, whole and in order, while the others speak."""
+    played = notebook.play(f"meeting = {str(tmp_path)!r}")
+    assert played.reply["status"] == "ok"
     played = notebook.play("""
 import threading
 results, barrier = {}, threading.Barrier(3)
 code = '''
 import os, sys, time
+open(f"MEETING/{os.getpid()}", "w").close()
+while len(os.listdir("MEETING")) < 3:  # the others may take longer to start
+    time.sleep(0.001)
 for i in range(200):
     sys.stdout.write(f"{os.getpid()} {i}\\\\n")  # print() writes the line's end apart
     sys.stdout.flush()
     time.sleep(0.001)
 os.getpid()
-'''
+'''.replace("MEETING", meeting)
 def work(name):
     barrier.wait()
     for turn in range(3):

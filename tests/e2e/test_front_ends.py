@@ -71,6 +71,7 @@ def own_place(folder):
         JUPYTER_CONFIG_DIR=str(folder / "config"),
         JUPYTER_DATA_DIR=str(folder / "data"),
         JUPYTER_RUNTIME_DIR=str(folder / "r"),
+        HIVE_JUPYTER_INTERRUPT_GRACE="20",
     )
 
 

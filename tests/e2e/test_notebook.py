@@ -14,8 +14,7 @@ from tests.front_end import ROOT, FrontEnd
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
     """One kernel with the extension loaded, for all tests that leave it as they found it."""
-    folder = tmp_path_factory.mktemp("k")
-    with FrontEnd(folder, HIVE_JUPYTER_INTERRUPT_GRACE="20") as front_end:
+    with FrontEnd(tmp_path_factory.mktemp("k")) as front_end:
         # on a busy machine a worker takes long enough to start to be spoken of; here that is noise
         ready = front_end.play(
             "%load_ext hive_jupyter\nimport hive_jupyter.manager\n"

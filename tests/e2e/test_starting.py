@@ -51,6 +51,8 @@ def test_fifty_threads_at_once_start_one_worker(hive):
 
     assert 50 == len(pids)
     assert {pid_of(hive, "fifty")} == set(pids)
+    # the next tests look at what is new, and do not take this for theirs
+    wait_until(lambda: hive._servers[sys.executable]._spares)
 
 
 def test_fifty_threads_at_once_in_a_fresh_hive_start_one_zygote_and_one_worker(runtime):
@@ -111,6 +113,7 @@ def test_without_spares_there_are_none(runtime):
     with HiveManager(spares=0) as hive:
         value(hive, "1")
         value(hive, "1")
+        wait_until(hive._nodes["coder"]._refilling.done)
 
         assert [] == titled([p for p in family() if p not in before], "hive: worker (spare)")
 
