@@ -66,7 +66,7 @@ def hive(runtime):
     """
     A hive that the tests of a file share, to be quick; a test leaves its worker usable.
 
-    Its patience with interrupts is that of a machine which stands still for a while.
+    Its patience is that of a machine which stands still for a while.
     """
-    with HiveManager(interrupt_grace=30) as hive:
+    with HiveManager(interrupt_grace=30, connect_timeout=60) as hive:
         yield hive

@@ -70,8 +70,9 @@ class FrontEnd:
                 "PYTHONPATH": os.pathsep.join(
                     [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
                 ),
-                # on a machine that stands still for a while, obedient code is not fast either
+                # on a machine that stands still for a while, what is in order is not fast either
                 "HIVE_JUPYTER_INTERRUPT_GRACE": "20",
+                "HIVE_JUPYTER_CONNECT_TIMEOUT": "60",
                 **self._environment,
             },
         )

@@ -67,8 +67,9 @@ async def make_node(server, context):
     async with contextlib.AsyncExitStack() as stack:
 
         async def make(name="coder", *, kernel=None, **settings):
-            # on a machine that stands still for a while, obedient code is not fast either
-            config = HiveConfig(**{"spares": 0, "interrupt_grace": 30, **settings})
+            # on a machine that stands still for a while, what is in order is not fast either
+            patient = {"interrupt_grace": 30, "connect_timeout": 60}
+            config = HiveConfig(**{"spares": 0, **patient, **settings})
             options = {"config": config, "context": context, "server": server, "kernel": kernel}
             return await stack.enter_async_context(SwarmNode(name, **options))
 

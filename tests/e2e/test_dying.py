@@ -32,7 +32,7 @@ def forgiving(runtime):
 
 @pytest.fixture(scope="module")
 def hive(runtime):
-    with HiveManager(max_failures=1000, interrupt_grace=30) as hive:
+    with HiveManager(max_failures=1000, interrupt_grace=30, connect_timeout=60) as hive:
         yield hive
 
 

@@ -222,7 +222,7 @@ def test_a_stopped_zygote_costs_one_start(runtime):
         stopped(chain(hive)[2].pid)
 
         assert isinstance(hive.delegate("1", worker="second"), Instructions)
-        hive.config.connect_timeout = 10
+        hive.config.connect_timeout = 60
         assert 2 == value(hive, "1 + 1", worker="second")
         assert 2 == value(hive, "1 + 1")
 

@@ -124,7 +124,8 @@ def test_without_spares_there_are_none(runtime):
 @pytest.fixture(params=["fork", "exec"], scope="module")
 def either(request, runtime):
     """A hive whose workers are forked, and one whose workers are exec'd."""
-    with HiveManager(start_method=request.param, environment={"ADDED": "yes"}) as hive:
+    options = {"environment": {"ADDED": "yes"}, "connect_timeout": 60}
+    with HiveManager(start_method=request.param, **options) as hive:
         yield hive
 
 
@@ -343,7 +344,7 @@ def bash(tmp_path, monkeypatch):
 
 def test_any_kernelspec_is_a_worker_without_hives_messages_and_says_so(runtime, bash):
     before = family()
-    with HiveManager(worker="shell") as hive:
+    with HiveManager(worker="shell", connect_timeout=60) as hive:
         hive.add("shell", kernel=bash)
         assert "kernelspec bash-for-test" in hive.swarm_status()["workers"]["shell"]["kernel"]
         result = hive.delegate("echo hello $FROM_SPEC; cd /", timeout=30)
