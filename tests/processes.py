@@ -46,6 +46,15 @@ def titled(processes, start):
     return found
 
 
+def zombies(pid=None):
+    """Those below a process that have ended and that nobody has waited for."""
+    found = []
+    for process in family(pid):
+        with suppress(psutil.NoSuchProcess):
+            found += [process] if process.status() == psutil.STATUS_ZOMBIE else []
+    return found
+
+
 def rested(node):
     """An open circuit's rest is over, without anybody waiting for it."""
     clock, rest = node.breaker._clock, node.breaker._recovery_time

@@ -2,7 +2,6 @@
 
 import os
 import signal
-import sys
 
 import psutil
 import pytest
@@ -10,7 +9,7 @@ import pytest
 from hive_jupyter import HiveManager
 from hive_jupyter.errors import ConfigError, NodeDied, NodeStartError, RemoteError
 from hive_jupyter.swarm.channels import Channels
-from tests.processes import family, stopped, wait_gone, wait_until
+from tests.processes import family, stopped, wait_gone, wait_until, zombies
 
 MEGABYTES = "2**20"
 
@@ -376,15 +375,10 @@ def test_no_zombie_stays_and_no_folder_of_a_dead_worker(hive, runtime):
     value(hive, "1")
     hive.stop()
 
-    def zombies():
-        return [p for p in family() if p.is_running() and p.status() == psutil.STATUS_ZOMBIE]
-
     wait_until(lambda: not zombies(), 3)
     folder = hive._runtime.path
-    spares = len(hive._servers[sys.executable]._spares)
-    in_use = [entry for entry in folder.iterdir() if (entry / "k-1").exists()]
+    # of a spare, and of one that is on its way
     wait_until(lambda: len([e for e in folder.iterdir() if (e / "k-1").exists()]) <= 1 + 1)
-    assert len(in_use) <= 1 + max(spares, 1)
 
 
 def test_a_start_that_fails_says_how_it_ended(runtime):

@@ -3,13 +3,21 @@
 import random
 import signal
 import subprocess
-from contextlib import suppress
 
 import psutil
 import pytest
 
 from hive_jupyter.swarm.runtime import sweep
-from tests.processes import adopting, family, send, start_host, stopped, titled, wait_until
+from tests.processes import (
+    adopting,
+    family,
+    send,
+    start_host,
+    stopped,
+    titled,
+    wait_until,
+    zombies,
+)
 
 LEFT_FOR = 3.0
 
@@ -275,11 +283,3 @@ def test_no_zombie_lives_below_a_host(runtime, left):
         wait_until(lambda: not zombies(host.pid), LEFT_FOR)
     end(host)
     nothing_is(left)
-
-
-def zombies(pid):
-    found = []
-    for process in family(pid):
-        with suppress(psutil.NoSuchProcess):
-            found += [process] if process.status() == psutil.STATUS_ZOMBIE else []
-    return found
