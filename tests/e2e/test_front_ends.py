@@ -407,7 +407,7 @@ def test_the_stop_button_stops_the_run_and_keeps_the_worker(server, page):
     key = page.execute("%%delegate\nprint('go', flush=True)\nwhile True: pass")
 
     def stop(content):
-        if content.get("text") == "go\n":
+        if "go" in content.get("text", ""):
             server.rest("POST", f"api/kernels/{server.kernel}/interrupt")
 
     _, reply = page.until_over(key, look=stop)
@@ -459,7 +459,7 @@ def test_a_restart_in_the_middle_of_a_run_leaves_no_process(server):
             "%%delegate -w doomed\nimport subprocess\nchild = subprocess.Popen(['sleep', '600'])\n"
             "print('go', flush=True)\nwhile True: pass"
         )
-        while page.receive()[3].get("text") != "go\n":
+        while "go" not in page.receive()[3].get("text", ""):
             pass
         family = kernel.children(recursive=True)
         assert any("sleep" in process.name() for process in family)
@@ -564,9 +564,10 @@ def test_an_editor_interrupts_by_message_and_by_signal(kernel, how):
     key = editor.execute("%%delegate\nprint('go', flush=True)\nwhile True: pass")
 
     def stop(_, content):
-        if content.get("text") == "go\n" and how == "message":
+        speaks = "go" in content.get("text", "")  # the line's end may come apart
+        if speaks and how == "message":
             editor.send("interrupt_request", {}, "control")
-        elif content.get("text") == "go\n":
+        elif speaks:
             kernel.manager.interrupt_kernel()
 
     ((_, reply),) = editor.until_over(key, look=stop)

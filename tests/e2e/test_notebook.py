@@ -490,9 +490,14 @@ input("well? ")
 
 
 def interrupt_when_it_speaks(notebook):
+    said = ""
+
     def look(message):
-        if message["msg_type"] == "stream" and "go" in message["content"]["text"]:
-            notebook.manager.interrupt_kernel()
+        nonlocal said
+        if message["msg_type"] == "stream":
+            said += message["content"]["text"]
+            if said.endswith("go\n"):  # a line's end may come apart
+                notebook.manager.interrupt_kernel()
 
     return look
 
