@@ -44,8 +44,13 @@ def test_450_interrupts_at_random_moments_leave_everything_in_order(hive):
         endless = number % 10 == 0
         code = chance.choice(ENDLESS if endless else CODE)
         moment = chance.choice((0, 0.002, chance.uniform(0, 0.02), chance.uniform(0, 0.15)))
+        if endless:  # once it runs
+            code = f"print('begun', flush=True)\n{code}"
+            moment = chance.uniform(0.02, 0.15)
         told = f"run {number} of seed {SEED}: {code!r} interrupted after {moment * 1000:.1f} ms"
         delegation = hive.begin(code, timeout=None)
+        if endless:
+            next(message for message in delegation if message.type == "stream")
         timer = threading.Timer(moment, delegation.interrupt)
         timer.start()
         try:

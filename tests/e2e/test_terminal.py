@@ -40,11 +40,14 @@ def ipython(tmp_path):
 
 
 LOAD = "%load_ext hive_jupyter"
+# A busy machine speaks of a worker that starts, on stderr.
+SPEAK_OF_NO_START = "import hive_jupyter.manager; hive_jupyter.manager._PROGRESS_AFTER = 1000"
 
 
 def test_a_terminal_shows_what_the_worker_says(ipython):
     out, err = ipython(
         LOAD,
+        SPEAK_OF_NO_START,
         "%delegate import sys; print('out'); print('err', file=sys.stderr); 6 * 7",
         "%delegate ping",
         "%hive workers",
