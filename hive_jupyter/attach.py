@@ -384,11 +384,6 @@ class _Awaited(Delegation):
             await self._news.wait()
         return self._messages.get_nowait()
 
-    def abandon(self) -> None:
-        """Nobody takes what the run says any more: interrupt it, if it is not over."""
-        if not self._future.done():
-            self._abandon()
-
     def ending(self) -> tuple[dict[str, Any], str]:
         """How the run, which is over, has ended, for the answer; and the code's traceback."""
         status, error, text, traceback = "ok", "", "", ""

@@ -188,6 +188,11 @@ class Delegation:
         """
         self._post(self._stop)
 
+    def abandon(self) -> None:
+        """Say that nobody waits any more: the run is stopped, if it is not over."""
+        if not self._future.done():
+            self._post(self._abandon)
+
     def answer(self, text: str) -> None:
         """Reply to an ``input_request`` message."""
         self._post(lambda: self._answer(text))

@@ -50,7 +50,7 @@ from hive_jupyter.swarm.node import (
     make_server,
     never_used,
 )
-from hive_jupyter.swarm.portal import Portal
+from hive_jupyter.swarm.portal import Portal, deferring_sigint
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
 from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
 
@@ -230,15 +230,21 @@ class HiveManager:
             NodeDied, NodeTimeout: the worker died, or the run reached its time limit.
             ConfigError: an argument is wrong.
         """
-        delegation = self.begin(
-            code, worker=worker, timeout=timeout, sandbox=sandbox, memory=memory
-        )
+        delegation = None
         try:
+            with deferring_sigint():
+                delegation = self.begin(
+                    code, worker=worker, timeout=timeout, sandbox=sandbox, memory=memory
+                )
             return delegation.outcome()
         except RemoteError:
-            if raise_error or delegation.result is None:
+            if raise_error or delegation is None or delegation.result is None:
                 raise
             return delegation.result
+        except KeyboardInterrupt:  # where nobody has taken note of it yet
+            if delegation is not None:
+                delegation.abandon()
+            raise
 
     def delegate_to_coder(
         self, task: str, details: str = "", timeout: float | str | None = 120.0

@@ -346,6 +346,7 @@ async def test_a_spare_that_is_never_ready_keeps_nobody_from_having_one(
 
     async def never_ready(*arguments):
         process = await started_so_far(*arguments)
+        await process.ready
         process.ready = asyncio.get_running_loop().create_future()
         return process
 

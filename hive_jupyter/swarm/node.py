@@ -310,11 +310,12 @@ class SwarmNode:
             return "dead"
         if stat.state == "T":
             return "stopped"
-        beats, control = await asyncio.gather(
-            channels.beat(_HEALTH_PATIENCE), self._answers(channels, "control")
-        )
+        asking = asyncio.gather(channels.beat(_HEALTH_PATIENCE), self._answers(channels, "control"))
+        await first_of(asking, process.exited)
         if not process.alive:
+            asking.cancel()
             return "dead"
+        beats, control = asking.result()
         if control:
             return "busy" if self._running or self._asking else "idle"
         return "gil-held" if beats else "unresponsive"
@@ -722,12 +723,15 @@ class SwarmNode:
         Send SIGINT; wait until the run is over and a question sent after the signal is answered.
 
         The question also wakes a loop that awaits: ipykernel notices SIGINT there only when
-        something else happens. A late SIGINT may swallow it, so it is asked again.
+        something else happens. A late SIGINT may swallow it, so it is asked again; and a system
+        call that began just then, and does not know of the signal, is ended.
         """
         # before, the signal would meet an idle worker, and the run would then go on undisturbed
         await asyncio.shield(run.begun)
         await self._send_interrupt(channels, process)
-        patience, questions = _PROOF_INTERVAL, set()
+        patience = _PROOF_INTERVAL
+        questions: set[asyncio.Task[Message]] = set()
+        nudges: set[asyncio.Task[Message]] = set()
         try:
             while True:
                 question = channels.request("shell", "kernel_info_request", {})
@@ -740,8 +744,11 @@ class SwarmNode:
                         await asyncio.shield(run.done)
                         return
                 patience = min(2 * patience, _LONGEST_PROOF_INTERVAL)
+                if self.speaks_tools:
+                    waking = channels.request("control", "wake_request", {})
+                    nudges.add(asyncio.create_task(waking))
         finally:
-            for task in questions:
+            for task in questions | nudges:
                 task.cancel()
 
     async def _send_interrupt(self, channels: Channels, process: WorkerProcess) -> None:

@@ -15,7 +15,7 @@ import contextlib
 import os
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
@@ -46,6 +46,19 @@ def handle_sigint(handler: Any) -> Any:
         return None
     # A handler that Python did not install cannot be put back.
     return signal.default_int_handler if previous is None else previous
+
+
+@contextlib.contextmanager
+def deferring_sigint() -> Iterator[None]:
+    """While entered, Ctrl-C is noted; it takes effect at the end."""
+    pressed: list[int] = []
+    previous = handle_sigint(lambda number, _frame: pressed.append(number))
+    try:
+        yield
+    finally:
+        handle_sigint(previous)
+    if pressed:
+        signal.raise_signal(signal.SIGINT)
 
 
 class Portal:
@@ -99,20 +112,14 @@ class Portal:
 
     def finish(self, work: Coroutine[Any, Any, _T]) -> _T:
         """
-        Run ``work`` on the loop and wait for its end, Ctrl-C or not: it is raised afterwards.
+        Run ``work`` on the loop and wait for its end, Ctrl-C or not: that is heeded afterwards.
 
         Raises:
             HiveError: as ``submit``.
         """
-        pressed: list[int] = []
-        previous = handle_sigint(lambda number, _frame: pressed.append(number))
-        try:
+        with deferring_sigint():
             future = self.submit(work)
             wait((future,))
-        finally:
-            handle_sigint(previous)
-        if pressed:
-            raise KeyboardInterrupt
         return future.result()
 
     def post(self, action: Callable[[], object]) -> None:

@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from types import FrameType
 
+# Ends a system call, and is nothing else to anybody.
+WAKE = signal.SIGRTMAX - 1
+
 # Names in a reply's metadata: enough for a person, bounded for a namespace of a million entries.
 MAX_NAMES = 1000
 
@@ -78,6 +81,7 @@ class CoderWorker(IPythonKernel):
         "list_tools_request",
         "call_tool_request",
     ]
+    control_msg_types = [*IPythonKernel.control_msg_types, "wake_request"]  # noqa: RUF012
     _execute_sleep = 0
     interrupted = False
 
@@ -136,7 +140,7 @@ class CoderWorker(IPythonKernel):
         noting = signal.getsignal(signal.SIGINT)
         try:
             try:
-                signal.signal(signal.SIGINT, signal.default_int_handler)
+                signal.signal(signal.SIGINT, self.raise_interrupt)
                 if not self.interrupted:
                     reply = await work
             finally:
@@ -147,6 +151,21 @@ class CoderWorker(IPythonKernel):
             signal.signal(signal.SIGINT, noting)
         work.close()
         return reply or self._interrupted_reply()
+
+    def raise_interrupt(self, number: int, frame: FrameType | None) -> None:
+        """Note an interrupt and raise it: where IPython swallows it, its shell still knows."""
+        self.interrupted = True
+        signal.default_int_handler(number, frame)
+
+    async def wake_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """
+        End the system call that the user's code waits in, so that Python looks for signals.
+
+        One that comes in the moment before the call begins is noted, and does not end it. From the
+        control thread.
+        """
+        signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
+        self._reply(stream, ident, parent, "wake_reply", {})
 
     def _interrupted_reply(self) -> dict[str, Any]:
         return {
@@ -189,6 +208,24 @@ class CoderWorker(IPythonKernel):
 @compat.called_as_its_base
 class WorkerShell(ZMQInteractiveShell):
     """IPython's shell for a kernel; it keeps no copy of what a cell prints."""
+
+    async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> bool:
+        """
+        Run code with SIGINT as in any Python.
+
+        Up to here an interrupt may have been taken for the error of a callback, which IPython shows
+        and forgets.
+        """
+        kernel: Any = self.kernel
+        if kernel.interrupted:
+            raise KeyboardInterrupt
+        if signal.getsignal(signal.SIGINT) != kernel.raise_interrupt:
+            return bool(await super().run_code(code_obj, result, async_=async_))
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            return bool(await super().run_code(code_obj, result, async_=async_))
+        finally:
+            signal.signal(signal.SIGINT, kernel.raise_interrupt)
 
     def _tee(self, *_: Any, **__: Any) -> Any:
         """
@@ -242,6 +279,7 @@ class WorkerApp(IPKernelApp):
         leave it running, undisturbed.
         """
         signal.signal(signal.SIGINT, self._note_interrupt)
+        signal.signal(WAKE, lambda *_: None)
 
     def _note_interrupt(self, _number: int, _frame: FrameType | None) -> None:
         if isinstance(self.kernel, CoderWorker):

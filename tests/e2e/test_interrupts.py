@@ -3,6 +3,8 @@
 import random
 import threading
 
+import pytest
+
 from hive_jupyter import NodeDied, RemoteError
 from hive_jupyter.delegation import Result
 from tests.processes import family, titled, wait_until
@@ -44,13 +46,8 @@ def test_450_interrupts_at_random_moments_leave_everything_in_order(hive):
         endless = number % 10 == 0
         code = chance.choice(ENDLESS if endless else CODE)
         moment = chance.choice((0, 0.002, chance.uniform(0, 0.02), chance.uniform(0, 0.15)))
-        if endless:  # once it runs
-            code = f"print('begun', flush=True)\n{code}"
-            moment = chance.uniform(0.02, 0.15)
         told = f"run {number} of seed {SEED}: {code!r} interrupted after {moment * 1000:.1f} ms"
         delegation = hive.begin(code, timeout=None)
-        if endless:
-            next(message for message in delegation if message.type == "stream")
         timer = threading.Timer(moment, delegation.interrupt)
         timer.start()
         try:
@@ -79,3 +76,64 @@ def test_450_interrupts_at_random_moments_leave_everything_in_order(hive):
 
 def worker_pid(hive):
     return int(hive.delegate("import os; os.getpid()").value_repr)
+
+
+def test_an_interrupt_that_ipython_takes_for_a_callbacks_error_ends_the_run(hive):
+    """It shows the error and goes on, at home too."""
+    pid = worker_pid(hive)
+    hive.delegate(
+        "import signal\n"
+        "def press(_info):\n"
+        "    get_ipython().events.unregister('pre_run_cell', press)\n"
+        "    signal.raise_signal(signal.SIGINT)\n"
+        "get_ipython().events.register('pre_run_cell', press)"
+    )
+    with pytest.raises(RemoteError) as caught:
+        hive.delegate("while True: pass", timeout=60)
+
+    assert "KeyboardInterrupt" == caught.value.ename
+    assert "after" == hive.delegate("'after'").value_repr.strip("'")
+    assert pid == worker_pid(hive)
+
+
+def test_code_that_catches_an_interrupt_goes_on(hive):
+    """Also with its last line, which IPython runs apart from the others."""
+    caught = hive.delegate(
+        "import signal\n"
+        "try: signal.raise_signal(signal.SIGINT)\n"
+        "except KeyboardInterrupt: caught = True\n"
+        "caught"
+    )
+
+    assert "True" == caught.value_repr
+    assert "default_int_handler" in hive.delegate("signal.getsignal(2)").value_repr
+
+
+def test_a_system_call_that_began_with_the_interrupt_is_ended(hive):
+    """
+    The signal comes after Python's last look and before the call, which then does not know of it.
+
+    Another thread takes it here: the one that waits is not woken either.
+    """
+    pid = worker_pid(hive)
+    delegation = hive.begin(
+        "import signal, threading, time\n"
+        "main = threading.get_ident()\n"
+        "def take():\n"
+        "    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})\n"
+        "    print('begun', flush=True)\n"
+        "    time.sleep(1000)\n"
+        "before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})\n"
+        "try:\n"
+        "    threading.Thread(target=take, daemon=True).start()\n"
+        "    time.sleep(1000)\n"
+        "finally: _ = signal.pthread_sigmask(signal.SIG_SETMASK, before)"
+    )
+    for message in delegation:
+        if message.type == "stream":
+            delegation.interrupt()
+    with pytest.raises(RemoteError) as caught:
+        delegation.outcome()
+
+    assert "KeyboardInterrupt" == caught.value.ename
+    assert pid == worker_pid(hive)
