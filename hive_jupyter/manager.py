@@ -56,8 +56,6 @@ from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
 
 _T = TypeVar("_T")
 
-# A worker that is not there after this long is spoken of, so that nobody wonders.
-_PROGRESS_AFTER = 1.0
 # What the portal's event loop opens, and what asking for it opens.
 _LOOPS_DESCRIPTORS = 5
 _SUPPORTED = sys.platform == "linux"
@@ -620,13 +618,7 @@ class HiveManager:
         node = self._node(name)
         run = Run(code, delegation.say, **options)
         delegation.attach(run, node)
-        telling = asyncio.get_running_loop().call_later(
-            _PROGRESS_AFTER, _tell_progress, delegation, node
-        )
-        try:
-            return await node.execute(run)
-        finally:
-            telling.cancel()
+        return await node.execute(run)
 
     async def _call_tool(self, name: str, task: str, details: str, timeout: float) -> ToolResult:
         # where there is no worker, instructions are of more use than what is wrong with the words
@@ -659,13 +651,6 @@ class HiveManager:
             self._context.destroy(linger=0)
         if self._runtime is not None:
             self._runtime.remove()
-
-
-def _tell_progress(delegation: Delegation, node: SwarmNode) -> None:
-    """Speak of a worker that takes its time to start, until it is there."""
-    if node.is_starting:
-        delegation.say(Message("progress", {"text": f'Starting worker "{node.name}" ...'}))
-        node.when_started(lambda: delegation.say(Message("progress", {"text": ""})))
 
 
 def _failed(error: Exception) -> Future[Any]:

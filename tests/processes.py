@@ -57,7 +57,7 @@ def zombies(pid=None):
 
 def rested(node):
     """An open circuit's rest is over, without anybody waiting for it."""
-    clock, rest = node.breaker._clock, node.breaker._recovery_time
+    clock, rest = node.breaker._clock, node.config.recovery_time
     node.breaker._clock = lambda: clock() + rest
     assert "half-open" == node.breaker.state
 

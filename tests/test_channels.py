@@ -253,6 +253,26 @@ async def test_each_wish_to_stop_is_counted(run):
     assert not run.expired
 
 
+async def test_a_run_that_is_stopping_has_its_grace_also_when_its_time_is_over(run):
+    run.stop()
+    run.heed()
+    run.expire()
+
+    assert run.expired
+    assert 1 == run.stops
+
+
+async def test_a_run_that_goes_on_after_a_stop_ends_when_its_time_is_over(run):
+    """It obeyed; what it had said was still to be read."""
+    run.stop()
+    run.heed()
+    run.is_stopping = False
+    run.expire()
+
+    assert 2 == run.stops
+    assert run.stopping.done()
+
+
 async def test_a_run_that_is_over_does_not_expire(run):
     run.take_reply(reply())
     run.take_idle()
@@ -260,6 +280,17 @@ async def test_a_run_that_is_over_does_not_expire(run):
 
     assert not run.expired
     assert 0 == run.stops
+
+
+# Receiving
+
+
+async def test_a_message_of_endless_parts_breaks_the_protocol(channels, peer, violations):
+    await peer.iopub.send_multipart([b""] * 20_000)
+    await soon(lambda: violations)
+
+    assert "parts" in violations[0]
+    assert channels.is_closed
 
 
 # Sending

@@ -445,6 +445,43 @@ async def test_a_worker_that_had_to_be_killed_after_its_run_is_said_to_be_gone(m
         await task
 
 
+async def test_the_next_run_tells_what_was_lost_between_two(node):
+    await execute(node, "precious = 1")
+    os.kill(pid_of(node), signal.SIGKILL)
+    await node._process.exited
+    said = []
+    await execute(node, "print('fresh')", said)
+    await execute(node, "1", said)
+    told, printed = [m.content["text"] for m in said if m.type == "stream"]
+
+    assert "Lost: precious. This cell runs in a fresh worker.\n" in told
+    assert "fresh\n" == printed
+
+
+async def test_a_worker_that_broke_the_protocol_runs_nothing_more(node):
+    """Its death is not known yet when the next run begins."""
+    await execute(node, "1")
+    first = pid_of(node)
+    node._channels._violated("it lied")
+    assert not node.is_connected
+
+    assert "ok" == (await execute(node, "1")).content["status"]
+    assert first != pid_of(node)
+
+
+async def test_a_stop_ends_the_wait_for_a_worker_that_sees_to_its_end(make_node):
+    node = await make_node(interrupt_grace=1000)
+    run = Run("import atexit, time\natexit.register(time.sleep, 1000)\nexit()", [].append)
+    task = asyncio.create_task(node.execute(run))
+    await run.done
+    run.stop()
+
+    assert "ok" == (await asyncio.wait_for(task, 30)).content["status"]
+    with_time = Run("import atexit, time\natexit.register(time.sleep, 1000)\nexit()", [].append)
+    with_time.timeout = 1
+    await asyncio.wait_for(node.execute(with_time), 30)
+
+
 async def test_a_dead_worker_leaves_no_open_socket(node):
     """zmq would try to reach it again and again."""
     await execute(node, "1")

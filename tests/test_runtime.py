@@ -15,7 +15,7 @@ import pytest
 from hive_jupyter.errors import HiveError
 from hive_jupyter.procfs import read_stat
 from hive_jupyter.swarm import runtime
-from hive_jupyter.swarm.runtime import SOCKET_PATH, RuntimeFolder, sweep
+from hive_jupyter.swarm.runtime import SOCKET_PATH, RuntimeFolder, remove_tree, sweep
 
 LONG = "a-folder-with-a-rather-long-name" * 4
 
@@ -453,3 +453,21 @@ def test_the_living_are_found_everywhere_where_folders_are_made(place, temporary
     assert {usual.path, below_temporary.path} == set(runtime.living())
     usual.remove()
     below_temporary.remove()
+
+
+def test_a_folder_that_was_exchanged_for_a_link_is_not_followed(tmp_path):
+    (tmp_path / "victim").mkdir()
+    (tmp_path / "victim" / "thesis").write_text("results")
+    (tmp_path / "w1").symlink_to(tmp_path / "victim")
+    remove_tree(tmp_path / "w1")
+
+    assert not (tmp_path / "w1").is_symlink()
+    assert "results" == (tmp_path / "victim" / "thesis").read_text()
+
+
+def test_folders_of_any_mode_are_removed(tmp_path):
+    (tmp_path / "w1" / "closed" / "inner").mkdir(parents=True)
+    (tmp_path / "w1" / "closed").chmod(0)
+    remove_tree(tmp_path / "w1")
+
+    assert not (tmp_path / "w1").exists()

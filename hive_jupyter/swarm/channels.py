@@ -42,6 +42,8 @@ MAX_MESSAGE_BYTES = 2**30
 # finite. One message holds what was printed in 0.2 s, so it may be large.
 _RECEIVE_HIGH_WATER_MARK = 50
 _BATCH = 100
+# A message has six parts, and one more for each buffer.
+_MOST_FRAMES = 10_000
 # A worker that died closes its connection after its last message. Where a child of it keeps that
 # open, this long nothing new must arrive.
 _QUIET = 0.1
@@ -93,7 +95,8 @@ class Run:
     Attributes:
         key: fresh for each run; it comes back with everything that the run says.
         stops: how often somebody asked it to stop.
-        expired: it was asked to stop because its time was over.
+        expired: its time is over.
+        is_stopping: it has been asked to stop, and has its grace for that.
         begun: resolves once the worker takes it up.
         stopping: resolves with a wish to stop it; ``heed`` makes room for the next one.
         done: resolves with the reply once the worker is idle again.
@@ -117,6 +120,7 @@ class Run:
         self.key = secrets.token_hex(8)
         self.stops = 0
         self.expired = False
+        self.is_stopping = False
         loop = asyncio.get_running_loop()
         self.begun: asyncio.Future[None] = loop.create_future()
         self.stopping: asyncio.Future[None] = loop.create_future()
@@ -134,13 +138,16 @@ class Run:
         self._miss_reply()
 
     def heed(self) -> None:
-        """Take note of the wishes to stop it that came until now."""
+        """Begin to do what the wishes to stop it that came until now ask for."""
+        self.is_stopping = True
         self.stopping = asyncio.get_running_loop().create_future()
 
     def expire(self) -> None:
-        """Its time is over; where it is to stop already, that changes nothing."""
-        if not self.done.done() and not self.stops:
-            self.expired = True
+        """Its time is over; where it is about to stop, it may, but for no longer than its grace."""
+        if self.done.done():
+            return
+        self.expired = True
+        if not self.is_stopping:
             self.stop()
 
     def say(self, message: Message) -> None:
@@ -427,6 +434,11 @@ class Channels:
             self._loop.call_soon(self._read, "iopub")
 
     @property
+    def is_closed(self) -> bool:
+        """Whether nothing can be sent or heard any more."""
+        return self._closed
+
+    @property
     def is_paused(self) -> bool:
         """Whether no output is read."""
         return bool(self._pauses)
@@ -467,8 +479,8 @@ class Channels:
         socket = context.socket(kind)
         socket.linger = 0
         socket.maxmsgsize = MAX_MESSAGE_BYTES
+        socket.rcvhwm = _RECEIVE_HIGH_WATER_MARK
         if channel == "iopub":
-            socket.rcvhwm = _RECEIVE_HIGH_WATER_MARK
             socket.subscribe(b"")
         elif channel != "hb":
             socket.routing_id = identity
@@ -497,14 +509,19 @@ class Channels:
             if self._pauses and channel == "iopub":
                 return
             try:
-                frames = socket.recv_multipart(zmq.NOBLOCK)
+                frames = [socket.recv(zmq.NOBLOCK)]
             except zmq.Again:
                 return
+            while socket.getsockopt(zmq.RCVMORE) and len(frames) <= _MOST_FRAMES:
+                frames.append(socket.recv())
             self._messages_seen += 1
             if channel == "hb":
                 if frames[-1] in self._beats:
                     self._beats[frames[-1]].set()
                 continue
+            if len(frames) > _MOST_FRAMES:
+                self._violated(f"a message of more than {_MOST_FRAMES} parts")
+                return
             try:
                 self._route(channel, frames)
             except Exception as error:

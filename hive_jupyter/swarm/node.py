@@ -16,7 +16,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -62,6 +62,8 @@ _LAST_WORDS = 300
 # How many descriptors a worker may need in the host, with its zygote and a spare. libzmq ends the
 # whole process where it gets none for its own use.
 _DESCRIPTORS = 32
+# A worker that is not there after this long is spoken of.
+_PROGRESS_AFTER = 1.0
 # How long each question of a health check may stay unanswered.
 _HEALTH_PATIENCE = 1.0
 # After so long a worker that was interrupted is asked again whether it is idle; each time it has
@@ -189,6 +191,7 @@ class SwarmNode:
         self._broke_protocol: str | None = None
         self._asking = False
         self._closed = False
+        self._unsaid: HiveError | None = None
         self._info: Mapping[str, Any] = {}
 
     async def __aenter__(self) -> Self:
@@ -202,8 +205,9 @@ class SwarmNode:
 
     @property
     def is_connected(self) -> bool:
-        """Whether the worker lives and has answered."""
-        return self._channels is not None and self._process is not None and self._process.alive
+        """Whether the worker lives, has answered, and keeps to the protocol."""
+        channels, process = self._channels, self._process
+        return bool(channels and not channels.is_closed and process and process.alive)
 
     @property
     def speaks_tools(self) -> bool | None:
@@ -231,16 +235,6 @@ class SwarmNode:
         if self.breaker.state == "half-open":
             self.breaker.success()
         return True
-
-    @property
-    def is_starting(self) -> bool:
-        """Whether a start is under way."""
-        return self._starting is not None and not self._starting.done()
-
-    def when_started(self, action: Callable[[], object]) -> None:
-        """Have ``action`` called at the end of the start that is under way, however it ends."""
-        if self._starting is not None:
-            self._starting.add_done_callback(lambda _: action())
 
     async def execute(self, run: Run) -> Message:
         """
@@ -414,10 +408,12 @@ class SwarmNode:
 
     def log(self, lines: int) -> str:
         """The last lines of the worker's own log, or else of that of the worker before it."""
-        text = self._process.log_tail(LOG_SHOWN) if self._process is not None else ""
+        text, note = "", ""
+        if self._process is not None:
+            text = self._process.log_tail(LOG_SHOWN)
         if not text and self._last_log:
-            text = f"{self._last_log}\n(logged by the worker before this one)"
-        return "\n".join(text.splitlines()[-lines:])
+            text, note = self._last_log, "\n(logged by the worker before this one)"
+        return "\n".join(text.splitlines()[-lines:]) + note
 
     def status(self) -> NodeStatus:
         """A snapshot for people and programs."""
@@ -480,6 +476,8 @@ class SwarmNode:
         self._launch = launch
         old = self._process
         if old is not None:
+            if not old.exited.done():  # it broke the protocol a moment ago
+                await old.stop("protocol")
             self._forget()
             self._last_log = old.log_tail(LOG_SHOWN)
             old.remove_folder()
@@ -599,9 +597,10 @@ class SwarmNode:
             self._queue -= 1
         try:
             while not self.is_connected:
-                await self._or_stopped(run, self._ensure_ready())
+                await self._have_ready(run)
             if run.stops:
                 raise remote_error("KeyboardInterrupt", "", [])
+            self._say_what_was_lost(run)
             self._running = run
             return await self._run_now(run)
         finally:
@@ -609,6 +608,30 @@ class SwarmNode:
             if self._process is not None and self._process.exited.done():
                 self._forget()
             self._turn.release()
+
+    def _say_what_was_lost(self, run: Run) -> None:
+        """A worker that died between two runs had nobody to tell."""
+        death, self._unsaid = self._unsaid, None
+        if death is not None:
+            told = str(death).replace(FRESH, "This cell runs in a fresh worker.")
+            run.say(Message("stream", {"name": "stderr", "text": f"{told}\n"}))
+
+    async def _have_ready(self, run: Run) -> None:
+        """Wait until there is a worker; where that takes long, the run tells, so nobody wonders."""
+        told: list[str] = []
+
+        def tell(text: str) -> None:
+            told.append(text)
+            run.say(Message("progress", {"text": text}))
+
+        starting = f'Starting worker "{self.name}" ...'
+        telling = asyncio.get_running_loop().call_later(_PROGRESS_AFTER, tell, starting)
+        try:
+            await self._or_stopped(run, self._ensure_ready())
+        finally:
+            telling.cancel()
+            if told:
+                tell("")
 
     async def _take_turn(self, run: Run) -> None:
         if self._queue == 1 and not self._turn.locked():
@@ -651,8 +674,7 @@ class SwarmNode:
             lives = await self._until_over(run, channels, process)
             if not lives:
                 await channels.drain()
-                for name, text in _end_of(process).last_words.items():
-                    run.say(Message("stream", {"name": name, "text": text}))
+                self._say_last_words(run, process)
         except asyncio.CancelledError:  # nobody waits any more; the next run finds it idle, or gone
             run.stop()
             await self._bring_to_a_stop(run, channels, process)
@@ -672,12 +694,26 @@ class SwarmNode:
             raise self._death(run, process)
         self._succeed(time.monotonic() - began)
         if asks_to_exit(run.done.result()):
-            # it closes its files, and calls what the code left to be called at the end
-            await asyncio.wait({process.exited}, timeout=self.config.interrupt_grace)
-            await self.stop("exit")
+            await self._see_off(run, process, began)
         else:
             self._refill_later()
         return self._conclude(run)
+
+    async def _see_off(self, run: Run, process: WorkerProcess, began: float) -> None:
+        """Let a worker that ends by itself close its files, and call what was left for the end."""
+        patience = self.config.interrupt_grace
+        if run.timeout is not None:
+            patience = min(patience, max(0.0, began + run.timeout - time.monotonic()))
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(patience):
+                await first_of(process.exited, run.stopping)
+        self._say_last_words(run, process)
+        await self.stop("exit")
+
+    @staticmethod
+    def _say_last_words(run: Run, process: WorkerProcess) -> None:
+        for name, text in _end_of(process).last_words.items():
+            run.say(Message("stream", {"name": name, "text": text}))
 
     async def _until_over(self, run: Run, channels: Channels, process: WorkerProcess) -> bool:
         """
@@ -711,6 +747,7 @@ class SwarmNode:
             finally:
                 proof.cancel()
             if proof.done() and not proof.cancelled() and proof.exception() is None:
+                run.is_stopping = False
                 return True
         process.kill("timeout" if run.expired else "interrupt")
         with contextlib.suppress(TimeoutError):
@@ -926,7 +963,9 @@ class SwarmNode:
         if process is self._process and self._running is None and not self._asking:
             end = process.exited.result()
             if end.by_us in (None, "memory", "protocol"):
-                self._fail(self._explain(end, during=False))
+                death = self._explain(end, during=False)
+                self._fail(death)
+                self._unsaid = death if death.lost else None
             else:
                 self.breaker.withdraw()
             self._forget()

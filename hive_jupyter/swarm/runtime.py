@@ -350,6 +350,9 @@ def remove_tree(path: Path) -> None:
     """
     names = itertools.count()
     try:
+        if path.is_symlink():  # the worker has put it there
+            path.unlink()
+            return
         while folders := _remove_files(path):
             for folder in folders:
                 for inner in _remove_files(folder):
@@ -365,6 +368,8 @@ def remove_tree(path: Path) -> None:
 def _remove_files(folder: Path) -> list[Path]:
     """Remove what is no folder; return the folders."""
     folders = []
+    with contextlib.suppress(OSError):
+        folder.chmod(stat.S_IRWXU)  # whatever mode the worker gave it
     with os.scandir(folder) as entries:
         for entry in entries:
             if entry.is_dir(follow_symlinks=False):

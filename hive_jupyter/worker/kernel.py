@@ -225,7 +225,9 @@ class WorkerShell(ZMQInteractiveShell):
         try:
             return bool(await super().run_code(code_obj, result, async_=async_))
         finally:
-            signal.signal(signal.SIGINT, kernel.raise_interrupt)
+            # a handler of the user's own stays until the cell ends
+            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+                signal.signal(signal.SIGINT, kernel.raise_interrupt)
 
     def _tee(self, *_: Any, **__: Any) -> Any:
         """

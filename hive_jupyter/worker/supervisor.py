@@ -46,8 +46,9 @@ from hive_jupyter.worker.confine import confine, prctl
 MEMORY_INTERVAL = 0.2
 
 # Bytes of a dead worker's last words on each stream: what fits into the socket to a host that does
-# not read just now.
+# not read just now; and what a pipe holds (pipe(7)).
 _LAST_WORDS = 8192
+_PIPE = 2**16
 
 START_FAILED = 70  # EX_SOFTWARE of sysexits.h: the worker never got as far as the user's code
 
@@ -110,10 +111,14 @@ class Supervisor:
         self._ready, ready_end = os.pipe()
         is_ours = spec.role == WORKER and not spec.argv
         pipes = {name: os.pipe() for name in ("stdout", "stderr")} if is_ours else {}
-        self._output = {name: reading for name, (reading, _) in pipes.items()}
+        # Opened anew, so that nothing that the worker does to its own ends has us wait.
+        self._output = {
+            name: os.open(f"/proc/self/fd/{reading}", os.O_RDONLY | os.O_NONBLOCK)
+            for name, (reading, _) in pipes.items()
+        }
         self._wakeup = wake_on_child()
         self._worker = _fork(lambda: become_worker(spec, ready_end, pipes))
-        for descriptor in (ready_end, *(writing for _, writing in pipes.values())):
+        for descriptor in (ready_end, *chain(*pipes.values())):
             os.close(descriptor)
 
     def run(self) -> None:
@@ -209,10 +214,13 @@ class Supervisor:
         """What the dead worker's streams got and it did not read any more."""
         found = {}
         for name, descriptor in self._output.items():
-            os.set_blocking(descriptor, False)
+            words = b""
             with contextlib.suppress(BlockingIOError):
-                if words := os.read(descriptor, _LAST_WORDS):
-                    found[name] = words.decode(errors="replace")
+                words = os.read(descriptor, _PIPE)
+            if words:
+                left_out = len(words) - _LAST_WORDS
+                note = f"[{left_out} bytes left out]\n" if left_out > 0 else ""
+                found[name] = note + words[-_LAST_WORDS:].decode(errors="replace")
         return found
 
     def _watch_memory(self, limit: int) -> None:

@@ -109,6 +109,33 @@ def test_the_last_words_before_a_death_are_heard(hive, way):
         assert 1 == str(delegation.result.outputs).count("last words")
 
 
+def test_of_long_last_words_the_last_are_heard(hive):
+    """The pipe holds 64 KB; the sentence that matters is at the end."""
+    delegation = hive.begin("import os\nos.write(1, b'x' * 60_000 + b'failed')\nos.abort()")
+    with pytest.raises(NodeDied):
+        delegation.outcome()
+
+    assert delegation.result.stdout.endswith("xfailed")
+    assert delegation.result.stdout.startswith("[51814 bytes left out]\n")
+
+
+def test_last_words_are_heard_whatever_a_child_does_to_its_pipes(hive):
+    """It makes reading them wait, if it can, and with it the supervisor's report."""
+    for _ in range(5):
+        with pytest.raises(NodeDied) as caught:
+            hive.delegate(
+                "import fcntl, os\n"
+                "ends = [int(fd) for fd in os.listdir('/proc/self/fd')]\n"
+                "if os.fork() == 0:\n"
+                "    while True:\n"
+                "        for fd in ends:\n"
+                "            try: fcntl.fcntl(fd, fcntl.F_SETFL, 0)\n"
+                "            except OSError: pass\n"
+                "os.abort()"
+            )
+        assert "SIGABRT" in str(caught.value)
+
+
 def test_a_crash_in_c_leaves_its_traceback_in_the_log(hive):
     with pytest.raises(NodeDied):
         hive.delegate("import ctypes; ctypes.string_at(0)")

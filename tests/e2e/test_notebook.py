@@ -17,8 +17,8 @@ def notebook(tmp_path_factory):
     with FrontEnd(tmp_path_factory.mktemp("k")) as front_end:
         # on a busy machine a worker takes long enough to start to be spoken of; here that is noise
         ready = front_end.play(
-            "%load_ext hive_jupyter\nimport hive_jupyter.manager\n"
-            "hive_jupyter.manager._PROGRESS_AFTER = 1000\n%delegate 0"
+            "%load_ext hive_jupyter\nimport hive_jupyter.swarm.node\n"
+            "hive_jupyter.swarm.node._PROGRESS_AFTER = 1000\n%delegate 0"
         )
         assert ready.reply["status"] == "ok"
         yield front_end
