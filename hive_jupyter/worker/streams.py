@@ -57,32 +57,31 @@ _WRITING_PATIENCE = 0.05
 
 
 class _Wire:
-    """zmq's own threads, which write to the sockets what was sent to them."""
+    """The thread of zmq's that writes to the socket what was sent to it."""
 
     def __init__(self) -> None:
-        self._states: list[int] = []
+        self._stat: Path | None = None
 
     def find(self) -> None:
-        """Take those that there are now: what the user's code starts later is none of ours."""
-        for thread in () if self._states else os.listdir("/proc/self/task"):
-            folder = Path("/proc/self/task", thread)
+        """Look for it among the threads that there are now: the oldest of zmq's serves iopub."""
+        for thread in sorted(map(int, os.listdir("/proc/self/task"))):
+            folder = Path("/proc/self/task", str(thread))
             with contextlib.suppress(OSError):
                 if (folder / "comm").read_bytes().startswith(b"ZMQbg/IO"):
-                    self._states.append(os.open(folder / "stat", os.O_RDONLY))
+                    self._stat = folder / "stat"
+                    return
 
     def wait(self) -> None:
         """Return once all that was sent is written, or cannot be because nobody reads."""
         deadline = time.monotonic() + _WRITING_PATIENCE
-        # what the user's code does to our descriptors is its own affair
-        with contextlib.suppress(OSError, ValueError):
-            while any(map(self._runs, self._states)) and time.monotonic() < deadline:
+        with contextlib.suppress(OSError):
+            while self._runs() and time.monotonic() < deadline:
                 os.sched_yield()
 
-    @staticmethod
-    def _runs(state: int) -> bool:
+    def _runs(self) -> bool:
         # so does, from the moment on when it is told that there is something to do, one that waits
         # for a processor; see proc(5)
-        stat = os.pread(state, 128, 0)
+        stat = b") S" if self._stat is None else self._stat.read_bytes()
         return stat[stat.rindex(b")") :][2:3] in (b"R", b"D")
 
 
