@@ -209,25 +209,20 @@ class CoderWorker(IPythonKernel):
 class WorkerShell(ZMQInteractiveShell):
     """IPython's shell for a kernel; it keeps no copy of what a cell prints."""
 
-    async def run_code(self, code_obj: Any, result: Any = None, *, async_: bool = False) -> bool:
+    def run_code(self, *arguments: Any, **options: Any) -> Any:
         """
-        Run code with SIGINT as in any Python.
+        Run code, from here on with SIGINT as in any Python.
 
         Up to here an interrupt may have been taken for the error of a callback, which IPython shows
-        and forgets.
+        and forgets. Not a coroutine: its frame would stand in tracebacks.
         """
         kernel: Any = self.kernel
-        if kernel.interrupted:
-            raise KeyboardInterrupt
-        if signal.getsignal(signal.SIGINT) != kernel.raise_interrupt:
-            return bool(await super().run_code(code_obj, result, async_=async_))
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        try:
-            return bool(await super().run_code(code_obj, result, async_=async_))
-        finally:
-            # a handler of the user's own stays until the cell ends
-            if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-                signal.signal(signal.SIGINT, kernel.raise_interrupt)
+        if threading.current_thread() is threading.main_thread():  # a subshell gets no signals
+            if kernel.interrupted:
+                raise KeyboardInterrupt
+            if signal.getsignal(signal.SIGINT) == kernel.raise_interrupt:
+                signal.signal(signal.SIGINT, signal.default_int_handler)
+        return super().run_code(*arguments, **options)
 
     def _tee(self, *_: Any, **__: Any) -> Any:
         """
