@@ -151,7 +151,24 @@ class VariableNames(ListTrait[str]):
         return names
 
     def from_string(self, s: str) -> list[str]:
-        return re.split(r"[,\s]+", s.strip(", \t\n")) if s.strip(", \t\n") else []
+        return _words(s)
+
+
+class ModuleNames(ListTrait[str]):
+    """Names of importable modules; as text: "mytools, package.tools"."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        names = super().validate(obj, value)
+        if not all(part.isidentifier() for name in names or () for part in name.split(".")):
+            self.error(obj, value)
+        return names
+
+    def from_string(self, s: str) -> list[str]:
+        return _words(s)
+
+
+def _words(text: str) -> list[str]:
+    return re.split(r"[,\s]+", text.strip(", \t\n")) if text.strip(", \t\n") else []
 
 
 class Entries(Dict):
@@ -220,6 +237,9 @@ class HiveConfig(Configurable):
     workers = Entries(
         help='Workers known by name: {"r": {"kernel": "ir"}, "old": {"python": "/path/python"}}.'
     ).tag(config=True, at_start=True, example='{"r": {"kernel": "ir"}}')
+    tool_modules = ModuleNames(
+        Unicode(), help="Modules with tools of your own, that workers import: mytools, pkg.tools"
+    ).tag(config=True)
     max_cell_bytes = Size(128 * 2**20, help="The longest code that is sent to a worker.").tag(
         config=True
     )

@@ -6,7 +6,12 @@ has a socket of its own to the host: the first line that comes down it is the ``
 ones are requests (``{"signal": 2}``, ``{"kill": true}``); what goes up are events (``STARTED`` with
 two pidfds beside it, ``READY``, ``SIGNALLED``, ``EXIT``). The end of the stream means that the
 other side is gone.
-Host and worker talk in Jupyter messages (https://jupyter-client.readthedocs.io/en/stable/messaging.html).
+Host and worker talk in Jupyter messages (https://jupyter-client.readthedocs.io/en/stable/messaging.html),
+and in these besides, whose contents have the shapes of MCP::
+
+    shell  list_tools_request {}                        -> list_tools_reply {tools, problems}
+    shell  call_tool_request {name, arguments, limit}   -> call_tool_reply {content, isError, ...}
+    iopub  tool_progress {progress, total, message}     while a tool runs
 """
 
 from __future__ import annotations
@@ -18,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-PROTOCOL_VERSION = 1
+PROTOCOL_VERSION = 2
 
 # Key of a run, and name of the worker, in the header of a request; ipykernel hands the whole header
 # back as parent_header of everything that the run says.
@@ -66,6 +71,8 @@ class WorkerSpec:
         library: entries of ``sys.path`` from which a kernel that is not forked may be imported.
         role: WORKER, or KERNEL.
         options: of a KERNEL without argv: the arguments of ``python -m ipykernel_launcher``.
+        root: the project's; its tools do not leave it.
+        tools: names of modules with tools of the user's own.
         patience: seconds between the binding of such a KERNEL's sockets and its first answer.
     """
 
@@ -81,6 +88,8 @@ class WorkerSpec:
     role: str = WORKER
     options: tuple[str, ...] = ()
     patience: float = 0.0
+    root: str = ""
+    tools: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """One line."""
@@ -91,7 +100,9 @@ class WorkerSpec:
     def from_json(cls, line: bytes) -> WorkerSpec:
         """The inverse of ``to_json``."""
         fields = json.loads(line)
-        sequences = {name: tuple(fields[name]) for name in ("path", "argv", "library", "options")}
+        sequences = {
+            name: tuple(fields[name]) for name in ("path", "argv", "library", "options", "tools")
+        }
         return cls(**{**fields, **sequences})
 
 
@@ -110,27 +121,3 @@ class LineBuffer:
         """Take the next bytes; return the events that are complete now."""
         *lines, self._pending = (self._pending + piece).split(b"\n")
         return [json.loads(line) for line in lines]
-
-
-@dataclass(frozen=True)
-class Tool:
-    """
-    A function that a worker offers, described as MCP describes one.
-
-    Attributes:
-        name: unique in the worker.
-        description: for a person and an agent.
-        input_schema: JSON Schema of the arguments' object.
-    """
-
-    name: str
-    description: str
-    input_schema: Mapping[str, Any]
-
-    def to_wire(self) -> dict[str, Any]:
-        """The shape that MCP's ``tools/list`` has."""
-        return {
-            "name": self.name,
-            "description": self.description,
-            "inputSchema": dict(self.input_schema),
-        }

@@ -299,6 +299,8 @@ class ForkServer:
             role=launch.role,
             options=launch.options,
             patience=launch.patience,
+            root=launch.root,
+            tools=launch.tools,
         )
 
     async def _living_zygote(self) -> _Zygote | None:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from hive_jupyter.config import PASSED_VARIABLES, HiveConfig
 from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.project import project_root
 from hive_jupyter.protocol import WORKER
 
 
@@ -47,6 +48,8 @@ class Launch:
         path: entries of ``sys.path`` for the worker.
         environment: its whole environment, as sorted pairs.
         policy: what it may touch.
+        root: the project's.
+        tools: names of modules with tools of the user's own.
         role: WORKER; or KERNEL, one of the user's own, whose command line names the connection.
         options: of a KERNEL without argv: the arguments of ``python -m ipykernel_launcher``.
         folder: the private folder of a KERNEL, the same at each of its starts; a WORKER gets a
@@ -60,6 +63,8 @@ class Launch:
     path: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
     policy: SandboxPolicy
+    root: str = ""
+    tools: tuple[str, ...] = ()
     role: str = WORKER
     options: tuple[str, ...] = ()
     folder: str = ""
@@ -73,21 +78,29 @@ def snapshot(kernel: Kernel, config: HiveConfig, policy: SandboxPolicy) -> Launc
     Raises:
         FileNotFoundError: the working folder does not exist any more.
     """
+    folder = os.getcwd()
     same_python = kernel.interpreter == sys.executable
     environment = {**worker_environment(config), **(kernel.environment or {})}
     return Launch(
         interpreter="" if kernel.argv else kernel.interpreter,
         argv=kernel.argv,
-        cwd=os.getcwd(),
+        cwd=folder,
         path=host_path() if same_python else ("",),
         environment=tuple(sorted(environment.items())),
         policy=policy,
+        root=project_root(folder, os.path.expanduser("~")),
+        tools=tuple(config.tool_modules),
     )
 
 
 def drift(launch: Launch, now: Launch) -> tuple[str, ...]:
     """What changed in the host since a worker took its snapshot, in words."""
-    words = {"cwd": "working folder", "path": "sys.path", "environment": "environment"}
+    words = {
+        "cwd": "working folder",
+        "path": "sys.path",
+        "environment": "environment",
+        "tools": "modules of tools",
+    }
     return tuple(
         word for name, word in words.items() if getattr(launch, name) != getattr(now, name)
     )

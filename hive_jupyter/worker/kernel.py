@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from contextlib import nullcontext
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq
 from ipykernel.compiler import XCachingCompiler
@@ -41,12 +41,16 @@ from hive_jupyter.protocol import (
     WorkerSpec,
     encode_line,
 )
-from hive_jupyter.worker import compat, streams, tools
+from hive_jupyter.tools import LARGEST_RESULT, Call
+from hive_jupyter.worker import compat, streams
 from hive_jupyter.worker.confine import prctl
+from hive_jupyter.worker.tools import Toolbox, workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Coroutine, Mapping
     from types import FrameType
+
+_T = TypeVar("_T")
 
 # Ends a system call, and is nothing else to anybody.
 WAKE = signal.SIGRTMAX - 1
@@ -84,6 +88,8 @@ class CoderWorker(IPythonKernel):
     control_msg_types = [*IPythonKernel.control_msg_types, "wake_request"]  # noqa: RUF012
     _execute_sleep = 0
     interrupted = False
+    # The app replaces it, once it knows what the worker is.
+    toolbox = Toolbox(())
 
     def kernel_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> Any:
         """Answer as any kernel does; the first request tells a spare its name."""
@@ -136,21 +142,25 @@ class CoderWorker(IPythonKernel):
         work = super().do_execute(*arguments, **options)
         if threading.current_thread() is not threading.main_thread():
             return dict(await work)
-        reply: dict[str, Any] | None = None
+        return await self._interruptible(work) or self._interrupted_reply()
+
+    async def _interruptible(self, work: Coroutine[Any, Any, _T]) -> _T | None:
+        """Await it, while SIGINT raises; None where it did."""
+        result: _T | None = None
         noting = signal.getsignal(signal.SIGINT)
         try:
             try:
                 signal.signal(signal.SIGINT, self.raise_interrupt)
                 if not self.interrupted:
-                    reply = await work
+                    result = await work
             finally:
                 signal.signal(signal.SIGINT, noting)
         except KeyboardInterrupt:
-            # in IPython's code around the user's, or in the last moment: not even the line above is
-            # safe from it
+            # in code around the user's, or in the last moment: not even the line above is safe
+            # from it
             signal.signal(signal.SIGINT, noting)
         work.close()
-        return reply or self._interrupted_reply()
+        return result
 
     def raise_interrupt(self, number: int, frame: FrameType | None) -> None:
         """Note an interrupt and raise it: where IPython swallows it, its shell still knows."""
@@ -179,20 +189,50 @@ class CoderWorker(IPythonKernel):
         }
 
     async def list_tools_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
-        """Answer with the worker's tools."""
-        self._reply(stream, ident, parent, "list_tools_reply", {"tools": tools.list_tools()})
+        """Answer with the worker's tools; the user's own modules may be imported for that."""
+
+        async def work() -> dict[str, Any]:
+            return self.toolbox.list_tools()
+
+        self._reply(stream, ident, parent, "list_tools_reply", await self._interruptible(work()))
 
     async def call_tool_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run a tool and answer with its result."""
         content = parent["content"]
-        result = tools.call_tool(content.get("name"), content.get("arguments") or {})
+        limit = content.get("limit")
+        call = Call(
+            limit if isinstance(limit, int) else LARGEST_RESULT,
+            lambda done, total, message: self._report(parent, done, total, message),
+        )
+
+        async def work() -> dict[str, Any]:
+            return self.toolbox.call_tool(content.get("name"), content.get("arguments") or {}, call)
+
+        result = await self._interruptible(work())
+        # what the tool printed comes before its result
+        sys.stdout.flush()
+        sys.stderr.flush()
         self._reply(stream, ident, parent, "call_tool_reply", result)
 
-    def _reply(
-        self, stream: Any, ident: Any, parent: dict[str, Any], kind: str, content: dict[str, Any]
+    def _report(
+        self, parent: dict[str, Any], done: float, total: float | None, message: str
     ) -> None:
         session: Any = self.session
-        session.send(stream, kind, {"status": "ok", **content}, parent, ident=ident)
+        content = {"progress": done, "total": total, "message": message}
+        session.send(self.iopub_socket, "tool_progress", content, parent, ident=b"tool_progress")
+
+    def _reply(
+        self,
+        stream: Any,
+        ident: Any,
+        parent: dict[str, Any],
+        kind: str,
+        content: dict[str, Any] | None,
+    ) -> None:
+        session: Any = self.session
+        answer = self._interrupted_reply() if content is None else {"status": "ok", **content}
+        told = {REPLY_METADATA: {"names": self._variables()}}
+        session.send(stream, kind, answer, parent, ident=ident, metadata=told)
 
     def _variables(self) -> list[str]:
         shell: Any = self.shell
@@ -253,6 +293,8 @@ class WorkerApp(IPKernelApp):
         compat.reply_through_the_stream(self.kernel)
         self.shell = self.kernel.shell
         compat.join(self.shell, self.kernel)
+        self.kernel.toolbox = Toolbox(spec.tools)
+        workspace.enter(spec.root or spec.cwd, spec.cwd)
         self.kernel.io_loop = None
         if not spec.name:
             self._exercise()
