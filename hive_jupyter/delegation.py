@@ -21,11 +21,12 @@ from hive_jupyter.errors import (
     NodeTimeout,
     RemoteError,
 )
-from hive_jupyter.swarm.channels import Run
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message, joined
 from hive_jupyter.swarm.node import SwarmNode
+from hive_jupyter.swarm.outputs import Outputs
 from hive_jupyter.swarm.portal import LOOK_UP
+from hive_jupyter.swarm.run import Run
 
 
 @dataclass(frozen=True)
@@ -129,7 +130,7 @@ class Delegation:
         self._remember = remember
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._last_stream = 0.0
-        self._collector = _Collector() if collect else None
+        self._outputs = Outputs() if collect else None
         self._started = time.time()
         self._began = time.monotonic()
         self._future: Future[Message] = Future()
@@ -148,8 +149,8 @@ class Delegation:
             following = None
             if message.type == "stream":
                 message, following = self._with_what_follows(message)
-            if self._collector is not None:
-                self._collector.take(message)
+            if self._outputs is not None:
+                self._outputs.take(message)
             yield message
             self._took(message)
             message = following or self._next()
@@ -315,85 +316,14 @@ class Delegation:
     ) -> Result:
         seconds = time.monotonic() - self._began
         self._remember(RunRecord(self._worker, self._code, self._started, seconds, status, detail))
-        collected = self._collector or _Collector()
+        collected = self._outputs or Outputs()
         return Result(
             status="ok" if status == "ok" else "error",
             value_repr=collected.value_repr,
             stdout="".join(collected.stdout),
             stderr="".join(collected.stderr),
-            outputs=collected.outputs,
+            outputs=collected.all,
             seconds=seconds,
             worker=self._worker,
             error=error,
         )
-
-
-class _Collector:
-    """Keeps what a run says, as a notebook stores it."""
-
-    def __init__(self) -> None:
-        self.stdout: list[str] = []
-        self.stderr: list[str] = []
-        self.value_repr: str | None = None
-        # A stream's text is a list of pieces until somebody asks.
-        self._outputs: list[dict[str, Any]] = []
-        self._displays: dict[str, list[dict[str, Any]]] = {}
-        self._clear_with_next = False
-
-    @property
-    def outputs(self) -> tuple[Mapping[str, Any], ...]:
-        """All outputs, in order."""
-        return tuple(
-            {**output, "text": "".join(output["text"])} if _is_stream(output) else output
-            for output in self._outputs
-        )
-
-    def take(self, message: Message) -> None:
-        """Take the run's next message."""
-        content = message.content
-        if message.type == "clear_output":
-            self._clear_with_next = True
-            if not content.get("wait"):
-                self._clear()
-            return
-        if self._clear_with_next:
-            self._clear()
-        if message.type == "stream":
-            self._take_stream(content["name"], content["text"])
-        elif message.type == "update_display_data":
-            for output in self._displays.get(_display_id(content), ()):
-                output.update(data=content["data"], metadata=content.get("metadata") or {})
-        elif message.type in ("display_data", "execute_result", "error"):
-            self._take_output(message.type, content)
-        if message.type == "execute_result":
-            text = content["data"].get("text/plain")
-            self.value_repr = "".join(map(str, text)) if isinstance(text, list) else text
-
-    def _take_stream(self, name: str, text: str) -> None:
-        (self.stderr if name == "stderr" else self.stdout).append(text)
-        last = self._outputs[-1] if self._outputs else {}
-        if _is_stream(last) and last["name"] == name:
-            last["text"].append(text)
-        else:
-            self._outputs.append({"output_type": "stream", "name": name, "text": [text]})
-
-    def _take_output(self, kind: str, content: Mapping[str, Any]) -> None:
-        output = {"output_type": kind, **content}
-        output.pop("transient", None)
-        self._outputs.append(output)
-        display_id = _display_id(content)
-        if display_id:
-            self._displays.setdefault(display_id, []).append(output)
-
-    def _clear(self) -> None:
-        self._clear_with_next = False
-        self._outputs.clear()
-        self._displays.clear()
-
-
-def _display_id(content: Mapping[str, Any]) -> str:
-    return str((content.get("transient") or {}).get("display_id") or "")
-
-
-def _is_stream(output: Mapping[str, Any]) -> bool:
-    return output.get("output_type") == "stream"

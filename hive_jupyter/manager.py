@@ -36,7 +36,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.status import SwarmStatus, plain_values
-from hive_jupyter.swarm.channels import Context, Run
+from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
@@ -46,12 +46,13 @@ from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.node import (
     NodeStatus,
     SwarmNode,
-    ToolResult,
     make_server,
     never_used,
 )
 from hive_jupyter.swarm.portal import Portal, deferring_sigint
+from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
+from hive_jupyter.tools import ToolResult
 from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
 
 _T = TypeVar("_T")

@@ -10,8 +10,9 @@ import zmq.asyncio
 from jupyter_client.session import Session
 
 from hive_jupyter.swarm import channels as module
-from hive_jupyter.swarm.channels import Channels, Context, Run
+from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.messages import Message
+from hive_jupyter.swarm.run import Run
 
 KEY = "0" * 64
 

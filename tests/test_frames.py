@@ -7,8 +7,9 @@ import tempfile
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from hive_jupyter.swarm.channels import Channels, Context, Run, _check_content
+from hive_jupyter.swarm.channels import Channels, Context, _check_content
 from hive_jupyter.swarm.messages import OUTPUTS
+from hive_jupyter.swarm.run import Run
 from tests.test_channels import Peer
 
 JSON = st.recursive(

@@ -25,11 +25,12 @@ from hive_jupyter.errors import (
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import channels
 from hive_jupyter.swarm import node as module
-from hive_jupyter.swarm.channels import Context, Run
+from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.launch import Kernel
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.node import SwarmNode, make_server
 from hive_jupyter.swarm.replies import payloads
+from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from tests.processes import family, rested, stopped, titled, wait_gone, wait_until
 

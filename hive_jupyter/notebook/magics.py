@@ -37,7 +37,8 @@ if TYPE_CHECKING:
 
     from hive_jupyter.delegation import Delegation, RunRecord
     from hive_jupyter.manager import HiveManager
-    from hive_jupyter.swarm.node import NodeStatus, ToolResult
+    from hive_jupyter.swarm.node import NodeStatus
+    from hive_jupyter.tools import ToolResult
 
 _CODE_SHOWN = 60
 _HISTORY_SHOWN = 20

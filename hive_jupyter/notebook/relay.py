@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from hive_jupyter.delegation import Delegation, Result
     from hive_jupyter.swarm.fallback import Instructions
     from hive_jupyter.swarm.messages import Message
-    from hive_jupyter.swarm.node import ToolResult
+    from hive_jupyter.tools import ToolResult
 
 # What code raises that Ctrl-C stopped; an awaiting cell is cancelled.
 _STOPPED = ("KeyboardInterrupt", "CancelledError")

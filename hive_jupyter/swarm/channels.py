@@ -29,8 +29,9 @@ from jupyter_client.session import Session
 from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY, WORKER_NAME
 from hive_jupyter.swarm.late import LateOutput
-from hive_jupyter.swarm.messages import OUTPUTS, Message, Sink
-from hive_jupyter.units import format_size
+from hive_jupyter.swarm.messages import OUTPUTS, Message
+from hive_jupyter.swarm.run import Run
+from hive_jupyter.units import format_size, printable
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -53,9 +54,6 @@ _DRAIN_PATIENCE = 2.0
 _MOST_LEFT = 2000
 # A worker whose connection ends, and that is still alive this long afterwards, was cut off by zmq.
 _END_PATIENCE = 1.0
-# How long a reply may be missing once the worker was interrupted and said "idle" (ipykernel loses
-# it when SIGINT arrives in its own dispatch code).
-_REPLY_PATIENCE = 0.25
 
 
 def _replacing(unpack: Callable[[Any], Any]) -> Callable[[Any], Any]:
@@ -80,137 +78,8 @@ def curve_keys() -> tuple[str, str]:
     return public.decode(), secret.decode()
 
 
-class Run:
-    """
-    One delegated piece of work on its way.
-
-    Args:
-        code: to be run.
-        sink: is called on the loop with each message that the run says; must not block.
-        header: of the cell that it belongs to, or None.
-        timeout: seconds it may take once it has begun, or None.
-        allow_stdin: whether the code may ask the user.
-        late: is called on the loop with what its threads and tasks say after its end, or None.
-
-    Attributes:
-        key: fresh for each run; it comes back with everything that the run says.
-        stops: how often somebody asked it to stop.
-        expired: its time is over.
-        is_stopping: it has been asked to stop, and has its grace for that.
-        begun: resolves once the worker takes it up.
-        stopping: resolves with a wish to stop it; ``heed`` makes room for the next one.
-        done: resolves with the reply once the worker is idle again.
-    """
-
-    def __init__(
-        self,
-        code: str,
-        sink: Sink,
-        *,
-        header: Mapping[str, Any] | None = None,
-        timeout: float | None = None,
-        allow_stdin: bool = False,
-        late: Sink | None = None,
-    ) -> None:
-        self.code = code
-        self.header = dict(header or {})
-        self.timeout = timeout
-        self.allow_stdin = allow_stdin
-        self.late = late
-        self.key = secrets.token_hex(8)
-        self.stops = 0
-        self.expired = False
-        self.is_stopping = False
-        loop = asyncio.get_running_loop()
-        self.begun: asyncio.Future[None] = loop.create_future()
-        self.stopping: asyncio.Future[None] = loop.create_future()
-        self.done: asyncio.Future[Message] = loop.create_future()
-        self._sink = sink
-        self._reply: Message | None = None
-        self._idle = False
-        self._error: Message | None = None
-
-    def stop(self) -> None:
-        """Wish that it stops; the second wish is the last one."""
-        self.stops += 1
-        if not self.stopping.done():
-            self.stopping.set_result(None)
-        self._miss_reply()
-
-    def heed(self) -> None:
-        """Begin to do what the wishes to stop it that came until now ask for."""
-        self.is_stopping = True
-        self.stopping = asyncio.get_running_loop().create_future()
-
-    def expire(self) -> None:
-        """Its time is over; where it is about to stop, it may, but for no longer than its grace."""
-        if self.done.done():
-            return
-        self.expired = True
-        if not self.is_stopping:
-            self.stop()
-
-    def say(self, message: Message) -> None:
-        """
-        Hand a message on; an error is kept back while it may be the one that the reply brings.
-
-        After the run's own error only figures and warnings come, with which IPython ends a cell.
-        """
-        if message.type in ("error", "execute_result") or message.content.get("name") == "stdout":
-            self.release_error()
-        if message.type == "error" and not self.done.done():
-            self._error = message
-        else:
-            self._sink(message)
-
-    @property
-    def replied(self) -> bool:
-        """Whether the worker's reply is in."""
-        return self._reply is not None
-
-    def take_reply(self, message: Message) -> None:
-        """The worker's execute_reply."""
-        self._reply = message
-        self._finish_if_over()
-
-    def take_idle(self) -> None:
-        """The worker says that it has nothing more to say."""
-        self._idle = True
-        self._miss_reply()
-        self._finish_if_over()
-
-    def release_error(self) -> None:
-        """Show an error that no reply will bring any more."""
-        error, self._error = self._error, None
-        if error is not None:
-            self._sink(error)
-
-    def _miss_reply(self) -> None:
-        # without an interrupt it is not lost: it comes by another socket, and may be overtaken
-        if self.stops and self._idle and self._reply is None:
-            asyncio.get_running_loop().call_later(_REPLY_PATIENCE, self._do_without_reply)
-
-    def _do_without_reply(self) -> None:
-        if self._reply is None:
-            content = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
-            if self._error is not None:
-                content = dict(self._error.content)
-            self.take_reply(Message("execute_reply", {"status": "error", **content}))
-
-    def _finish_if_over(self) -> None:
-        if self._reply is None or not self._idle or self.done.done():
-            return
-        held, reply = self._error, self._reply
-        if held is not None and held.content.get("traceback") == reply.content.get("traceback"):
-            self._error = None
-            # of an object that cannot be shown, ipykernel's reply names another exception
-            reply = replace(reply, content={**reply.content, **held.content})
-        self.release_error()
-        self.done.set_result(reply)
-
-
 # What the content of a message must hold, and what it may, by the type of message.
-_REQUIRED: Mapping[str, Mapping[str, type]] = {
+_REQUIRED: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "stream": {"name": str, "text": str},
     "display_data": {"data": dict},
     "update_display_data": {"data": dict},
@@ -219,8 +88,9 @@ _REQUIRED: Mapping[str, Mapping[str, type]] = {
     "error": {"ename": str, "evalue": str, "traceback": list},
     "input_request": {"prompt": str},
     "execute_reply": {"status": str},
-    "list_tools_reply": {"tools": list},
-    "call_tool_reply": {"content": list},
+    "list_tools_reply": {"status": str},
+    "call_tool_reply": {"status": str},
+    "tool_progress": {"progress": (int, float), "message": str},
 }
 _OPTIONAL: Mapping[str, type] = {
     "metadata": dict,
@@ -254,6 +124,17 @@ def _check_content(kind: str, content: Mapping[str, Any]) -> None:
     if wrong:
         msg = f"a {kind} message whose {', '.join(wrong)} is not what Jupyter's protocol says"
         raise TransferError(msg)
+
+
+def _progress(message: Message) -> Message:
+    """How far a tool is, as the host tells it."""
+    done, total = message.content["progress"], message.content.get("total")
+    total = total if isinstance(total, int | float) else None
+    share = f"{done:g}" if total is None else f"{done:g} of {total:g}"
+    text = printable(f"{message.content['message']} ({share})")
+    return replace(
+        message, type="progress", content={"text": text, "progress": done, "total": total}
+    )
 
 
 class Channels:
@@ -369,24 +250,16 @@ class Channels:
             del self._waiting[own["msg_id"]]
 
     def begin(self, run: Run) -> None:
-        """Send the run's code; its messages arrive at its sink from now on."""
-        made_up = {**self._session.msg_header("execute_request"), "msg_id": run.key}
+        """Send the run's request; its messages arrive at its sink from now on."""
+        made_up = {**self._session.msg_header(run.type), "msg_id": run.key}
         header = {**made_up, **run.header}
         header.pop("subshell_id", None)
-        header.update({"msg_type": "execute_request", RUN_KEY: run.key, WORKER_NAME: self._name})
+        header.update({"msg_type": run.type, RUN_KEY: run.key, WORKER_NAME: self._name})
         self._runs[run.key] = run
         # some kernels hand back only the header's standard keys
         self._keys[header["msg_id"]] = run.key
         self.resume("late")
-        content = {
-            "code": run.code,
-            "silent": False,
-            "store_history": True,
-            "user_expressions": {},
-            "allow_stdin": run.allow_stdin,
-            "stop_on_error": False,
-        }
-        self._send("shell", "execute_request", content, header)
+        self._send("shell", run.type, run.content, header)
 
     def end(self, run: Run) -> None:
         """Route nothing to this run any more, but what comes late."""
@@ -582,9 +455,8 @@ class Channels:
         run = self._runs.get(key)
         if channel in ("shell", "control"):
             future = self._waiting.get(msg_id)
-            if message.type == "execute_reply":
-                if run is not None:
-                    run.take_reply(message)
+            if run is not None and message.type == run.reply_type:
+                run.take_reply(message)
             elif future is not None and not future.done():
                 future.set_result(message)
         elif channel == "stdin":
@@ -597,6 +469,8 @@ class Channels:
             self._late.take(key, message)
         elif message.type in OUTPUTS:
             run.say(message)
+        elif message.type == "tool_progress":
+            run.say(_progress(message))
 
     def _take_status(self, message: Message, run: Run | None, key: str) -> None:
         state = message.content.get("execution_state")

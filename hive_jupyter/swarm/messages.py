@@ -45,6 +45,10 @@ class Message:
 Sink = Callable[[Message], None]
 
 
+def ignore(_message: Message) -> None:
+    """A sink for those who do not want to know."""
+
+
 def joined(messages: Sequence[Message]) -> Message:
     """One message of several that continue the first."""
     if len(messages) == 1:

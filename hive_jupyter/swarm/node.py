@@ -10,13 +10,14 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import re
 import shutil
 import signal
 import sys
 import time
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -30,12 +31,13 @@ from hive_jupyter.errors import (
     NodeDied,
     NodeStartError,
     NodeTimeout,
+    RemoteError,
     ToolError,
     remote_error,
 )
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm.breaker import CircuitBreaker
-from hive_jupyter.swarm.channels import Channels, Context, Run
+from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.forkserver import ForkServer
@@ -47,11 +49,15 @@ from hive_jupyter.swarm.launch import (
     snapshot,
     worker_environment,
 )
-from hive_jupyter.swarm.messages import Message
+from hive_jupyter.swarm.messages import Message, Sink, ignore
 from hive_jupyter.swarm.metrics import Metrics, MetricsSnapshot
 from hive_jupyter.swarm.process import LOG_SHOWN, WorkerProcess, first_of
 from hive_jupyter.swarm.replies import asks_to_exit, payloads, users_error, variables
+from hive_jupyter.swarm.run import Request, Run
 from hive_jupyter.swarm.runtime import LEAST_SPACE, RuntimeFolder
+from hive_jupyter.swarm.tool_call import ToolCall, listed_tools
+from hive_jupyter.toolbox import BUILT_IN
+from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import format_duration, format_size, memory_option
 
 log = logging.getLogger(__name__)
@@ -72,27 +78,11 @@ _PROOF_INTERVAL = 0.25
 _LONGEST_PROOF_INTERVAL = 2.0
 # So long after a result the next spare is forked, in seconds: the caller gets the result first.
 _REFILL_PAUSE = 0.05
+# How often an idempotent tool is tried again, and after which deaths.
+_RETRIES = 2
+_ACCIDENTS = ("signal", "memory", "exit", "lost")
 # A process that got SIGKILL and is not gone after this long hangs in the kernel (a dead NFS, say).
 _DEATH_PATIENCE = 5.0
-
-
-@dataclass(frozen=True)
-class ToolContent:
-    """One block of a tool's result: ``type`` "text" with its ``text``."""
-
-    type: str
-    text: str
-
-
-@dataclass(frozen=True)
-class ToolResult:
-    """What a tool answered, in the shape of MCP's CallToolResult."""
-
-    content: tuple[ToolContent, ...]
-    is_error: bool = False
-
-    def __str__(self) -> str:
-        return "\n".join(block.text for block in self.content)
 
 
 @dataclass(frozen=True)
@@ -152,6 +142,8 @@ class SwarmNode:
 
     Attributes:
         last_error: why the latest connect, run or call failed, or None.
+        tools: what the worker offers, as it said last; before that, Hive's own.
+        tool_problems: why some of the tools that the settings name are missing.
     """
 
     def __init__(
@@ -169,6 +161,8 @@ class SwarmNode:
         self.kernel = kernel or Kernel()
         self.policy = policy or SandboxPolicy(self.config.sandbox, self.config.memory)
         self.last_error: Exception | None = None
+        self.tools: Mapping[str, Tool] = BUILT_IN
+        self.tool_problems: tuple[str, ...] = ()
         self.metrics = Metrics()
         self.breaker = CircuitBreaker(self.config)
         self._server = server
@@ -189,7 +183,6 @@ class SwarmNode:
         self._starts = 0
         self._last_log = ""
         self._broke_protocol: str | None = None
-        self._asking = False
         self._closed = False
         self._unsaid: HiveError | None = None
         self._info: Mapping[str, Any] = {}
@@ -259,33 +252,65 @@ class SwarmNode:
             raise
 
     async def list_tools(self) -> list[dict[str, Any]]:
-        """The worker's tools, in the shape of MCP's ``tools/list``."""
-        reply = await self._ask("list_tools_request", {}, self.config.connect_timeout)
-        return [tool for tool in reply.content["tools"] if isinstance(tool, dict)]
-
-    async def call_tool(
-        self, name: str, arguments: Mapping[str, Any] | None = None, timeout: float = 120.0
-    ) -> ToolResult:
         """
-        Run one of the worker's tools.
-
-        Args:
-            name: of the tool.
-            arguments: by name.
-            timeout: seconds it may take.
+        The worker's tools, in the shape of MCP's ``tools/list``.
 
         Raises:
             ToolError: the worker does not speak tools.
             NodeTimeout, NodeDied, NodeStartError, CircuitOpen: as ``execute``.
         """
-        content = {"name": name, "arguments": dict(arguments or {})}
-        reply = await self._ask("call_tool_request", content, timeout)
-        blocks = tuple(
-            ToolContent(str(block.get("type")), str(block.get("text", "")))
-            for block in reply.content["content"]
-            if isinstance(block, dict)
-        )
-        return ToolResult(blocks, bool(reply.content.get("isError")))
+        request = Request("list_tools_request", {}, self.config.connect_timeout)
+        reply = await self.execute(request)
+        self.tools, self.tool_problems = listed_tools(reply)
+        return [tool.to_wire() for tool in self.tools.values()]
+
+    async def call_tool(
+        self,
+        name: str,
+        arguments: Mapping[str, Any] | None = None,
+        timeout: float = 120.0,
+        *,
+        sink: Sink = ignore,
+        began: Callable[[Run], object] = id,
+    ) -> ToolResult:
+        """
+        Run one of the worker's tools; ``execute`` also where the worker has no others.
+
+        A tool that is idempotent is tried again, twice at most, on a fresh worker where its worker
+        died.
+
+        Args:
+            name: of the tool.
+            arguments: by name.
+            timeout: seconds it may take; waiting for its turn counts, the start of a worker does
+                not.
+            sink: is called with what the tool prints and how far it is; must not block.
+            began: is called with each run that this takes, which can be stopped.
+
+        Returns:
+            What it answered; ``is_error`` where it failed or was called wrongly.
+
+        Raises:
+            ToolError: the worker does not speak tools.
+            RemoteError: it was interrupted; named KeyboardInterrupt.
+            NodeTimeout, NodeDied, NodeStartError, CircuitOpen: as ``execute``.
+        """
+        deadline = time.monotonic() + timeout
+        for attempt in itertools.count():
+            call = ToolCall(name, dict(arguments or {}), deadline - time.monotonic(), sink)
+            began(call.run)
+            try:
+                return call.result(await self.execute(call.run))
+            except RemoteError as error:
+                if call.run.stops:
+                    raise
+                return call.failure(error)
+            except NodeDied as death:
+                again = attempt < _RETRIES and death.cause in _ACCIDENTS
+                if not (again and await self._is_idempotent(name)):
+                    raise
+                sink(Message("progress", {"text": f"{death} Trying {name} again ..."}))
+        raise AssertionError  # pragma: no cover
 
     async def health_check(self) -> str:
         """
@@ -311,7 +336,7 @@ class SwarmNode:
             return "dead"
         beats, control = asking.result()
         if control:
-            return "busy" if self._running or self._asking else "idle"
+            return "busy" if self._running else "idle"
         return "gil-held" if beats else "unresponsive"
 
     async def interrupt(self) -> bool:
@@ -600,6 +625,12 @@ class SwarmNode:
                 await self._have_ready(run)
             if run.stops:
                 raise remote_error("KeyboardInterrupt", "", [])
+            if run.type != Run.type and not self.speaks_tools:
+                msg = (
+                    f'Worker "{self.name}" runs {self.kernel.description}, which has no tools of '
+                    "Hive. Cells can be delegated to it."
+                )
+                raise ToolError(msg)
             self._say_what_was_lost(run)
             self._running = run
             return await self._run_now(run)
@@ -637,14 +668,27 @@ class SwarmNode:
         if self._queue == 1 and not self._turn.locked():
             await self._turn.acquire()
             return
+        asked = time.monotonic()
         acquiring = asyncio.ensure_future(self._turn.acquire())
         try:
-            await self._or_stopped(run, acquiring)
-        except BaseException:
+            async with asyncio.timeout(run.patience):
+                await self._or_stopped(run, acquiring)
+        except BaseException as error:
             # the turn may have come in the moment in which nobody wanted it any more
             if acquiring.done() and not acquiring.cancelled():
                 self._turn.release()
+            if isinstance(error, TimeoutError) and run.patience is not None:
+                raise self._busy(run.patience) from None
             raise
+        if run.patience is not None:
+            run.waited = time.monotonic() - asked
+
+    def _busy(self, seconds: float) -> NodeTimeout:
+        msg = (
+            f'Worker "{self.name}" was busy for {format_duration(seconds)}. It works on; '
+            f"`%hive interrupt {self.name}` stops what it runs."
+        )
+        return NodeTimeout(msg, node=self.name, seconds=seconds)
 
     async def _or_stopped(self, run: Run, work: Awaitable[Any]) -> None:
         """Wait for ``work``, or for the wish that a run that has not begun never does."""
@@ -668,7 +712,8 @@ class SwarmNode:
         began = time.monotonic()
         timer = None
         if run.timeout is not None:
-            timer = asyncio.get_running_loop().call_later(run.timeout, run.expire)
+            left = max(0.0, run.timeout - run.waited)
+            timer = asyncio.get_running_loop().call_later(left, run.expire)
         try:
             channels.begin(run)
             lives = await self._until_over(run, channels, process)
@@ -806,7 +851,8 @@ class SwarmNode:
             assert run.timeout is not None
             msg = (
                 f'Worker "{self.name}" was stopped after {format_duration(run.timeout)}, the time '
-                "this cell had. It is idle again and keeps its variables. --timeout gives more."
+                f"this {run.noun} had. It is idle again and keeps its variables. --timeout gives "
+                "more."
             )
             raise NodeTimeout(msg, node=self.name, seconds=run.timeout)
         if reply.content.get("status") != "ok":
@@ -821,7 +867,7 @@ class SwarmNode:
             assert run.timeout is not None
             msg = (
                 f'Worker "{self.name}" did not stop after {format_duration(run.timeout)}, the time '
-                "this cell had, and was killed. Your kernel is untouched. Lost: "
+                f"this {run.noun} had, and was killed. Your kernel is untouched. Lost: "
                 f"{enumerate_names(self._names)}. {FRESH}"
             )
             error = NodeTimeout(msg, node=self.name, seconds=run.timeout)
@@ -860,82 +906,12 @@ class SwarmNode:
 
     # Asking
 
-    async def _ask(self, kind: str, content: Mapping[str, Any], timeout: float) -> Message:
-        self._belong_here()
-        self.metrics.call()
-        self.last_error = None
-        try:
-            return await self._ask_in_turn(kind, content, timeout)
-        except HiveError as error:
-            self.last_error = error
-            raise
-
-    async def _ask_in_turn(self, kind: str, content: Mapping[str, Any], timeout: float) -> Message:
-        began = time.monotonic()
-        try:
-            async with asyncio.timeout(timeout):
-                await self._turn.acquire()
-        except TimeoutError:
-            msg = (
-                f'Worker "{self.name}" was busy for {format_duration(timeout)}. It works on; '
-                f"`%hive interrupt {self.name}` stops what it runs."
-            )
-            raise NodeTimeout(msg, node=self.name, seconds=timeout) from None
-        try:
-            # how long a start takes is the start's own affair
-            left = timeout - (time.monotonic() - began)
-            return await self._ask_now(kind, content, left, timeout)
-        finally:
-            self._turn.release()
-
-    async def _ask_now(
-        self, kind: str, content: Mapping[str, Any], left: float, timeout: float
-    ) -> Message:
-        while not self.is_connected:
-            await self._ensure_ready()
-        channels, process = self._channels, self._process
-        assert channels is not None
-        assert process is not None
-        if not self.speaks_tools:
-            msg = (
-                f'Worker "{self.name}" runs {self.kernel.description}, which has no tools of '
-                "Hive. Cells can be delegated to it."
-            )
-            raise ToolError(msg)
-        self._asking = True
-        began = time.monotonic()
-        asking = asyncio.ensure_future(channels.request("shell", kind, content))
-        try:
-            async with asyncio.timeout(left):
-                await first_of(asking, process.exited)
-        except TimeoutError:
-            msg = (
-                f'Worker "{self.name}" did not answer within {format_duration(timeout)} and '
-                "was stopped. The next call gets a fresh one."
-            )
-            await self.stop("hung")
-            late = NodeTimeout(msg, node=self.name, seconds=timeout)
-            self._fail(late)
-            raise late from None
-        except asyncio.CancelledError:
-            process.kill("interrupt")
-            raise
-        finally:
-            self._asking = False
-            asking.cancel()
-        if not asking.done() or asking.cancelled():
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(_DEATH_PATIENCE):
-                    await asyncio.shield(process.exited)
-            died = self._explain(_end_of(process), during=True)
-            self._fail(died)
-            raise died
-        self._succeed(time.monotonic() - began)
-        reply = asking.result()
-        if reply.type != kind.replace("_request", "_reply"):
-            msg = f'Worker "{self.name}" answered a {kind} with a {reply.type}.'
-            raise ToolError(msg)
-        return reply
+    async def _is_idempotent(self, name: str) -> bool:
+        """Whether a tool may be called again; a fresh worker knows the user's own."""
+        if name not in BUILT_IN:
+            with contextlib.suppress(HiveError):
+                await self.list_tools()
+        return name in self.tools and self.tools[name].idempotent
 
     async def _answers(self, channels: Channels, channel: str) -> bool:
         asking = asyncio.ensure_future(channels.request(channel, "kernel_info_request", {}))
@@ -960,7 +936,7 @@ class SwarmNode:
 
     def _worker_ended(self, process: WorkerProcess) -> None:
         """A worker that dies between two runs is forgotten at once; a run tells its own end."""
-        if process is self._process and self._running is None and not self._asking:
+        if process is self._process and self._running is None:
             end = process.exited.result()
             if end.by_us in (None, "memory", "protocol"):
                 death = self._explain(end, during=False)

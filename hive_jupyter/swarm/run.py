@@ -1,0 +1,193 @@
+"""One piece of work on its way to a worker and back: a run of code, or another request."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+from hive_jupyter.swarm.messages import Message, Sink, ignore
+
+# How long a reply may be missing once the worker was interrupted and said "idle" (ipykernel loses
+# it when SIGINT arrives in its own dispatch code).
+_REPLY_PATIENCE = 0.25
+
+
+def execute_content(code: str, *, allow_stdin: bool = False) -> dict[str, Any]:
+    """The content of an execute_request."""
+    return {
+        "code": code,
+        "silent": False,
+        "store_history": True,
+        "user_expressions": {},
+        "allow_stdin": allow_stdin,
+        "stop_on_error": False,
+    }
+
+
+class Run:
+    """
+    One delegated piece of work on its way.
+
+    Args:
+        code: to be run.
+        sink: is called on the loop with each message that the run says; must not block.
+        header: of the cell that it belongs to, or None.
+        timeout: seconds it may take once it has begun, or None.
+        allow_stdin: whether the code may ask the user.
+        late: is called on the loop with what its threads and tasks say after its end, or None.
+
+    Attributes:
+        type: of the message that asks for it.
+        content: of that message.
+        noun: what it is called in a sentence.
+        key: fresh for each run; it comes back with everything that the run says.
+        patience: seconds it waits for its turn, or None: as long as it takes.
+        waited: how long it did, in seconds, where that counts as its own time.
+        stops: how often somebody asked it to stop.
+        expired: its time is over.
+        is_stopping: it has been asked to stop, and has its grace for that.
+        begun: resolves once the worker takes it up.
+        stopping: resolves with a wish to stop it; ``heed`` makes room for the next one.
+        done: resolves with the reply once the worker is idle again.
+    """
+
+    type = "execute_request"
+    patience: float | None = None
+    waited = 0.0
+    noun = "cell"
+
+    def __init__(
+        self,
+        code: str,
+        sink: Sink,
+        *,
+        header: Mapping[str, Any] | None = None,
+        timeout: float | None = None,
+        allow_stdin: bool = False,
+        late: Sink | None = None,
+    ) -> None:
+        self.content: Mapping[str, Any] = execute_content(code, allow_stdin=allow_stdin)
+        self.header = dict(header or {})
+        self.timeout = timeout
+        self.allow_stdin = allow_stdin
+        self.late = late
+        self.key = secrets.token_hex(8)
+        self.stops = 0
+        self.expired = False
+        self.is_stopping = False
+        loop = asyncio.get_running_loop()
+        self.begun: asyncio.Future[None] = loop.create_future()
+        self.stopping: asyncio.Future[None] = loop.create_future()
+        self.done: asyncio.Future[Message] = loop.create_future()
+        self._sink = sink
+        self._reply: Message | None = None
+        self._idle = False
+        self._error: Message | None = None
+
+    def stop(self) -> None:
+        """Wish that it stops; the second wish is the last one."""
+        self.stops += 1
+        if not self.stopping.done():
+            self.stopping.set_result(None)
+        self._miss_reply()
+
+    def heed(self) -> None:
+        """Begin to do what the wishes to stop it that came until now ask for."""
+        self.is_stopping = True
+        self.stopping = asyncio.get_running_loop().create_future()
+
+    def expire(self) -> None:
+        """Its time is over; where it is about to stop, it may, but for no longer than its grace."""
+        if self.done.done():
+            return
+        self.expired = True
+        if not self.is_stopping:
+            self.stop()
+
+    def say(self, message: Message) -> None:
+        """
+        Hand a message on; an error is kept back while it may be the one that the reply brings.
+
+        After the run's own error only figures and warnings come, with which IPython ends a cell.
+        """
+        if message.type in ("error", "execute_result") or message.content.get("name") == "stdout":
+            self.release_error()
+        if message.type == "error" and not self.done.done():
+            self._error = message
+        else:
+            self._sink(message)
+
+    @property
+    def reply_type(self) -> str:
+        """The type of the message that answers it."""
+        return self.type.replace("_request", "_reply")
+
+    @property
+    def replied(self) -> bool:
+        """Whether the worker's reply is in."""
+        return self._reply is not None
+
+    def take_reply(self, message: Message) -> None:
+        """The worker's reply."""
+        self._reply = message
+        self._finish_if_over()
+
+    def take_idle(self) -> None:
+        """The worker says that it has nothing more to say."""
+        self._idle = True
+        self._miss_reply()
+        self._finish_if_over()
+
+    def release_error(self) -> None:
+        """Show an error that no reply will bring any more."""
+        error, self._error = self._error, None
+        if error is not None:
+            self._sink(error)
+
+    def _miss_reply(self) -> None:
+        # without an interrupt it is not lost: it comes by another socket, and may be overtaken
+        if self.stops and self._idle and self._reply is None:
+            asyncio.get_running_loop().call_later(_REPLY_PATIENCE, self._do_without_reply)
+
+    def _do_without_reply(self) -> None:
+        if self._reply is None:
+            content = {"ename": "KeyboardInterrupt", "evalue": "", "traceback": []}
+            if self._error is not None:
+                content = dict(self._error.content)
+            self.take_reply(Message(self.reply_type, {"status": "error", **content}))
+
+    def _finish_if_over(self) -> None:
+        if self._reply is None or not self._idle or self.done.done():
+            return
+        held, reply = self._error, self._reply
+        if held is not None and held.content.get("traceback") == reply.content.get("traceback"):
+            self._error = None
+            # of an object that cannot be shown, ipykernel's reply names another exception
+            reply = replace(reply, content={**reply.content, **held.content})
+        self.release_error()
+        self.done.set_result(reply)
+
+
+class Request(Run):
+    """
+    A question to the worker, such as the call of a tool; it lives as a run does.
+
+    Args:
+        kind: of the message that asks, such as "call_tool_request".
+        content: of that message.
+        timeout: seconds it may take; waiting for its turn counts.
+        sink: as of a Run.
+    """
+
+    noun = "call"
+
+    def __init__(
+        self, kind: str, content: Mapping[str, Any], timeout: float, sink: Sink = ignore
+    ) -> None:
+        super().__init__("", sink, timeout=timeout)
+        self.type = kind
+        self.content = content
+        self.patience = timeout
