@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError as FutureCancelled
 from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Generic, TypeVar
 
 from hive_jupyter.errors import (
     CircuitOpen,
@@ -27,6 +27,9 @@ from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.outputs import Outputs
 from hive_jupyter.swarm.portal import LOOK_UP
 from hive_jupyter.swarm.run import Run
+from hive_jupyter.tools import ToolResult
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True)
@@ -62,11 +65,12 @@ class RunRecord:
 
     Attributes:
         worker: its name.
-        code: what was asked.
+        code: what was asked: code, or a tool and its arguments.
         started: Unix time in seconds.
         seconds: it took.
         status: "ok", "error", "timeout", "died" or "instructions".
         detail: the error's message, or "".
+        asker: who asked, where it was not the user: the name that an agent gives itself.
     """
 
     worker: str
@@ -75,6 +79,7 @@ class RunRecord:
     seconds: float
     status: str
     detail: str
+    asker: str = ""
 
 
 # A message costs more than its text: so many bytes.
@@ -87,9 +92,9 @@ _LARGEST_PIECE = 2**20
 END = Message("end", {})
 
 
-class Delegation:
+class BaseDelegation(Generic[_T]):
     """
-    One run, seen from the caller's thread.
+    One run, or call of a tool, seen from the caller's thread.
 
     Iterate to receive what the worker says, live and in order; ``outcome`` tells how it ended.
 
@@ -100,6 +105,7 @@ class Delegation:
         fall_back: makes Instructions of the reason why no worker could run the code.
         remember: takes the line for the history.
         collect: keep the output for ``result``.
+        asker: who asked, where it is not the user.
 
     Attributes:
         result: what the run left, also where ``outcome`` raises RemoteError; None before the end
@@ -121,8 +127,10 @@ class Delegation:
         fall_back: Callable[[Exception], Instructions],
         remember: Callable[[RunRecord], object],
         collect: bool,
+        asker: str = "",
     ) -> None:
-        self.result: Result | None = None
+        self.result: _T | None = None
+        self._asker = asker
         self._worker = worker
         self._code = code
         self._post = post
@@ -133,7 +141,7 @@ class Delegation:
         self._outputs = Outputs() if collect else None
         self._started = time.time()
         self._began = time.monotonic()
-        self._future: Future[Message] = Future()
+        self._future: Future[Any] = Future()
         self._run: Run | None = None
         self._node: SwarmNode | None = None
         self._stops = 0
@@ -157,7 +165,7 @@ class Delegation:
         # the end stays the end, for whoever iterates again
         self._messages.put(END)
 
-    def follow(self, future: Future[Message]) -> None:
+    def follow(self, future: Future[Any]) -> None:
         """Take the future reply; its end is the end of the messages."""
         self._future = future
         future.add_done_callback(lambda _: self._messages.put(END))
@@ -202,7 +210,7 @@ class Delegation:
         """Have ``action`` called as soon as the run has ended, on any thread."""
         self._future.add_done_callback(lambda _: action())
 
-    def outcome(self) -> Result | Instructions:
+    def outcome(self) -> _T | Instructions:
         """
         Wait for the end of the run.
 
@@ -210,7 +218,7 @@ class Delegation:
             What it left, or Instructions where no worker could run it.
 
         Raises:
-            RemoteError: the code raised.
+            RemoteError: the code raised, or the tool was interrupted.
             NodeDied: its worker died.
             NodeTimeout: it reached its time limit.
             HiveError: the hive was closed.
@@ -218,27 +226,29 @@ class Delegation:
         try:
             for _ in self:
                 pass
-            self._future.result()
+            answer = self._future.result()
         except (NodeStartError, CircuitOpen) as refusal:
-            self._end("instructions", str(refusal))
+            self._note("instructions", str(refusal))
             return self._fall_back(refusal)
         except RemoteError as error:
-            self.result = self._end("error", f"{error.ename}: {error.evalue}", error)
+            self._note("error", f"{error.ename}: {error.evalue}")
+            self.result = self._failed(error)
             raise
-        except NodeTimeout as late:
-            self.result = self._end("timeout", str(late), late)
-            raise
-        except NodeDied as died:
-            self.result = self._end("died", str(died), died)
+        except (NodeTimeout, NodeDied) as error:
+            self._note("timeout" if isinstance(error, NodeTimeout) else "died", str(error))
+            self.result = self._failed(error)
             raise
         except (CancelledError, FutureCancelled) as closed:
             msg = f'The run in worker "{self._worker}" was ended, because its hive was closed.'
             raise HiveError(msg) from closed
+        except HiveError as error:
+            self._note("error", str(error))
+            raise
         except BaseException as error:  # Ctrl-C, say: nobody waits for this run any more
             self._post(self._abandon)
-            self._end("error", type(error).__name__)
+            self._note("error", type(error).__name__)
             raise
-        self.result = self._end("ok", "")
+        self.result = self._succeeded(answer)
         return self.result
 
     def _next(self) -> Message:
@@ -311,19 +321,52 @@ class Delegation:
         if self._run is not None and self._node is not None:
             self._node.answer(self._run, text)
 
-    def _end(
-        self, status: str, detail: str, error: RemoteError | NodeError | None = None
-    ) -> Result:
+    def _note(self, status: str, detail: str) -> None:
+        """Put the end into the history."""
         seconds = time.monotonic() - self._began
-        self._remember(RunRecord(self._worker, self._code, self._started, seconds, status, detail))
-        collected = self._outputs or Outputs()
+        self._remember(
+            RunRecord(self._worker, self._code, self._started, seconds, status, detail, self._asker)
+        )
+
+    def _succeeded(self, answer: Any) -> _T:
+        """What a worker's answer leaves."""
+        raise NotImplementedError
+
+    def _failed(self, error: RemoteError | NodeError) -> _T | None:
+        """What is left where the worker, or what it did, failed."""
+        raise NotImplementedError
+
+
+class Delegation(BaseDelegation[Result]):
+    """One run of code, seen from the caller's thread; ``outcome`` is a Result."""
+
+    def _succeeded(self, answer: Any) -> Result:  # noqa: ARG002  all that is of interest was said
+        self._note("ok", "")
+        return self._left(None)
+
+    def _failed(self, error: RemoteError | NodeError) -> Result:
+        return self._left(error)
+
+    def _left(self, error: RemoteError | NodeError | None) -> Result:
+        said = self._outputs or Outputs()
         return Result(
-            status="ok" if status == "ok" else "error",
-            value_repr=collected.value_repr,
-            stdout="".join(collected.stdout),
-            stderr="".join(collected.stderr),
-            outputs=collected.all,
-            seconds=seconds,
+            status="ok" if error is None else "error",
+            value_repr=said.value_repr,
+            stdout="".join(said.stdout),
+            stderr="".join(said.stderr),
+            outputs=said.all,
+            seconds=time.monotonic() - self._began,
             worker=self._worker,
             error=error,
         )
+
+
+class ToolDelegation(BaseDelegation[ToolResult]):
+    """The call of a tool, seen from the caller's thread; ``outcome`` is a ToolResult."""
+
+    def _succeeded(self, answer: ToolResult) -> ToolResult:
+        self._note("error" if answer.is_error else "ok", str(answer) if answer.is_error else "")
+        return answer
+
+    def _failed(self, error: RemoteError | NodeError) -> None:
+        """Nothing is left of a call that failed."""

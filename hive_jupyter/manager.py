@@ -11,7 +11,6 @@ import asyncio
 import atexit
 import contextlib
 import os
-import shlex
 import shutil
 import sys
 from collections import deque
@@ -24,7 +23,13 @@ from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from traitlets import TraitError
 
 from hive_jupyter.config import TURNED_OFF, HiveConfig, checked_worker
-from hive_jupyter.delegation import Delegation, Result, RunRecord
+from hive_jupyter.delegation import (
+    BaseDelegation,
+    Delegation,
+    Result,
+    RunRecord,
+    ToolDelegation,
+)
 from hive_jupyter.errors import (
     CircuitOpen,
     ConfigError,
@@ -52,10 +57,14 @@ from hive_jupyter.swarm.node import (
 from hive_jupyter.swarm.portal import Portal, deferring_sigint
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
-from hive_jupyter.tools import ToolResult
+from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
+from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
 
 _T = TypeVar("_T")
+
+# Seconds that a tool may take.
+TOOL_TIMEOUT = 120.0
 
 # What the portal's event loop opens, and what asking for it opens.
 _LOOPS_DESCRIPTORS = 5
@@ -148,6 +157,7 @@ class HiveManager:
         allow_stdin: bool = False,
         collect: bool = True,
         late: Sink | None = None,
+        asker: str = "",
         kind: type[Delegation] = Delegation,
     ) -> Delegation:
         """
@@ -164,6 +174,7 @@ class HiveManager:
             collect: keep the output for ``Result``.
             late: is called on the portal's thread with what threads and tasks of the code say after
                 its end; must not block. By default that is dropped.
+            asker: who asks, where it is not the user: the name that an agent gives itself.
             kind: the class of what is returned.
 
         Raises:
@@ -183,26 +194,64 @@ class HiveManager:
             fall_back=lambda error: self._instructions(name, code, error),
             remember=self._remember,
             collect=collect,
+            asker=asker,
         )
-        refusal = self._refusal()
-        if refusal is not None:
-            delegation.follow(_failed(NodeStartError(refusal, node=name)))
-            return delegation
         options = {
             "header": header,
             "timeout": seconds,
             "allow_stdin": allow_stdin,
             "late": late,
         }
-        try:
+
+        def submit() -> Future[Message]:
             if size is not None or sandbox is not None:
                 self._portal.call(self._change_policy(name, size, sandbox))
-            delegation.follow(self._portal.submit(self._run(delegation, name, code, options)))
-        except NodeStartError as error:
-            delegation.follow(_failed(error))
-        except RuntimeError as error:  # the system gives no further thread
-            msg = f'Worker "{name}" could not be started: {error}'
-            delegation.follow(_failed(NodeStartError(msg, node=name)))
+            return self._portal.submit(self._run(delegation, name, code, options))
+
+        self._follow(delegation, name, submit)
+        return delegation
+
+    def begin_tool(
+        self,
+        tool: str,
+        arguments: Mapping[str, Any],
+        *,
+        worker: str | None = None,
+        timeout: float | str | None = TOOL_TIMEOUT,
+        asker: str = "",
+        kind: type[ToolDelegation] = ToolDelegation,
+    ) -> ToolDelegation:
+        """
+        Call a tool and return at once.
+
+        Args:
+            tool: its name.
+            arguments: by name.
+            worker: its name; by default the configured one.
+            timeout: seconds or such as "5m".
+            asker: who asks, where it is not the user: the name that an agent gives itself.
+            kind: the class of what is returned.
+
+        Raises:
+            ConfigError: the worker's name or the timeout is wrong.
+        """
+        name = checked_worker(self.config.worker if worker is None else worker)
+        seconds = self._checked_timeout(timeout) or TOOL_TIMEOUT
+        asked = spelled_out(tool, arguments)
+        delegation = kind(
+            name,
+            asked,
+            post=self._portal.post,
+            fall_back=lambda error: self._instructions(name, asked, error, language=""),
+            remember=self._remember,
+            collect=False,
+            asker=asker,
+        )
+
+        def submit() -> Future[ToolResult]:
+            return self._portal.submit(self._call(delegation, name, tool, arguments, seconds))
+
+        self._follow(delegation, name, submit)
         return delegation
 
     def delegate(
@@ -229,55 +278,89 @@ class HiveManager:
             NodeDied, NodeTimeout: the worker died, or the run reached its time limit.
             ConfigError: an argument is wrong.
         """
-        delegation = None
-        try:
-            with deferring_sigint():
-                delegation = self.begin(
-                    code, worker=worker, timeout=timeout, sandbox=sandbox, memory=memory
-                )
-            return delegation.outcome()
-        except RemoteError:
-            if raise_error or delegation is None or delegation.result is None:
-                raise
-            return delegation.result
-        except KeyboardInterrupt:  # where nobody has taken note of it yet
-            if delegation is not None:
-                delegation.abandon()
-            raise
+
+        def begin() -> Delegation:
+            return self.begin(code, worker=worker, timeout=timeout, sandbox=sandbox, memory=memory)
+
+        return _wait_for(begin, forgives=() if raise_error else RemoteError)
 
     def delegate_to_coder(
-        self, task: str, details: str = "", timeout: float | str | None = 120.0
+        self,
+        task: str,
+        details: str | Mapping[str, Any] = "",
+        timeout: float | str | None = TOOL_TIMEOUT,
+        *,
+        worker: str | None = None,
     ) -> ToolResult | Instructions:
         """
-        Have the default worker run one of its tools.
+        Have a worker run one of its tools.
 
         Args:
-            task: the tool's name.
-            details: its arguments as ``key=value`` words with shell quoting.
+            task: the tool's name; read, search and write are short for read_file, search_files and
+                save_file.
+            details: its arguments, as a dict; or as text: ``key=value`` words with shell quoting,
+                a JSON object, or the one obvious argument.
             timeout: seconds or such as "5m".
+            worker: its name; by default the configured one.
 
         Returns:
             The tool's result, or Instructions where no worker could run it.
 
         Raises:
-            ConfigError: the details are no such words, and a worker is there to take others.
+            ConfigError: the details make no sense.
             NodeDied, NodeTimeout: the worker died, or the tool took too long.
         """
-        _check_text(task, details)
-        seconds = self._checked_timeout(timeout)
-        asked = f"{task} {details}".strip()
-        name = self.config.worker
+        _check_task(task, details)
         refusal = self._refusal()
         if refusal is not None:
-            return Instructions(asked, refusal, language="")
+            shown = details if isinstance(details, str) else spelled_out("", details)
+            return Instructions(f"{task} {shown}".strip(), refusal, language="")
         try:
-            return self._portal.call(self._call_tool(name, task, details, seconds or 120.0))
-        except (NodeStartError, CircuitOpen, ToolError, RuntimeError) as error:
-            return self._instructions(name, asked, error, language="")
+            tool = self.find_tool(task, worker)
+        except ToolError as error:
+            return ToolResult.failure(str(error))
+        arguments = read_details(tool, details) if isinstance(details, str) else details
+        return _wait_for(
+            lambda: self.begin_tool(tool.name, arguments, worker=worker, timeout=timeout)
+        )
 
-    def tools(self) -> tuple[str, ...]:
-        """Names that ``%delegate`` takes for a tool."""
-        return ("ping",)
+    def known_tools(self, worker: str | None = None) -> Mapping[str, Tool]:
+        """The tools of a worker by name, as far as they are known without asking it."""
+        node = self._nodes.get(self.config.worker if worker is None else worker)
+        return BUILT_IN if node is None else node.tools
+
+    def list_tools(self, worker: str | None = None) -> list[Tool]:
+        """
+        Ask a worker for its tools, starting it where it has not started.
+
+        Raises:
+            ConfigError: there is no such worker.
+            ToolError: it does not speak tools.
+            NodeStartError, CircuitOpen, NodeDied, NodeTimeout: it cannot answer.
+        """
+        return self._on_worker(worker, self.tools_of_worker, starts=True)
+
+    def tool_problems(self, worker: str | None = None) -> tuple[str, ...]:
+        """Why some tools were missing when a worker was last asked for them."""
+        node = self._nodes.get(self.config.worker if worker is None else worker)
+        return () if node is None else node.tool_problems
+
+    def find_tool(self, task: str, worker: str | None = None) -> Tool:
+        """
+        The tool that a word means.
+
+        Raises:
+            ToolError: there is none; names the nearest.
+        """
+        name = full_name(task)
+        known = self.known_tools(worker)
+        if name not in known and known is BUILT_IN and self.config.tool_modules:
+            known = {tool.name: tool for tool in self.list_tools(worker)}
+        if name not in known:
+            problems = " ".join(["", *self.tool_problems(worker)])
+            msg = f'There is no tool "{task}".{nearest(task, {*known, *SHORT_NAMES})}{problems}'
+            raise ToolError(msg)
+        return known[name]
 
     def add(self, name: str, *, python: str | None = None, kernel: str | None = None) -> None:
         """
@@ -436,7 +519,29 @@ class HiveManager:
         await self._node(name).stop("restart")
         return await self._start_node(name)
 
+    async def tools_of_worker(self, name: str) -> list[Tool]:
+        """Ask a worker for its tools, starting it where it has not started."""
+        node = self._node(name)
+        await node.list_tools()
+        return list(node.tools.values())
+
     # On any thread
+
+    def _follow(
+        self, delegation: BaseDelegation[Any], name: str, submit: Callable[[], Future[Any]]
+    ) -> None:
+        """Have a delegation follow what is submitted, or the reason why nothing can be."""
+        refusal = self._refusal()
+        if refusal is not None:
+            delegation.follow(_failed(NodeStartError(refusal, node=name)))
+            return
+        try:
+            delegation.follow(submit())
+        except NodeStartError as error:
+            delegation.follow(_failed(error))
+        except RuntimeError as error:  # the system gives no further thread
+            msg = f'Worker "{name}" could not be started: {error}'
+            delegation.follow(_failed(NodeStartError(msg, node=name)))
 
     def _remember(self, run: RunRecord) -> None:
         self._history.append(run)
@@ -621,10 +726,22 @@ class HiveManager:
         delegation.attach(run, node)
         return await node.execute(run)
 
-    async def _call_tool(self, name: str, task: str, details: str, timeout: float) -> ToolResult:
-        # where there is no worker, instructions are of more use than what is wrong with the words
-        await self._start_node(name)
-        return await self._node(name).call_tool(task, _arguments(details), timeout)
+    async def _call(
+        self,
+        delegation: ToolDelegation,
+        name: str,
+        tool: str,
+        arguments: Mapping[str, Any],
+        timeout: float,
+    ) -> ToolResult:
+        node = self._node(name)
+        return await node.call_tool(
+            tool,
+            arguments,
+            timeout,
+            sink=delegation.say,
+            began=lambda run: delegation.attach(run, node),
+        )
 
     async def _start_node(self, name: str) -> NodeStatus:
         node = self._node(name)
@@ -665,24 +782,31 @@ def _chosen_size(memory: object) -> int | None:
     return None if memory is None else as_bytes(memory) or 0
 
 
-def _check_text(*words: object) -> None:
-    for word in words:
-        if not isinstance(word, str):
-            msg = f"A tool's name and its details have to be text, and {word!r} is none."
-            raise ConfigError(msg)
+def _check_task(task: object, details: object) -> None:
+    if not isinstance(task, str) or not isinstance(details, str | Mapping):
+        wrong = details if isinstance(task, str) else task
+        msg = f"A tool's name is text, its details text or a dict, and {wrong!r} is none."
+        raise ConfigError(msg)
 
 
-def _arguments(details: str) -> dict[str, str]:
+def _wait_for(
+    begin: Callable[[], BaseDelegation[_T]],
+    forgives: type[HiveError] | tuple[type[HiveError], ...] = (),
+) -> _T | Instructions:
+    """Begin something and wait for its end; what is forgiven is told by its result alone."""
+    delegation = None
     try:
-        words = shlex.split(details)
-    except ValueError as error:
-        msg = f"{details!r}: {error}. Write key=value words, with quotes around spaces."
-        raise ConfigError(msg) from None
-    for word in words:
-        if word.find("=") < 1:
-            msg = f"{word!r} is no argument. Write key=value, with quotes around spaces."
-            raise ConfigError(msg)
-    return dict(word.split("=", 1) for word in words)
+        with deferring_sigint():
+            delegation = begin()
+        return delegation.outcome()
+    except forgives:
+        if delegation is None or delegation.result is None:
+            raise
+        return delegation.result
+    except KeyboardInterrupt:  # where nobody has taken note of it yet
+        if delegation is not None:
+            delegation.abandon()
+        raise
 
 
 def _interpreter(python: str) -> Kernel:

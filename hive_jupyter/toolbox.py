@@ -17,6 +17,9 @@ from hive_jupyter.errors import ConfigError
 from hive_jupyter.tools import Tool
 from hive_jupyter.units import nearest
 
+# Of an argument, in what people are shown, in characters.
+_SHOWN = 200
+
 
 def _argument(kind: str, description: str, **more: Any) -> dict[str, Any]:
     return {"type": kind, "description": description, **more}
@@ -278,6 +281,16 @@ def _sorted_out(tool: Tool, words: list[str]) -> tuple[dict[str, Any], list[str]
         else:
             others.append(word)
     return named, others
+
+
+def spelled_out(name: str, arguments: Mapping[str, Any]) -> str:
+    """A call as a person would type it, long values shortened."""
+    words = [name] if name else []
+    for key, value in arguments.items():
+        text = value if isinstance(value, str) else json.dumps(value, default=repr)
+        text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
+        words.append(f"{key}={shlex.quote(text)}")
+    return " ".join(words)
 
 
 def _converted(text: str, schema: object) -> Any:

@@ -19,7 +19,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.notebook.magics import COMMANDS, DELEGATE, HiveMagics
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm.fallback import Instructions
-from hive_jupyter.swarm.node import ToolContent, ToolResult
+from hive_jupyter.tools import ToolContent, ToolResult
 from tests.fake_manager import FakeDelegation, FakeManager, record, result, stream
 
 DIED = NodeDied('Worker "coder" was killed.', node="coder", cause="signal", signal=11)

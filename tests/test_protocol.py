@@ -1,12 +1,11 @@
 """What host and worker say to each other arrives as it was meant."""
 
-import json
 import types
 
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hive_jupyter.protocol import LineBuffer, Tool, WorkerSpec, encode_line
+from hive_jupyter.protocol import LineBuffer, WorkerSpec, encode_line
 
 # As os.environ and file names have it: bytes that are no UTF-8 are lone surrogates.
 TEXT = st.text(st.characters(codec=None, exclude_categories=[]))
@@ -70,14 +69,3 @@ def test_lines_are_put_together_from_any_pieces(events, data):
         received += buffer.feed(stream[start:end])
 
     assert events == received
-
-
-def test_a_tool_has_the_shape_that_mcp_gives_it():
-    """Names as in tools/list."""
-    tool = Tool("ping", "Answers.", types.MappingProxyType({"type": "object"}))
-
-    assert json.loads(json.dumps(tool.to_wire())) == {
-        "name": "ping",
-        "description": "Answers.",
-        "inputSchema": {"type": "object"},
-    }

@@ -24,6 +24,7 @@ from hive_jupyter.notebook.magics import (
     HiveMagics,
 )
 from hive_jupyter.policy import PROFILES
+from hive_jupyter.toolbox import SHORT_NAMES
 
 if TYPE_CHECKING:
     import argparse
@@ -97,7 +98,7 @@ class HiveCompleter:
             return _NOTHING
         if offer := self._flag(DELEGATE, words, typed):
             return offer
-        return _Offer(self._magics.manager.tools(), typed, alone=False)
+        return _Offer((*SHORT_NAMES, *self._magics.manager.known_tools()), typed, alone=False)
 
     def _flag(self, parser: Parser, words: list[str], typed: str) -> _Offer | None:
         """A flag, or the value of one."""

@@ -28,17 +28,19 @@ from hive_jupyter.notebook.tables import Table
 from hive_jupyter.policy import PROFILES
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.toolbox import read_details
+from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import format_duration, format_size, nearest
 
 if TYPE_CHECKING:
     import argparse
+    from collections.abc import Mapping
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from hive_jupyter.delegation import Delegation, RunRecord
+    from hive_jupyter.delegation import Delegation, RunRecord, ToolDelegation
     from hive_jupyter.manager import HiveManager
     from hive_jupyter.swarm.node import NodeStatus
-    from hive_jupyter.tools import ToolResult
 
 _CODE_SHOWN = 60
 _HISTORY_SHOWN = 20
@@ -161,10 +163,10 @@ class HiveMagics(Magics):
         if options.out is not None:
             _check_variable(options.out)
         tool, _, details = rest.partition(" ")
-        if cell is None and not options.verbatim and self._is_tool(tool, details):
-            self._call_tool(tool, details.strip(), options)
-        else:
+        if options.verbatim or not self._is_tool(tool, details, options.worker):
             self._run(_code(rest, cell), options)
+        else:
+            self._call_tool(tool, details.strip(), cell, options)
 
     delegate.__doc__ = DELEGATE.format_help()
 
@@ -194,9 +196,15 @@ class HiveMagics(Magics):
 
     # --- %delegate ---
 
-    def _is_tool(self, word: str, details: str) -> bool:
+    def _is_tool(self, word: str, details: str, worker: str | None) -> bool:
         """Whether a line calls a tool; a variable of the same name can still be set."""
-        return word in self.manager.tools() and not details.lstrip().startswith("=")
+        if not word.isidentifier() or details.lstrip().startswith("="):
+            return False
+        try:
+            self.manager.find_tool(word, worker)
+        except HiveError:  # the code that the line then is will tell
+            return False
+        return True
 
     def _run(self, code: str, options: argparse.Namespace) -> None:
         cell = Cell(self._shell)
@@ -226,22 +234,38 @@ class HiveMagics(Magics):
             self._show(relayed.outcome)
         self._finish(relayed, options)
 
-    def _call_tool(self, tool: str, details: str, options: argparse.Namespace) -> None:
-        for flag in ("worker", "memory", "sandbox"):
+    def _call_tool(
+        self, word: str, details: str, body: str | None, options: argparse.Namespace
+    ) -> None:
+        for flag in ("memory", "sandbox"):
             if getattr(options, flag) is not None:
-                DELEGATE.error(f"--{flag} goes with code, not with the tool {tool}")
+                DELEGATE.error(f"--{flag} goes with code, not with the tool {word}")
+        tool = self.manager.find_tool(word, options.worker)
+        arguments = read_details(tool, details)
+        if body is not None:
+            arguments[_filled_by_body(tool, arguments)] = body
+        if tool.name == "execute" and "code" in arguments:
+            self._run(arguments["code"], options)
+            return
         timeout = {} if options.timeout is None else {"timeout": options.timeout}
+
+        def begin() -> ToolDelegation:
+            return self.manager.begin_tool(tool.name, arguments, worker=options.worker, **timeout)
+
+        worker = options.worker or self.manager.config.worker
         try:
-            answer = self.manager.delegate_to_coder(tool, details, **timeout)
+            relayed = relay(Cell(self._shell), begin, worker=worker, quiet=options.quiet)
         except HiveError as error:
             compat.render_briefly(error)
-            self._finish(Relayed(None, error), options)
-            return
+            raise
+        answer = relayed.outcome
         if isinstance(answer, Instructions):
             self._show(answer)
-        elif not answer.is_error and not options.quiet:
-            _say(str(answer))
-        self._finish(Relayed(answer, _tool_error(answer)), options)
+        elif isinstance(answer, ToolResult):
+            if not answer.is_error and not options.quiet:
+                _say(str(answer))
+            relayed = Relayed(answer, _tool_error(answer))
+        self._finish(relayed, options)
 
     def _finish(self, relayed: Relayed, options: argparse.Namespace) -> None:
         """Bind and raise what is left of a run."""
@@ -394,8 +418,19 @@ def _check_variable(name: str) -> None:
         raise UsageError(msg)
 
 
-def _tool_error(answer: ToolResult | Instructions) -> ToolError | None:
-    if isinstance(answer, Instructions) or not answer.is_error:
+def _filled_by_body(tool: Tool, given: Mapping[str, Any]) -> str:
+    """The argument that the cell's body is."""
+    if "content" in tool.arguments:
+        return "content"
+    missing = [name for name in (*tool.required, *tool.arguments) if name not in given]
+    if not missing:
+        msg = f"{tool.name} has all its arguments already; there is no place for the cell's body."
+        raise UsageError(msg)
+    return missing[0]
+
+
+def _tool_error(answer: ToolResult) -> ToolError | None:
+    if not answer.is_error:
         return None
     error = ToolError(str(answer))
     compat.render_briefly(error)

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from hive_jupyter.delegation import Delegation, Result
+    from hive_jupyter.delegation import BaseDelegation, Result
     from hive_jupyter.swarm.fallback import Instructions
     from hive_jupyter.swarm.messages import Message
     from hive_jupyter.tools import ToolResult
@@ -246,7 +246,7 @@ def _without_widget(message: Message) -> Message:
 
 
 def relay(
-    cell: Cell, begin: Callable[[], Delegation], *, worker: str, quiet: bool = False
+    cell: Cell, begin: Callable[[], BaseDelegation[Any]], *, worker: str, quiet: bool = False
 ) -> Relayed:
     """
     Run something in a worker and show in the calling cell what it says, until it is over.
@@ -294,7 +294,7 @@ def relay(
 
 
 def _answer(
-    cell: Cell, delegation: Delegation, request: Message, worker: str, ctrl_c: _CtrlC
+    cell: Cell, delegation: BaseDelegation[Any], request: Message, worker: str, ctrl_c: _CtrlC
 ) -> None:
     prompt = f"[{worker}] {request.content.get('prompt', '')}"
     question = _Question(ctrl_c)

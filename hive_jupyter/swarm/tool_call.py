@@ -16,6 +16,8 @@ from hive_jupyter.tools import LARGEST_RESULT, Tool, ToolContent, ToolResult, wi
 _COLOUR = re.compile(r"\033\[[\d;]*m")
 _IMAGES = ("image/png", "image/jpeg")
 _MOST_TOOLS = 500
+# Bytes of output that are kept, so that JSON's escapes and a traceback find their place beside it.
+_MOST_OUTPUT = LARGEST_RESULT * 3 // 4
 _SAYS_NOTHING = "The code ran; it printed and returned nothing."
 _REST = "Print less, or write it to a file and read that in parts."
 
@@ -35,7 +37,7 @@ class ToolCall:
     """
 
     def __init__(self, name: str, arguments: Mapping[str, Any], timeout: float, sink: Sink) -> None:
-        self._outputs = Outputs(LARGEST_RESULT) if _is_code(name, arguments) else None
+        self._outputs = Outputs(_MOST_OUTPUT) if _is_code(name, arguments) else None
         if self._outputs is None:
             content = {"name": name, "arguments": dict(arguments), "limit": LARGEST_RESULT}
             self.run = Request("call_tool_request", content, timeout, sink)
