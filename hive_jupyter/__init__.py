@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from hive_jupyter.policy import SandboxPolicy
     from hive_jupyter.swarm.fallback import Instructions
     from hive_jupyter.swarm.node import SwarmNode
+    from hive_jupyter.tools import ToolResult, tool
 
 __version__ = "0.1.0"
 
@@ -63,8 +64,10 @@ _HOMES = {
     "SandboxUnavailable": "errors",
     "SwarmNode": "swarm.node",
     "ToolError": "errors",
+    "ToolResult": "tools",
     "TransferError": "errors",
     "load_ipython_extension": "notebook",
+    "tool": "tools",
     "unload_ipython_extension": "notebook",
 }
 
@@ -85,8 +88,10 @@ __all__ = [
     "SandboxUnavailable",
     "SwarmNode",
     "ToolError",
+    "ToolResult",
     "TransferError",
     "load_ipython_extension",
+    "tool",
     "unload_ipython_extension",
 ]
 

@@ -15,7 +15,6 @@ from typing import Any
 
 from hive_jupyter.errors import ConfigError
 from hive_jupyter.tools import Tool
-from hive_jupyter.units import nearest
 
 # Of an argument, in what people are shown, in characters.
 _SHOWN = 200
@@ -275,12 +274,15 @@ def _sorted_out(tool: Tool, words: list[str]) -> tuple[dict[str, Any], list[str]
         name, is_named, value = word.partition("=")
         if is_named and name in tool.arguments:
             named[name] = _converted(value, tool.arguments[name])
-        elif is_named and difflib.get_close_matches(name, tool.arguments):
-            msg = f'{tool.name} has no argument "{name}".{nearest(name, tool.arguments)}'
-            raise ConfigError(msg)
+        elif is_named and name.isidentifier() and _is_meant_as_name(tool, name):
+            named[name] = value  # the worker answers that there is no such argument
         else:
             others.append(word)
     return named, others
+
+
+def _is_meant_as_name(tool: Tool, word: str) -> bool:
+    return tool.obvious is None or bool(difflib.get_close_matches(word, tool.arguments))
 
 
 def spelled_out(name: str, arguments: Mapping[str, Any]) -> str:

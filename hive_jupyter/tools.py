@@ -61,8 +61,9 @@ class Tool:
         description: for a person and an agent.
         input_schema: JSON Schema of the arguments' object.
         read_only: it changes nothing.
-        destructive: it may delete or overwrite; meaningless where it is read_only.
-        idempotent: to call it again with the same arguments changes nothing more.
+        destructive: it may delete or overwrite; without meaning where it is read_only.
+        idempotent: to call it again with the same arguments changes nothing more; what is
+            read_only is that, too.
     """
 
     name: str
@@ -71,6 +72,11 @@ class Tool:
     read_only: bool = False
     destructive: bool = True
     idempotent: bool = False
+
+    @property
+    def is_repeatable(self) -> bool:
+        """Whether it may be called again where nobody knows what became of the first call."""
+        return self.read_only or self.idempotent
 
     @property
     def arguments(self) -> Mapping[str, Any]:
@@ -98,7 +104,7 @@ class Tool:
             "annotations": {
                 "readOnlyHint": self.read_only,
                 "destructiveHint": self.destructive and not self.read_only,
-                "idempotentHint": self.idempotent or self.read_only,
+                "idempotentHint": self.is_repeatable,
                 "openWorldHint": False,
             },
         }
@@ -127,7 +133,7 @@ class Tool:
             input_schema=schema,
             read_only=read_only,
             destructive=hints.get("destructiveHint") is not False and not read_only,
-            idempotent=hints.get("idempotentHint") is True or read_only,
+            idempotent=hints.get("idempotentHint") is True,
         )
 
     def check(self, arguments: Mapping[str, Any]) -> None:
@@ -452,7 +458,7 @@ def tool(
             input_schema=_schema_of(function),
             read_only=read_only,
             destructive=destructive and not read_only,
-            idempotent=idempotent or read_only,
+            idempotent=idempotent,
         )
         REGISTERED[name] = (described, function)
         return function

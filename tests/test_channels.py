@@ -9,7 +9,7 @@ import zmq
 import zmq.asyncio
 from jupyter_client.session import Session
 
-from hive_jupyter.swarm import channels as module
+from hive_jupyter.swarm import run as run_module
 from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.run import Run
@@ -217,7 +217,7 @@ async def test_an_error_is_shown_where_the_worker_dies_before_its_reply(run, hea
 
 async def test_idle_without_a_reply_is_an_interrupt(run, monkeypatch):
     """The kernel loses its reply when SIGINT arrives in its own dispatch code."""
-    monkeypatch.setattr(module, "_REPLY_PATIENCE", 0.01)
+    monkeypatch.setattr(run_module, "_REPLY_PATIENCE", 0.01)
     run.stop()
     run.take_idle()
     result = await asyncio.wait_for(run.done, 10)
@@ -227,7 +227,7 @@ async def test_idle_without_a_reply_is_an_interrupt(run, monkeypatch):
 
 
 async def test_idle_without_a_reply_is_the_error_that_was_shown_before(run, monkeypatch):
-    monkeypatch.setattr(module, "_REPLY_PATIENCE", 0.01)
+    monkeypatch.setattr(run_module, "_REPLY_PATIENCE", 0.01)
     run.say(error("ZeroDivisionError"))
     run.take_idle()
     run.stop()
@@ -237,7 +237,7 @@ async def test_idle_without_a_reply_is_the_error_that_was_shown_before(run, monk
 
 async def test_a_reply_that_idle_overtakes_is_waited_for(run, monkeypatch):
     """They come by two sockets; where nobody interrupted, a busy worker lets the one wait."""
-    monkeypatch.setattr(module, "_REPLY_PATIENCE", 0.01)
+    monkeypatch.setattr(run_module, "_REPLY_PATIENCE", 0.01)
     run.take_idle()
     await asyncio.sleep(0.05)
     run.take_reply(reply(execution_count=7))

@@ -78,9 +78,8 @@ _PROOF_INTERVAL = 0.25
 _LONGEST_PROOF_INTERVAL = 2.0
 # So long after a result the next spare is forked, in seconds: the caller gets the result first.
 _REFILL_PAUSE = 0.05
-# How often an idempotent tool is tried again, and after which deaths.
+# How often an idempotent tool is tried again.
 _RETRIES = 2
-_ACCIDENTS = ("signal", "memory", "exit", "lost")
 # A process that got SIGKILL and is not gone after this long hangs in the kernel (a dead NFS, say).
 _DEATH_PATIENCE = 5.0
 
@@ -306,7 +305,7 @@ class SwarmNode:
                     raise
                 return call.failure(error)
             except NodeDied as death:
-                again = attempt < _RETRIES and death.cause in _ACCIDENTS
+                again = attempt < _RETRIES and call.run.lost_its_worker
                 if not (again and await self._is_idempotent(name)):
                     raise
                 sink(Message("progress", {"text": f"{death} Trying {name} again ..."}))
@@ -871,6 +870,7 @@ class SwarmNode:
                 f"{enumerate_names(self._names)}. {FRESH}"
             )
             error = NodeTimeout(msg, node=self.name, seconds=run.timeout)
+        run.lost_its_worker = end.by_us in (None, "memory")
         if end.by_us in ("interrupt", "stop", "restart"):
             self.breaker.withdraw()
         else:

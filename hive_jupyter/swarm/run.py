@@ -44,6 +44,7 @@ class Run:
         content: of that message.
         noun: what it is called in a sentence.
         key: fresh for each run; it comes back with everything that the run says.
+        lost_its_worker: by an accident, which nobody asked for.
         patience: seconds it waits for its turn, or None: as long as it takes.
         waited: how long it did, in seconds, where that counts as its own time.
         stops: how often somebody asked it to stop.
@@ -55,6 +56,7 @@ class Run:
     """
 
     type = "execute_request"
+    lost_its_worker = False
     patience: float | None = None
     waited = 0.0
     noun = "cell"
