@@ -306,7 +306,7 @@ class SwarmNode:
                 return call.failure(error)
             except NodeDied as death:
                 again = attempt < _RETRIES and call.run.lost_its_worker
-                if not (again and await self._is_idempotent(name)):
+                if not (again and await self._is_repeatable(name)):
                     raise
                 sink(Message("progress", {"text": f"{death} Trying {name} again ..."}))
         raise AssertionError  # pragma: no cover
@@ -906,12 +906,12 @@ class SwarmNode:
 
     # Asking
 
-    async def _is_idempotent(self, name: str) -> bool:
+    async def _is_repeatable(self, name: str) -> bool:
         """Whether a tool may be called again; a fresh worker knows the user's own."""
         if name not in BUILT_IN:
             with contextlib.suppress(HiveError):
                 await self.list_tools()
-        return name in self.tools and self.tools[name].idempotent
+        return name in self.tools and self.tools[name].is_repeatable
 
     async def _answers(self, channels: Channels, channel: str) -> bool:
         asking = asyncio.ensure_future(channels.request(channel, "kernel_info_request", {}))
