@@ -12,9 +12,10 @@ import hive_jupyter
 from hive_jupyter import HiveManager, SwarmNode
 from hive_jupyter.cli import HiveApp
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, HiveConfig, Size
-from hive_jupyter.delegation import Delegation
+from hive_jupyter.delegation import BaseDelegation
 from hive_jupyter.errors import remote_error
 from hive_jupyter.notebook.magics import COMMANDS, DELEGATE
+from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.units import format_duration, format_size
 from tests.front_end import FrontEnd
 
@@ -113,6 +114,14 @@ def test_every_subcommand_has_a_place_in_the_page():
     assert list(HiveApp.subcommands) == re.findall(r"^## `jupyter hive (\w+)`$", page, re.MULTILINE)
 
 
+@pytest.mark.parametrize("tool", BUILT_IN.values(), ids=str)
+def test_a_tool_is_documented_with_its_arguments(tool):
+    (row,) = re.findall(rf"^\| `{tool.name}` \|.*$", read("docs/tools.md"), re.MULTILINE)
+    arguments = re.findall(r"`(\w+)`", row.split("|")[2])
+
+    assert list(tool.arguments) == arguments
+
+
 # --- README.md and docs/design.md ---
 
 
@@ -161,7 +170,7 @@ def test_the_exceptions_that_come_as_a_remote_error_alone_are_named():
     assert [] == [name for name in alone if f"`{name}`" not in text]
 
 
-PUBLIC = {kind.__name__: kind for kind in (HiveManager, Delegation, SwarmNode)}
+PUBLIC = {kind.__name__: kind for kind in (HiveManager, BaseDelegation, SwarmNode)}
 
 
 def signatures_of(tree, name):
