@@ -136,9 +136,12 @@ class Tool:
             idempotent=hints.get("idempotentHint") is True,
         )
 
-    def check(self, arguments: Mapping[str, Any]) -> None:
+    def check(self, arguments: Mapping[str, Any]) -> dict[str, Any]:
         """
         Hold arguments against the schema, as far as the tools of Hive use JSON Schema.
+
+        Returns:
+            The arguments; a whole number that came as 2.0 is 2.
 
         Raises:
             ToolError: one is missing, too many, or of the wrong type; says which, and what is
@@ -160,6 +163,7 @@ class Tool:
                 said = said if len(said) <= _SHOWN else f"{said[:_SHOWN]} ..."
                 msg = f"{self.name}: {name} has to be {complaint}, and not {said}."
                 raise ToolError(msg)
+        return {name: _as_meant(value, self.arguments[name]) for name, value in arguments.items()}
 
     def _signature(self) -> str:
         if not self.arguments:
@@ -190,6 +194,12 @@ def _complaint(value: object, schema: object) -> str | None:
             if complaint := _complaint(entry, schema["items"]):
                 return f"a list whose entries are each {complaint}"
     return None
+
+
+def _as_meant(value: Any, schema: object) -> Any:
+    """JSON has one kind of number; Python has two."""
+    whole = isinstance(schema, Mapping) and schema.get("type") == "integer"
+    return int(value) if whole and isinstance(value, float) else value
 
 
 def _is_a(value: object, kind: object) -> bool:
@@ -356,9 +366,9 @@ def within(result: ToolResult, limit: int, rest: str = "") -> ToolResult:
             continue
         cut += len(block.text.encode(errors="replace")) or len(block.data)
         if block.type == "text" and left > 0:
-            head = _head(block.text, left - 64)
-            cut -= len(head.encode(errors="replace"))
-            kept.append(ToolContent("text", head))
+            beginning = head(block.text, left - 64)
+            cut -= len(beginning.encode(errors="replace"))
+            kept.append(ToolContent("text", beginning))
             left = 0
     note = f"[Cut: {cut} bytes more than the {limit} that a result may have.{rest and ' '}{rest}]"
     if not cut:
@@ -366,8 +376,8 @@ def within(result: ToolResult, limit: int, rest: str = "") -> ToolResult:
     return ToolResult((*kept, ToolContent("text", note)), result.is_error)
 
 
-def _head(text: str, size: int) -> str:
-    """As much of the beginning as makes at most ``size`` bytes of JSON, whole lines if possible."""
+def head(text: str, size: int) -> str:
+    """The beginning of a text, of at most ``size`` bytes of JSON; whole lines where possible."""
     low, high = 0, min(len(text), max(size, 0))
     while low < high:
         middle = (low + high + 1) // 2

@@ -11,11 +11,31 @@ from hive_jupyter.errors import ToolError
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import REGISTERED, Call, Tool, ToolResult, serve, within
 from hive_jupyter.units import nearest
-from hive_jupyter.worker.tools.namespace import ping
+from hive_jupyter.worker.tools.files import edit_file, list_files, read_file, save_file
+from hive_jupyter.worker.tools.git import git_diff, git_status
+from hive_jupyter.worker.tools.namespace import ping, reset, variables
+from hive_jupyter.worker.tools.search import search_files
+from hive_jupyter.worker.tools.structure import ast_rewrite, ast_search
 
 log = logging.getLogger(__name__)
 
-_FUNCTIONS: Mapping[str, Callable[..., Any]] = {function.__name__: function for function in (ping,)}
+_FUNCTIONS: Mapping[str, Callable[..., Any]] = {
+    function.__name__: function
+    for function in (
+        ping,
+        read_file,
+        list_files,
+        search_files,
+        save_file,
+        edit_file,
+        ast_search,
+        ast_rewrite,
+        reset,
+        variables,
+        git_status,
+        git_diff,
+    )
+}
 
 
 class Toolbox:
@@ -66,7 +86,7 @@ class Toolbox:
             problems = " ".join(["", *self._problems])
             msg = f'There is no tool "{name}".{nearest(name, tools)}{problems}'
             raise ToolError(msg)
-        tools[name].check(arguments)
+        arguments = tools[name].check(arguments)
         if name in REGISTERED:
             return serve(call, REGISTERED[name][1], arguments)
         if name not in _FUNCTIONS:
