@@ -11,6 +11,8 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from hive_jupyter import HiveManager
+from hive_jupyter.worker.tools import workspace
+from tests.worker_tools import Project
 
 # Machines are shared: how long an example takes, or is made, says nothing about the code.
 settings.register_profile("hive", deadline=None, suppress_health_check=[HealthCheck.too_slow])
@@ -39,6 +41,16 @@ def shell(tmp_path, monkeypatch):
     shell.atexit_operations()
     atexit.unregister(shell.atexit_operations)
     sys.modules["__main__"], sys.displayhook, sys.excepthook = main, displayhook, excepthook
+
+
+@pytest.fixture
+def project(tmp_path, monkeypatch):
+    """A project on disk, with the worker's tools in it; the home folder is another one."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    here = dict(vars(workspace._HERE))
+    yield Project(tmp_path / "project")
+    vars(workspace._HERE).clear()
+    vars(workspace._HERE).update(here)
 
 
 @pytest.fixture

@@ -239,7 +239,7 @@ def _blocks(old: list[str], edits: Sequence[Edit]) -> list[tuple[int, int, int]]
     for edit, following in zip_longest(edits, edits[1:]):
         together.append(edit)
         end = min(bisect_right(starts, edit.end), len(old))
-        if following is not None and following.start < starts[end]:
+        if following is not None and following.start <= starts[end]:
             continue
         begin = max(min(bisect_right(starts, together[0].start), len(old)) - 1, 0)
         piece = text[starts[begin] : starts[end]]
@@ -252,7 +252,8 @@ def _blocks(old: list[str], edits: Sequence[Edit]) -> list[tuple[int, int, int]]
 
 def _compared(old: list[str], new: list[str], block: tuple[int, int, int, int]) -> list[_Opcode]:
     i1, i2, j1, j2 = block
-    if (i2 - i1) * (j2 - j1) > _MOST_COMPARED:
+    size = (i2 - i1) * (j2 - j1)
+    if size > _MOST_COMPARED or size == 1:
         return [("replace", i1, i2, j1, j2)]
     matcher = SequenceMatcher(None, old[i1:i2], new[j1:j2], autojunk=False)
     return [(tag, i1 + a, i1 + b, j1 + c, j1 + d) for tag, a, b, c, d in matcher.get_opcodes()]

@@ -193,6 +193,11 @@ def absolute(path: str) -> str:
 def _judged(descriptor: int, asked: str) -> str:
     """The path, without links, of what is open, if it is one of the project's."""
     path = os.readlink(f"/proc/self/fd/{descriptor}")
+    _require_inside(path, asked)
+    return path
+
+
+def _require_inside(path: str, asked: str) -> None:
     if not is_inside(path):
         word = _short(asked)
         there = f"{word} leads to {_short(path)}, which" if path != absolute(asked) else word
@@ -202,7 +207,6 @@ def _judged(descriptor: int, asked: str) -> str:
             "give a path there."
         )
         raise ToolError(msg)
-    return path
 
 
 def _read(descriptor: int) -> bytes:
@@ -286,7 +290,7 @@ class Target:
         folder_path, name = os.path.split(self.path)
         with _explained(shown(self.path)), _folder(folder_path) as folder:
             path = os.path.join(_judged(folder, folder_path), name)
-            _refuse_git(path)
+            _require_writable(path)
             temporary = _TEMPORARY + secrets.token_hex(8)
             try:
                 self._fill(temporary, folder, data)
@@ -369,7 +373,7 @@ def target(path: str) -> Target:
         msg = f"{_short(path)} is a link that leads nowhere. Write to the place that you mean."
         raise ToolError(msg)
     with opened(path) as there:
-        _refuse_git(there.path)
+        _require_writable(there.path)
         data = there.read()
         if not os.access(there.place, os.W_OK):
             msg = f"{shown(there.path)} is read-only, and was left as it is."
@@ -377,7 +381,8 @@ def target(path: str) -> Target:
         return Target(there.path, data, there.status)
 
 
-def _refuse_git(path: str) -> None:
+def _require_writable(path: str) -> None:
+    _require_inside(path, path)
     if ".git" in path.casefold().split("/"):
         msg = f"{shown(path)} belongs to git. Tools do not write there; ask with request_commit."
         raise ToolError(msg)
@@ -389,7 +394,7 @@ def _folder(path: str) -> Iterator[int]:
     descriptor, missing = _existing(path)
     try:
         for name in missing:
-            _refuse_git(os.path.join(_judged(descriptor, path), name))
+            _require_writable(os.path.join(_judged(descriptor, path), name))
             with contextlib.suppress(FileExistsError):
                 os.mkdir(name, dir_fd=descriptor)
             inner = os.open(name, _FOLDER | os.O_NOFOLLOW, dir_fd=descriptor)
