@@ -26,6 +26,7 @@ _OPTIONS = (
     *("-c", "core.hooksPath=/dev/null"),
     *("-c", "core.quotePath=false"),
     *("-c", "color.ui=false"),
+    *("-c", "diff.autoRefreshIndex=false"),
     *("-c", "protocol.allow=never"),
     *("-c", "safe.bareRepository=explicit"),
 )
@@ -38,6 +39,7 @@ _DIFF = (
     "--src-prefix=a/",
     "--dst-prefix=b/",
 )
+_NO_CHANGE = re.compile(r"^diff --git .*\n(?=diff --git |\Z)", re.MULTILINE)
 _FILTERS = r"^filter\..*\.(clean|process)$"
 _FIELDS_BEFORE_NAME = {"1": 7, "2": 8, "u": 9}
 
@@ -75,7 +77,8 @@ def git_diff(path: str = ".", staged: bool = False, commit: str = "HEAD") -> Too
         chosen = [*_DIFF, *(["--cached"] if staged else []), _base(folder, commit), "--", within]
         switched_off = _without_filters(folder)
         output = _git(folder, "diff", *chosen, environment=switched_off, most=room)
-    diff = output.decode(errors="replace")
+    # an index that is not refreshed has files change that are only younger
+    diff = _NO_CHANGE.sub("", output.decode(errors="replace"))
     note = ""
     if json_size(diff) > room:
         diff = head(diff, room)
@@ -162,7 +165,7 @@ def _without_filters(folder: workspace.Opened) -> dict[str, str]:
         return {}
     keys = listed.decode(errors="surrogateescape").split("\0")[:-1]
     settings = [(key, "") for key in keys]
-    settings += [(re.sub(r"[^.]*$", "required", key), "false") for key in keys]
+    settings += [(f"{key.rpartition('.')[0]}.required", "false") for key in keys]
     variables = {"GIT_CONFIG_COUNT": str(len(settings))}
     for number, (key, value) in enumerate(settings):
         variables[f"GIT_CONFIG_KEY_{number}"] = key

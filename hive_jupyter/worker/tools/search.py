@@ -209,6 +209,9 @@ def _read(program: programs.Program, there: workspace.Opened, wanted: Search) ->
 
 
 def _is_meant(name: str, there: workspace.Opened, wanted: Search) -> bool:
+    # a type, like a glob, brings back what is hidden
+    if not wanted.hidden and walk.is_hidden(name):
+        return False
     inside = workspace.is_inside(os.path.join(there.path, name))
     return inside and (wanted.glob is None or walk.matches(name, wanted.glob))
 

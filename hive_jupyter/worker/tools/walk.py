@@ -49,9 +49,9 @@ def walk(folder: workspace.Opened, *, hidden: bool) -> Iterator[Entry]:
         return
     seen: set[str] = set()
     for name in names:
-        parts = name.split("/")
-        if any(part.startswith(".") for part in parts):
+        if is_hidden(name):
             continue
+        parts = name.split("/")
         for depth in range(1, len(parts)):
             above = "/".join(parts[:depth])
             if above not in seen:
@@ -63,6 +63,11 @@ def walk(folder: workspace.Opened, *, hidden: bool) -> Iterator[Entry]:
         yield entry
         if entry.kind == FOLDER:  # a repository of its own, into which git does not look
             yield from _everything(folder, name, hidden=False)
+
+
+def is_hidden(name: str) -> bool:
+    """Whether a part of a path begins with a dot."""
+    return any(part.startswith(".") for part in name.split("/"))
 
 
 def _entry(folder: workspace.Opened, name: str) -> Entry | None:
