@@ -88,7 +88,8 @@ class Tool:
     def required(self) -> tuple[str, ...]:
         """The arguments that must be there."""
         names = self.input_schema.get("required")
-        return tuple(names) if isinstance(names, Sequence) and not isinstance(names, str) else ()
+        listed = names if isinstance(names, list) else []
+        return tuple(name for name in listed if isinstance(name, str))
 
     @property
     def obvious(self) -> str | None:
@@ -173,21 +174,21 @@ class Tool:
 
 
 def _complaint(value: object, schema: object) -> str | None:
-    """What a value has to be, where it is something else."""
+    """What a value has to be, where it is something else; a word that is no schema asks nothing."""
     if not isinstance(schema, Mapping):
         return None
-    if "enum" in schema:
-        choices = schema["enum"]
+    choices = schema.get("enum")
+    if isinstance(choices, list):
         return None if value in choices else f"one of {', '.join(map(str, choices))}"
-    kinds = schema.get("type", [])
-    kinds = [kinds] if isinstance(kinds, str) else kinds
+    kinds = schema.get("type")
+    kinds = kinds if isinstance(kinds, list) else [kinds] if isinstance(kinds, str) else []
     if kinds and not any(_is_a(value, kind) for kind in kinds):
         return " or ".join(_NAMES.get(kind, str(kind)) for kind in kinds)
     if isinstance(value, (int, float)) and not isinstance(value, bool):
         least, most = schema.get("minimum"), schema.get("maximum")
-        if least is not None and value < least:
+        if isinstance(least, (int, float)) and value < least:
             return f"at least {least}"
-        if most is not None and value > most:
+        if isinstance(most, (int, float)) and value > most:
             return f"at most {most}"
     if isinstance(value, list) and "items" in schema:
         for entry in value:

@@ -499,7 +499,7 @@ def test_an_edit_with_an_old_digest_is_refused(project):
 
 
 def test_a_file_that_would_change_elsewhere_is_not_edited(project):
-    data = "# coding: utf-7\n+AOk- é\n".encode("utf-8").replace("é".encode(), b"+AOkA6Q-")
+    data = "# coding: utf-7\n+AOk- é\n".encode().replace("é".encode(), b"+AOkA6Q-")
     path = project.write("a.py", data)
 
     said = project.error("edit_file", path="a.py", old_text="coding", new_text="encoding")

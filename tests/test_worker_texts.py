@@ -19,7 +19,7 @@ def edited(draw):
     places = sorted(draw(st.lists(st.integers(0, len(text)), max_size=8, unique=True)))
     edits = [
         texts.Edit(start, end, draw(st.text("xyab\n", max_size=4)))
-        for start, end in zip(places[::2], places[1::2])
+        for start, end in zip(places[::2], places[1::2], strict=False)
     ]
     return text, edits
 
