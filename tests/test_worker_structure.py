@@ -72,7 +72,7 @@ def test_an_unknown_language_is_an_error_that_names_the_nearest(project):
     assert 'Did you mean "python"?' in said
 
 
-@pytest.mark.parametrize("pattern", ["", "f($A) g", "a b c", "$$$", "x" * 5000, "\ud800"])
+@pytest.mark.parametrize("pattern", ["", "f($A) g", "a b c", "x" * 5000, "\ud800"])
 @pytest.mark.parametrize("tool", ["ast_search", "ast_rewrite"])
 def test_a_pattern_that_ast_grep_rejects_is_an_error(project, tool, pattern):
     path = project.write("a.py", CODE)
