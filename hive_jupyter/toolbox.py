@@ -44,7 +44,9 @@ def _schema(required: tuple[str, ...] = (), **properties: dict[str, Any]) -> dic
 
 _PATH = "Path below the project's folder; relative ones begin at the worker's working folder."
 _FOLDER = _text(f"Where to look: a folder or a file. {_PATH}", default=".")
-_GLOB = _text("Only files whose path matches this pattern, such as *.py or src/**/*.md.")
+_GLOB = _text(
+    "Only files whose path below that folder matches this pattern: *.py, src/**/*.{md,rst}."
+)
 _LANGUAGE = _text(
     "Language of the pattern, such as python or rust; by default that of each file's name."
 )
@@ -64,8 +66,8 @@ BUILT_IN: Mapping[str, Tool] = {
         ),
         Tool(
             "read_file",
-            "Read a text file, or some of its lines. The answer's digest lets save_file refuse to "
-            "overwrite what somebody else has changed since.",
+            "Read a text file of up to 64 MB, or some of its lines. The answer's digest lets "
+            "save_file and edit_file refuse to change what somebody else has changed since.",
             _schema(
                 ("path",),
                 path=_text(_PATH),
@@ -90,13 +92,13 @@ BUILT_IN: Mapping[str, Tool] = {
         Tool(
             "search_files",
             "Find lines that hold a text or match a regular expression. What .gitignore names, "
-            "hidden and binary files are left out.",
+            "hidden, binary and very large files are left out.",
             _schema(
                 ("pattern",),
                 pattern=_text("What to look for."),
                 path=_FOLDER,
                 glob=_GLOB,
-                regex=_flag("The pattern is a regular expression."),
+                regex=_flag("The pattern is a regular expression, of ripgrep's or Python's kind."),
                 ignore_case=_flag("Upper and lower case are the same."),
                 hidden=_flag("Also what begins with a dot, and what .gitignore names."),
                 limit=_count("At most so many lines.", 200),
@@ -126,7 +128,7 @@ BUILT_IN: Mapping[str, Tool] = {
             _schema(
                 ("path", "old_text", "new_text"),
                 path=_text(_PATH),
-                old_text=_text("What is to be replaced, with its spaces and line ends."),
+                old_text=_text("What is to be replaced, with its spaces; several lines may be."),
                 new_text=_text("What takes its place."),
                 count=_count("How often the old text is expected; each is replaced.", 1),
                 digest=_text("Of the file as it was read; nothing is changed if it has changed."),
@@ -187,7 +189,8 @@ BUILT_IN: Mapping[str, Tool] = {
         ),
         Tool(
             "git_diff",
-            "What has changed since the last commit, or since another one.",
+            "What has changed since the last commit, or since another one. Files that git does "
+            "not know yet are in git_status.",
             _schema(
                 path=_FOLDER,
                 staged=_flag("Only what is staged."),

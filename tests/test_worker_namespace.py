@@ -149,3 +149,18 @@ def test_a_short_text_is_short(value):
 )
 def test_short_texts(value, text):
     assert text == namespace.short(value)
+
+
+# In a worker
+
+
+def test_a_worker_tells_its_variables_forgets_them_and_goes_on(hive):
+    hive.delegate("import math\nanswer = 42\ntable = [1, 2]")
+    told = hive.delegate_to_coder("variables").structured_content["variables"]
+
+    assert ["answer", "math", "table"] == [row["name"] for row in told]
+    assert "Forgotten: answer, math, table." == str(hive.delegate_to_coder("reset"))
+    assert "There are no variables." == str(hive.delegate_to_coder("variables"))
+    with pytest.raises(NameError):
+        hive.delegate("answer")
+    assert "3" == hive.delegate("a = 1\na + 2").value_repr
