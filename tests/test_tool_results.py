@@ -217,7 +217,7 @@ def test_a_function_is_described_by_its_signature(registered):
     assert function is rows
     assert "Tell rows." == described.description
     assert described.read_only
-    assert described.idempotent
+    assert described.is_repeatable
     assert ("path",) == described.required
     assert {"type": "string", "description": "Of the file."} == described.arguments["path"]
     assert {"type": "integer", "default": 3} == described.arguments["count"]
