@@ -36,9 +36,11 @@ REPLY_METADATA = "hive"
 # the setting "worker".
 WORKER_VARIABLE = "HIVE_JUPYTER_IN_WORKER"
 
-# What is started: a worker runs delegated code, a kernel is one of the user's own.
+# What is started: a worker runs delegated code, a kernel is one of the user's own, a server talks
+# with the host through its standard input and output.
 WORKER = "worker"
 KERNEL = "kernel"
+SERVER = "server"
 
 STARTED = "started"
 READY = "ready"
@@ -66,10 +68,10 @@ class WorkerSpec:
         memory: bytes for the worker and its descendants together, or None.
         connection: Jupyter connection information: transport, ip, key, ports; for TCP
             curve_publickey and curve_secretkey (Z85), ports 0 for the worker to choose. Empty for
-            a kernel of the user's, which reads it from a file.
-        argv: command line of another kernel, or empty for Hive's own.
+            a kernel of the user's, which reads it from a file, and for a server.
+        argv: command line of another kernel or of a server, or empty for Hive's own.
         library: entries of ``sys.path`` from which a kernel that is not forked may be imported.
-        role: WORKER, or KERNEL.
+        role: WORKER, KERNEL or SERVER.
         options: of a KERNEL without argv: the arguments of ``python -m ipykernel_launcher``.
         root: the project's; its tools do not leave it.
         tools: names of modules with tools of the user's own.

@@ -30,7 +30,9 @@ from hive_jupyter.protocol import (
     CHANNELS,
     FAILED,
     FORK,
+    KERNEL,
     READY,
+    SERVER,
     WORKER,
     LineBuffer,
     WorkerSpec,
@@ -248,7 +250,13 @@ class ForkServer:
             else:
                 try:
                     log_file = Path(spec.folder, "log")
-                    supervisor = self._exec("supervisor", theirs, launch.environment, log_file)
+                    supervisor = self._exec(
+                        "supervisor",
+                        theirs,
+                        launch.environment,
+                        log_file,
+                        has_pipes=launch.role == SERVER,
+                    )
                 except OSError:
                     ours.close()
                     raise
@@ -268,14 +276,15 @@ class ForkServer:
 
     def _spec(self, launch: Launch, name: str) -> WorkerSpec:
         argv = launch.argv
-        if launch.role == WORKER:
-            folder = self.runtime.worker_folder()
-            connection = _connection(folder, self.sockets)
-        else:
+        connection = {}
+        if launch.role == KERNEL:
             folder = Path(launch.folder)
             folder.mkdir(mode=0o700, exist_ok=True)  # a start that failed has removed it
             (folder / "log").unlink(missing_ok=True)
-            connection = {}
+        else:
+            folder = self.runtime.worker_folder()
+        if launch.role == WORKER:
+            connection = _connection(folder, self.sockets)
         if argv and connection:
             if not self.sockets:
                 msg = (
@@ -383,6 +392,8 @@ class ForkServer:
         theirs: socket.socket,
         environment: tuple[tuple[str, str], ...],
         log_file: Path,
+        *,
+        has_pipes: bool = False,
     ) -> subprocess.Popen[bytes]:
         # -I keeps the project's folder, PYTHONPATH and the user's site folder out of what runs
         # before a worker is confined; what they hold comes back with the worker's own sys.path.
@@ -398,8 +409,9 @@ class ForkServer:
         with open(log_file, "ab") as output:
             return subprocess.Popen(
                 command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
+                bufsize=0,
+                stdin=subprocess.PIPE if has_pipes else subprocess.DEVNULL,
+                stdout=subprocess.PIPE if has_pipes else output,
                 stderr=output,
                 pass_fds=[theirs.fileno()],
                 env=_for_exec(environment),

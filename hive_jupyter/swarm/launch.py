@@ -43,14 +43,16 @@ class Launch:
 
     Attributes:
         interpreter: absolute path of the Python, or "" for another kernel.
-        argv: command line of another kernel, with ``{connection_file}``; empty for Hive's own.
+        argv: command line of another kernel, with ``{connection_file}``, or of a server; empty for
+            Hive's own.
         cwd: working folder.
         path: entries of ``sys.path`` for the worker.
         environment: its whole environment, as sorted pairs.
         policy: what it may touch.
         root: the project's.
         tools: names of modules with tools of the user's own.
-        role: WORKER; or KERNEL, one of the user's own, whose command line names the connection.
+        role: WORKER; or KERNEL, one of the user's own, whose command line names the connection; or
+            SERVER, which talks through its standard input and output.
         options: of a KERNEL without argv: the arguments of ``python -m ipykernel_launcher``.
         folder: the private folder of a KERNEL, the same at each of its starts; a WORKER gets a
             fresh one.

@@ -12,7 +12,7 @@ import stat
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from hive_jupyter.protocol import (
     EXIT,
@@ -64,6 +64,8 @@ class WorkerProcess:
         supervisor: subprocess.Popen[bytes] | None = None,
     ) -> None:
         self._supervisor = supervisor
+        pipes = (supervisor.stdin, supervisor.stdout) if supervisor is not None else ()
+        self._pipes = [pipe for pipe in pipes if pipe is not None]
         self._loop = asyncio.get_running_loop()
         self._channel = channel
         self._lines = LineBuffer()
@@ -103,6 +105,16 @@ class WorkerProcess:
     def log_tail(self, most: int = _LOG_IN_ERROR) -> str:
         """The last lines that the worker wrote to its own log, at most so many bytes."""
         return log_tail(self.folder, most)
+
+    def take_pipes(self) -> tuple[IO[bytes], IO[bytes]]:
+        """A server's standard input and output; who takes them closes them."""
+        stdin, stdout = self._pipes
+        self._pipes = []
+        return stdin, stdout
+
+    def see_off(self, reason: str) -> None:
+        """Say that it is to end by itself now; its Exit tells why."""
+        self._killed_for = self._killed_for or reason
 
     async def signal(self, number: int) -> None:
         """Send a signal to the worker's process group; returns when it has been sent."""
@@ -221,6 +233,8 @@ class WorkerProcess:
         if self._supervisor is not None:
             # its socket closes as it exits, so this takes no time
             self._supervisor.wait()
+        for pipe in self._pipes:
+            pipe.close()
         self.gone.set()
 
     def _conclude(self, exit_: Exit) -> None:
@@ -239,6 +253,12 @@ class WorkerProcess:
 async def first_of(*futures: asyncio.Future[Any]) -> None:
     """Wait until one of the futures is done; whose result, the caller looks up."""
     await asyncio.wait(futures, return_when="FIRST_COMPLETED")
+
+
+def note_failure(task: asyncio.Future[Any]) -> None:
+    """Take note of a task's error, which those who waited for it, if anybody, have been told."""
+    if not task.cancelled() and task.exception() is not None:
+        log.info("%s", task.exception())
 
 
 def log_tail(folder: Path, most: int = _LOG_IN_ERROR) -> str:

@@ -3,7 +3,7 @@ The supervisor: one small process per worker, between zygote and worker.
 
 It forks the worker, tells the host how it ends, and takes everything that the worker started with
 it: as a child subreaper it becomes the parent of every daemon that tries to slip away. It never
-runs the user's code.
+runs the user's code. Of what a server writes to its stderr it keeps the latest.
 
 ::
 
@@ -31,7 +31,9 @@ from typing import Any, NoReturn
 from hive_jupyter import procfs
 from hive_jupyter.protocol import (
     EXIT,
+    KERNEL,
     READY,
+    SERVER,
     SIGNALLED,
     STARTED,
     WORKER,
@@ -41,6 +43,7 @@ from hive_jupyter.protocol import (
     encode_line,
 )
 from hive_jupyter.worker.confine import confine, prctl
+from hive_jupyter.worker.log import RecentLog
 
 # Between two looks at the memory of a worker that has a limit; there is no event for it.
 MEMORY_INTERVAL = 0.2
@@ -109,17 +112,21 @@ class Supervisor:
         self._oom_kills = procfs.oom_kills()
         self._memory_used = 0
         self._ready, ready_end = os.pipe()
-        is_ours = spec.role == WORKER and not spec.argv
-        pipes = {name: os.pipe() for name in ("stdout", "stderr")} if is_ours else {}
+        pipes = {name: os.pipe() for name in _piped_streams(spec)}
         # Opened anew, so that nothing that the worker does to its own ends has us wait.
         self._output = {
             name: os.open(f"/proc/self/fd/{reading}", os.O_RDONLY | os.O_NONBLOCK)
             for name, (reading, _) in pipes.items()
         }
+        self._log = None
+        if spec.role == SERVER:
+            self._log = RecentLog(os.path.join(spec.folder, "log"))
         self._wakeup = wake_on_child()
         self._worker = _fork(lambda: become_worker(spec, ready_end, pipes))
         for descriptor in (ready_end, *chain(*pipes.values())):
             os.close(descriptor)
+        if spec.role == SERVER:
+            _leave_streams()
 
     def run(self) -> None:
         """Serve until the worker and everything that it started are gone."""
@@ -130,15 +137,18 @@ class Supervisor:
             self._ready: self._pass_ready_on,
             self._wakeup: self._reap,
         }
+        if self._log is not None:
+            handlers[self._output["stderr"]] = self._keep_log
         poll = select.poll()
         for descriptor in handlers:
             poll.register(descriptor, select.POLLIN)
         timeout = None if self._spec.memory is None else MEMORY_INTERVAL * 1000
         going = True
         while going:
-            for descriptor, _ in poll.poll(timeout):
+            for descriptor, events in poll.poll(timeout):
                 going = handlers[descriptor]() and going
-                if descriptor == self._ready:
+                # a server that closed its stderr, as the last who held it
+                if descriptor == self._ready or events == select.POLLHUP:
                     poll.unregister(descriptor)
             if going and self._spec.memory is not None:
                 self._watch_memory(self._spec.memory)
@@ -181,6 +191,12 @@ class Supervisor:
             self._tell({**json.loads(line), "event": READY})
         return True
 
+    def _keep_log(self) -> bool:
+        assert self._log is not None
+        with contextlib.suppress(BlockingIOError):
+            self._log.write(os.read(self._output["stderr"], _PIPE))
+        return True
+
     def _reap(self) -> bool:
         """Collect ended children; False once the worker itself is among them."""
         with contextlib.suppress(BlockingIOError):
@@ -212,6 +228,9 @@ class Supervisor:
 
     def _last_words(self) -> dict[str, str]:
         """What the dead worker's streams got and it did not read any more."""
+        if self._log is not None:
+            self._keep_log()
+            return {}
         found = {}
         for name, descriptor in self._output.items():
             words = b""
@@ -240,15 +259,16 @@ def become_worker(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, i
     Args:
         spec: of the worker.
         ready: a pipe to which the kernel writes one line of JSON once its sockets are bound.
-        pipes: for "stdout" and "stderr" of Hive's own worker: ends for reading and writing.
+        pipes: for "stdout" and "stderr" of Hive's own worker, for "stderr" of a server: ends for
+            reading and writing.
     """
     os.setsid()
     prctl.set_dumpable(True)
     prctl.set_title(f"hive: {spec.role} {spec.name or '(spare)'}")
-    _own_descriptors(spec, {ready, *chain(*pipes.values())})
+    _own_descriptors(spec, ready, pipes)
     os.environ.clear()
     os.environ.update(spec.environment)
-    if spec.role == WORKER:
+    if spec.role != KERNEL:
         os.environ[WORKER_VARIABLE] = spec.name or "spare"
         os.umask(0o022)
     time.tzset()
@@ -264,15 +284,36 @@ def become_worker(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, i
     kernel.run(spec, ready, pipes)
 
 
-def _own_descriptors(spec: WorkerSpec, kept: set[int]) -> None:
-    """Standard streams of the worker's own; but for those that are kept, nothing is inherited."""
-    null = os.open(os.devnull, os.O_RDONLY)
-    log = os.open(os.path.join(spec.folder, "log"), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(null, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+def _piped_streams(spec: WorkerSpec) -> tuple[str, ...]:
+    """The streams of a worker that are read here, or by the worker itself."""
+    if spec.role == SERVER:
+        return ("stderr",)
+    return ("stdout", "stderr") if spec.role == WORKER and not spec.argv else ()
+
+
+def _own_descriptors(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, int]]) -> None:
+    """Standard streams of the worker's own; but for those that it needs, nothing is inherited."""
+    kept = {ready}
+    if spec.role == SERVER:  # its stdin and stdout are pipes to the host
+        os.dup2(pipes["stderr"][1], 2)
+    else:
+        kept.update(chain(*pipes.values()))
+        null = os.open(os.devnull, os.O_RDONLY)
+        path = os.path.join(spec.folder, "log")
+        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        os.dup2(null, 0)
+        os.dup2(log, 1)
+        os.dup2(log, 2)
     for low, high in pairwise([2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]):
         os.closerange(low + 1, high)
+
+
+def _leave_streams() -> None:
+    """Give up stdin and stdout, which are a server's: their ends are told when it ends."""
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 0)
+    os.dup2(null, 1)
+    os.close(null)
 
 
 def _fork(body: Callable[[], None]) -> int:
