@@ -65,6 +65,14 @@ def descendants(pid: int) -> list[int]:
     return found
 
 
+def family(pid: int) -> list[int]:
+    """A process and its descendants; itself alone where this process may open no more files."""
+    try:
+        return [pid, *descendants(pid)]
+    except OSError:
+        return [pid]
+
+
 def resident_memory(pids: list[int]) -> int:
     """Bytes that the processes hold resident, each page that n of them share counted n times."""
     return sum(stat.resident for pid in pids if (stat := read_stat(pid)))

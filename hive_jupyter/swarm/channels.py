@@ -29,9 +29,9 @@ from jupyter_client.session import Session
 from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY, WORKER_NAME
 from hive_jupyter.swarm.late import LateOutput
-from hive_jupyter.swarm.messages import OUTPUTS, Message
+from hive_jupyter.swarm.messages import OUTPUTS, Message, progress
 from hive_jupyter.swarm.run import Run
-from hive_jupyter.units import format_size, printable
+from hive_jupyter.units import format_size
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
@@ -130,11 +130,7 @@ def _progress(message: Message) -> Message:
     """How far a tool is, as the host tells it."""
     done, total = message.content["progress"], message.content.get("total")
     total = total if isinstance(total, int | float) else None
-    share = f"{done:g}" if total is None else f"{done:g} of {total:g}"
-    text = printable(f"{message.content['message']} ({share})")
-    return replace(
-        message, type="progress", content={"text": text, "progress": done, "total": total}
-    )
+    return replace(progress(done, total, message.content["message"]), size=message.size)
 
 
 class Channels:

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from hive_jupyter.units import printable
+
 OUTPUTS = frozenset(
     {
         "stream",
@@ -47,6 +49,20 @@ Sink = Callable[[Message], None]
 
 def ignore(_message: Message) -> None:
     """A sink for those who do not want to know."""
+
+
+def progress(done: float, total: float | None, text: str) -> Message:
+    """
+    How far a tool is.
+
+    Args:
+        done: so much.
+        total: of so much, or None.
+        text: what it does, as the tool says it.
+    """
+    share = f"{done:g}" if total is None else f"{done:g} of {total:g}"
+    content = {"text": printable(f"{text} ({share})"), "progress": done, "total": total}
+    return Message("progress", content)
 
 
 def joined(messages: Sequence[Message]) -> Message:
