@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hive_jupyter.errors import NodeDied
-from hive_jupyter.swarm.death import Exit, explain
+from hive_jupyter.swarm.death import Exit, explain, explain_server
 from hive_jupyter.units import parse_size
 
 GIGABYTE = 2**30
@@ -29,6 +29,17 @@ def test_a_segfault_is_told_whole():
         error.signal,
         error.lost,
     )
+
+
+def test_the_death_of_a_server_is_told_whole():
+    error = explain_server("fs", Exit(signal=signal.SIGSEGV), "Reading a.txt", during=True)
+
+    assert str(error) == (
+        'Worker "fs" was killed by SIGSEGV (segmentation fault) while it served this call. '
+        "It said last: Reading a.txt Your kernel is untouched. The next call starts it again."
+    )
+    assert ("fs", "signal", 11, ()) == (error.node, error.cause, error.signal, error.lost)
+    assert "while nobody called it. Your" in str(explain_server("fs", Exit(code=1), "", False))
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hive_jupyter.units import format_size, memory_option
 
 # What comes next, as a rule.
 FRESH = "The next cell gets a fresh worker."
+STARTED_AGAIN = "The next call starts it again."
 _NAMED = 10
 # A shell reports the end of its child by signal N as its own exit code 128 + N.
 _SHELL_SIGNAL = 128
@@ -101,6 +102,34 @@ def explain(worker: str, exit: Exit, lost: tuple[str, ...], during: bool) -> Nod
         exit_code=exit.code,
         signal=exit.signal,
         lost=lost,
+    )
+
+
+def explain_server(worker: str, exit: Exit, said: str, during: bool) -> NodeDied:  # noqa: A002
+    """
+    Say what happened to a server and what comes next; as ``explain``.
+
+    Args:
+        worker: its name.
+        exit: how it ended.
+        said: the end of its log, or "".
+        during: it ended while it served a call.
+    """
+    cause, happened, advice = _cause(worker, exit)
+    moment = "while it served this call" if during else "while nobody called it"
+    sentences = [
+        f'Worker "{worker}" {happened} {moment}.',
+        said and f"It said last: {said}",
+        advice,
+        "Your kernel is untouched.",
+        STARTED_AGAIN,
+    ]
+    return NodeDied(
+        " ".join(sentence for sentence in sentences if sentence),
+        node=worker,
+        cause=cause,
+        exit_code=exit.code,
+        signal=exit.signal,
     )
 
 
