@@ -4,11 +4,14 @@ An MCP server without a library, that does what its arguments say besides servin
 What it is told by notification it writes to stderr.
 """
 
+import array
+import fcntl
 import json
 import os
 import signal
 import subprocess
 import sys
+import termios
 import time
 
 HABITS = set(sys.argv[1:])
@@ -98,6 +101,19 @@ def tool_chatter(number, text, _meta):
     answer(number, "said")
 
 
+def tool_nag(number, text, _meta):
+    """Ask, and read no answer until there is such a file."""
+    unread = array.array("i", [0])
+    while unread[0] < 60_000:
+        send(id="ping", method="ping")
+        fcntl.ioctl(0, termios.FIONREAD, unread)
+    for _ in range(2500):
+        send(id="ping", method="ping")
+    answer(number, "asked")
+    while not os.path.exists(text):
+        time.sleep(0.01)
+
+
 def tool_deafen(_number, _text, _meta):
     os.close(1)
     os.open(os.devnull, os.O_WRONLY)
@@ -115,6 +131,7 @@ TOOLS = {
     "environment": lambda number, *_: answer(number, json.dumps(dict(os.environ))),
     "ask": tool_ask,
     "chatter": tool_chatter,
+    "nag": tool_nag,
     "deafen": tool_deafen,
     "refuse": lambda number, *_: send(
         id=number, error={"code": -32602, "message": "text is \033[31mmissing"}
@@ -186,7 +203,7 @@ def serve(message):
         METHODS[method](number, message.get("params") or {})
     elif number == "q1":
         answer(waiting.pop(), json.dumps(message.get("error")))
-    elif number is None:
+    elif method is not None and number is None:
         say(f"{method} {json.dumps(message.get('params'))}")
 
 

@@ -716,6 +716,17 @@ async def test_a_server_that_chatters_does_not_hold_up_the_loop(node):
     assert passes > 1000
 
 
+async def test_a_server_that_asks_and_does_not_read_is_not_heard_for_a_while(node, tmp_path):
+    result = await node.call_tool("nag", {"text": str(tmp_path / "read")})
+    waiting = node._session._dispatcher._write_stream.waiting
+
+    assert "asked" == str(result)
+    assert waiting <= mcp_session._MOST_ANSWERS + 1
+    assert '"method": "ping"' in node.log(10)
+    (tmp_path / "read").touch()
+    await echo(node)
+
+
 # The node's own rules
 
 
@@ -754,7 +765,8 @@ async def test_messages_are_found_whatever_is_between_them_and_however_they_come
     stream = b"".join(line + b"\n" for line in lines)
     reader = asyncio.StreamReader(limit=100)
     over = asyncio.Event()
-    incoming = mcp_session._Incoming(reader, mcp_session.deque(maxlen=50), over)
+    outgoing = mcp_session._Outgoing(None)
+    incoming = mcp_session._Incoming(reader, outgoing, mcp_session.deque(maxlen=50), over)
 
     async def read():
         return [item.message.id async for item in incoming]

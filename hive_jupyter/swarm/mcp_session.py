@@ -52,6 +52,8 @@ _PAUSE = 0.0002
 # A list of tools ends after so many, or after so many pages.
 _MOST_TOOLS = 500
 _MOST_PAGES = 50
+# A server that asks and does not read what it is answered is not heard while so many answers wait.
+_MOST_ANSWERS = 100
 _LONGEST_NAME = 128
 _LONGEST_DESCRIPTION = 10_000
 _LONGEST_COMPLAINT = 500
@@ -238,8 +240,9 @@ class McpSession:
             )
             writing, flow = await loop.connect_write_pipe(asyncio.streams.FlowControlMixin, stdin)
             self._writer = asyncio.StreamWriter(writing, flow, None, loop)
-            incoming = _Incoming(reader, self.noise, self._over)
-            self._dispatcher = _Dispatcher(incoming, _Outgoing(self._writer))
+            outgoing = _Outgoing(self._writer)
+            incoming = _Incoming(reader, outgoing, self.noise, self._over)
+            self._dispatcher = _Dispatcher(incoming, outgoing)
             about = mcp_types.Implementation(name="hive-jupyter", version=__version__)
             try:
                 async with ClientSession(dispatcher=self._dispatcher, client_info=about) as session:
@@ -319,14 +322,20 @@ class _Incoming:
 
     Args:
         reader: of its stdout; its limit is the longest message.
+        outgoing: what it is told.
         noise: takes what is no message.
         over: is set where it ends.
     """
 
     def __init__(
-        self, reader: asyncio.StreamReader, noise: deque[str], over: asyncio.Event
+        self,
+        reader: asyncio.StreamReader,
+        outgoing: _Outgoing,
+        noise: deque[str],
+        over: asyncio.Event,
     ) -> None:
         self._reader = reader
+        self._outgoing = outgoing
         self._noise = noise
         self._over = over
         self._busy_since = time.monotonic()
@@ -344,6 +353,10 @@ class _Incoming:
             try:
                 message = mcp_types.jsonrpc_message_adapter.validate_json(line, by_name=False)
             except ValueError:
+                self._note(line)
+                continue
+            is_question = isinstance(message, mcp_types.JSONRPCRequest)
+            if is_question and self._outgoing.waiting > _MOST_ANSWERS:
                 self._note(line)
             else:
                 return SessionMessage(message)
@@ -416,18 +429,27 @@ class _Incoming:
 
 
 class _Outgoing:
-    """What is written to a server's stdin."""
+    """
+    What is written to a server's stdin.
+
+    Attributes:
+        waiting: messages that wait for the server to read.
+    """
 
     def __init__(self, writer: asyncio.StreamWriter) -> None:
+        self.waiting = 0
         self._writer = writer
 
     async def send(self, item: SessionMessage, /) -> None:
         line = item.message.model_dump_json(by_alias=True, exclude_unset=True)
+        self.waiting += 1
         try:
             self._writer.write(f"{line}\n".encode())
             await self._writer.drain()
         except OSError:
             raise anyio.BrokenResourceError from None
+        finally:
+            self.waiting -= 1
 
     async def aclose(self) -> None:
         self._writer.close()
