@@ -235,7 +235,8 @@ class HiveConfig(Configurable):
     ).tag(config=True)
     recovery_time = Duration(30.0, help="Time that an open circuit breaker rests.").tag(config=True)
     workers = Entries(
-        help='Workers known by name: {"r": {"kernel": "ir"}, "old": {"python": "/path/python"}}.'
+        help='Workers known by name: {"r": {"kernel": "ir"}, "old": {"python": "/path/python"}, '
+        '"git": {"mcp": ["mcp-server-git"]}}.'
     ).tag(config=True, at_start=True, example='{"r": {"kernel": "ir"}}')
     tool_modules = ModuleNames(
         Unicode(), help="Modules with tools of your own, that workers import: mytools, pkg.tools"

@@ -22,6 +22,7 @@ from hive_jupyter.errors import (
     RemoteError,
 )
 from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Message, joined
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.outputs import Outputs
@@ -30,6 +31,8 @@ from hive_jupyter.swarm.run import Run
 from hive_jupyter.tools import ToolResult
 
 _T = TypeVar("_T")
+
+Node = SwarmNode | McpNode
 
 
 @dataclass(frozen=True)
@@ -143,7 +146,7 @@ class BaseDelegation(Generic[_T]):
         self._began = time.monotonic()
         self._future: Future[Any] = Future()
         self._run: Run | None = None
-        self._node: SwarmNode | None = None
+        self._node: Node | None = None
         self._stops = 0
         # Bytes that each side has counted alone, so that no lock is needed.
         self._said = 0
@@ -170,7 +173,7 @@ class BaseDelegation(Generic[_T]):
         self._future = future
         future.add_done_callback(lambda _: self._messages.put(END))
 
-    def attach(self, run: Run, node: SwarmNode) -> None:
+    def attach(self, run: Run, node: Node) -> None:
         """On the portal's loop: learn which run it is; a wish to stop may have come before."""
         self._run, self._node = run, node
         for _ in range(self._stops):
@@ -318,7 +321,7 @@ class BaseDelegation(Generic[_T]):
             self._run.stop()
 
     def _answer(self, text: str) -> None:
-        if self._run is not None and self._node is not None:
+        if self._run is not None and isinstance(self._node, SwarmNode):
             self._node.answer(self._run, text)
 
     def _note(self, status: str, detail: str) -> None:

@@ -14,7 +14,7 @@ import os
 import shutil
 import sys
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -26,6 +26,7 @@ from hive_jupyter.config import TURNED_OFF, HiveConfig, checked_worker
 from hive_jupyter.delegation import (
     BaseDelegation,
     Delegation,
+    Node,
     Result,
     RunRecord,
     ToolDelegation,
@@ -46,7 +47,8 @@ from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.forkserver import ForkServer
-from hive_jupyter.swarm.launch import Kernel
+from hive_jupyter.swarm.launch import Kernel, worker_environment
+from hive_jupyter.swarm.mcp_node import McpNode, checked_command, find_program
 from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.node import (
     NodeStatus,
@@ -92,7 +94,7 @@ class HiveManager:
             self._set(settings)
         self._portal = Portal()
         self._pid = os.getpid()
-        self._nodes: dict[str, SwarmNode] = {}
+        self._nodes: dict[str, Node] = {}
         self._kernels: dict[str, Kernel] = {}
         self._servers: dict[str, ForkServer] = {}
         self._context: Context | None = None
@@ -185,6 +187,7 @@ class HiveManager:
         seconds = self._checked_timeout(timeout)
         self._check_code(code)
         size = _chosen_size(memory)
+        self._check_runs_code(name)
         if name not in self._nodes:
             self._check_policy(size, sandbox)
         delegation = kind(
@@ -326,8 +329,10 @@ class HiveManager:
 
     def known_tools(self, worker: str | None = None) -> Mapping[str, Tool]:
         """The tools of a worker by name, as far as they are known without asking it."""
-        node = self._nodes.get(self.config.worker if worker is None else worker)
-        return BUILT_IN if node is None else node.tools
+        name = self.config.worker if worker is None else worker
+        if name in self._nodes:
+            return self._nodes[name].tools
+        return {} if self._is_server(name) else BUILT_IN
 
     def list_tools(self, worker: str | None = None) -> list[Tool]:
         """
@@ -352,17 +357,26 @@ class HiveManager:
         Raises:
             ToolError: there is none; names the nearest.
         """
-        name = full_name(task)
         known = self.known_tools(worker)
-        if name not in known and known is BUILT_IN and self.config.tool_modules:
+        name = task if self._is_server(worker) else full_name(task)
+        has_more = self._is_server(worker) or (known is BUILT_IN and self.config.tool_modules)
+        if name not in known and has_more:
             known = {tool.name: tool for tool in self.list_tools(worker)}
         if name not in known:
             problems = " ".join(["", *self.tool_problems(worker)])
-            msg = f'There is no tool "{task}".{nearest(task, {*known, *SHORT_NAMES})}{problems}'
+            words = {*known} if self._is_server(worker) else {*known, *SHORT_NAMES}
+            msg = f'There is no tool "{task}".{nearest(task, words)}{problems}'
             raise ToolError(msg)
         return known[name]
 
-    def add(self, name: str, *, python: str | None = None, kernel: str | None = None) -> None:
+    def add(
+        self,
+        name: str,
+        *,
+        python: str | None = None,
+        kernel: str | None = None,
+        mcp: Sequence[str] | None = None,
+    ) -> None:
         """
         Make a worker known that runs something else than this Python.
 
@@ -370,15 +384,25 @@ class HiveManager:
             name: of the worker.
             python: path of another interpreter that has ipykernel.
             kernel: name of an installed kernelspec.
+            mcp: the program, and its arguments, of an MCP server that talks through its standard
+                input and output.
 
         Raises:
-            ConfigError: neither or both are given, they do not exist, or the name is taken.
+            ConfigError: not exactly one of them is given, it does not exist, or the name is taken.
         """
         checked_worker(name)
-        if (python is None) == (kernel is None):
-            msg = f"Say what worker {name!r} runs: --python PATH or --kernel KERNELSPEC."
+        if [python, kernel, mcp].count(None) != 2:
+            msg = (
+                f"Say what worker {name!r} runs: --python PATH, --kernel KERNELSPEC or "
+                "--mcp PROGRAM [ARGUMENT ...]."
+            )
             raise ConfigError(msg)
-        chosen = _interpreter(python) if python is not None else _kernelspec(str(kernel))
+        if python is not None:
+            chosen = _interpreter(python)
+        elif kernel is not None:
+            chosen = _kernelspec(kernel)
+        else:
+            chosen = _mcp_server(mcp or (), worker_environment(self.config))
         if name in self._nodes or self._kernels.get(name, chosen) != chosen:
             msg = f'There is a worker "{name}" already, that runs something else. Rename one.'
             raise ConfigError(msg)
@@ -590,10 +614,11 @@ class HiveManager:
 
     def _add_configured(self, name: str, entry: Any) -> None:
         checked_worker(name)
-        if not isinstance(entry, Mapping) or set(entry) not in ({"python"}, {"kernel"}):
+        if not isinstance(entry, Mapping) or set(entry) not in ({"python"}, {"kernel"}, {"mcp"}):
             msg = (
                 f'The setting workers says {entry!r} of "{name}". Say what it runs: '
-                '{"kernel": "KERNELSPEC"} or {"python": "/path/of/python"}.'
+                '{"kernel": "KERNELSPEC"}, {"python": "/path/of/python"} or '
+                '{"mcp": ["program", "argument"]}.'
             )
             raise ConfigError(msg)
         self.add(name, **entry)
@@ -604,6 +629,19 @@ class HiveManager:
             self.config.sandbox if sandbox is None else sandbox,
             self.config.memory if memory is None else memory or None,
         )
+
+    def _is_server(self, name: str | None) -> bool:
+        """Whether a worker is an MCP server, which has tools alone."""
+        kernel = self._kernels.get(self.config.worker if name is None else name)
+        return kernel is not None and kernel.protocol == "mcp"
+
+    def _check_runs_code(self, name: str) -> None:
+        if self._is_server(name):
+            msg = (
+                f'Worker "{name}" is an MCP server: it has tools, and runs no code. '
+                f"`%delegate -w {name} TOOL ...` calls one; `%hive tools -w {name}` lists them."
+            )
+            raise ConfigError(msg)
 
     def _known(self, name: str | None) -> str:
         worker = checked_worker(self.config.worker if name is None else name)
@@ -673,21 +711,27 @@ class HiveManager:
 
     # On the portal's loop
 
-    def _node(self, name: str) -> SwarmNode:
-        if name in self._nodes:
-            return self._nodes[name]
+    def _node(self, name: str) -> Node:
+        if name not in self._nodes:
+            try:
+                self._nodes[name] = self._make_node(name)
+            except Exception as error:  # no folder, no space, no descriptors, no sockets, ...
+                msg = f'Worker "{name}" could not be started: {error}'
+                raise NodeStartError(msg, node=name) from error
+        return self._nodes[name]
+
+    def _make_node(self, name: str) -> Node:
         kernel = self._kernels.get(name, Kernel())
-        try:
-            if self._context is None:
-                self._context = Context()
-            server = self._server(kernel)
-        except Exception as error:  # no folder, no space, no descriptors, no sockets, ...
-            msg = f'Worker "{name}" could not be started: {error}'
-            raise NodeStartError(msg, node=name) from error
-        node = self._nodes[name] = SwarmNode(
+        if kernel.protocol == "mcp":
+            return McpNode(
+                name, config=self.config, command=kernel.argv, runtime=self._runtime_folder()
+            )
+        if self._context is None:
+            self._context = Context()
+        server = self._server(kernel)
+        return SwarmNode(
             name, config=self.config, kernel=kernel, server=server, context=self._context
         )
-        return node
 
     def _server(self, kernel: Kernel) -> ForkServer:
         if self._closed:
@@ -716,7 +760,9 @@ class HiveManager:
         await self._server(Kernel()).warm_up()
 
     async def _change_policy(self, name: str, memory: int | None, sandbox: str | None) -> None:
-        self._node(name).change_policy(memory, sandbox)
+        node = self._node(name)
+        assert isinstance(node, SwarmNode)
+        node.change_policy(memory, sandbox)
 
     async def _run(
         self, delegation: Delegation, name: str, code: str, options: Mapping[str, Any]
@@ -815,6 +861,14 @@ def _interpreter(python: str) -> Kernel:
         msg = f"{python!r} is no program that can be run. Give the path of a Python interpreter."
         raise ConfigError(msg)
     return Kernel(interpreter=str(Path(path).absolute()), description=f"python at {path}")
+
+
+def _mcp_server(command: Sequence[str], environment: Mapping[str, str]) -> Kernel:
+    words = checked_command(command)
+    if find_program(words[0], environment) is None:
+        msg = f'There is no program "{words[0]}" on the PATH. Install it, or give its path.'
+        raise ConfigError(msg)
+    return Kernel(interpreter="", argv=words, language="", description="MCP server", protocol="mcp")
 
 
 def _broken(name: str, specs: KernelSpecManager, reason: str) -> ConfigError:

@@ -26,6 +26,7 @@ class Kernel:
         interrupt_by_message: its kernelspec says interrupt_mode "message".
         language: of the code.
         description: for the status.
+        protocol: that it speaks: "jupyter", or "mcp" for a server with tools alone.
     """
 
     interpreter: str = sys.executable
@@ -34,6 +35,7 @@ class Kernel:
     interrupt_by_message: bool = False
     language: str = "python"
     description: str = "python"
+    protocol: str = "jupyter"
 
 
 @dataclass(frozen=True)

@@ -117,6 +117,7 @@ class McpNode:
             environment=environment,
             language="",
             description="MCP server",
+            protocol="mcp",
         )
         self.policy = SandboxPolicy(config.sandbox, config.memory)
         self.last_error: Exception | None = None

@@ -2,7 +2,15 @@
 
 import pytest
 
-from hive_jupyter import HiveManager, Instructions, NodeDied, NodeTimeout, RemoteError, ToolResult
+from hive_jupyter import (
+    ConfigError,
+    HiveManager,
+    Instructions,
+    NodeDied,
+    NodeTimeout,
+    RemoteError,
+    ToolResult,
+)
 from tests.hosts import play
 
 
@@ -120,3 +128,32 @@ with HiveManager() as hive:
 
 def test_ctrl_c_in_a_script_interrupts_the_tool(tmp_path):
     assert "interrupted 1\n" == play(CTRL_C, tmp_path / "begun")
+
+
+def test_an_mcp_server_is_a_worker_with_tools_alone(runtime):
+    with HiveManager(workers={"time": {"mcp": ["mcp-server-time"]}}) as hive:
+        assert {} == hive.known_tools("time")
+        noon = hive.delegate_to_coder("convert_time", NOON, worker="time")
+        unknown = hive.delegate_to_coder("read", "path=a", worker="time")
+        with pytest.raises(ConfigError, match="runs no code"):
+            hive.delegate("1", worker="time")
+        status = hive.swarm_status()["workers"]["time"]
+
+    assert "T13:00:00" in str(noon)
+    assert 'no tool "read". There are: convert_time, get_current_time.' in str(unknown)
+    assert "mcp-time" in status["kernel"]
+    assert ("idle", 0) == (status["state"], status["failures"])
+
+
+NOON = "source_timezone=UTC time=12:00 target_timezone=Africa/Lagos"
+
+
+@pytest.mark.parametrize(
+    ("mcp", "message"),
+    [(["no-such-server"], "no program"), ([], "command"), (None, "--mcp PROGRAM")],
+)
+def test_an_mcp_server_that_cannot_be_is_refused_when_it_is_added(hive, mcp, message):
+    with pytest.raises(ConfigError, match=message):
+        hive.add("broken", mcp=mcp)
+
+    assert "broken" not in hive.workers()
