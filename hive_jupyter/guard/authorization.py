@@ -328,13 +328,16 @@ class AuthorizationGuard:
 
     # --- using ---
 
-    def check(self, token: str, *, request: str | None = None) -> AnyRequest:
+    def check(
+        self, token: str, *, request: str | None = None, kind: str | None = None
+    ) -> AnyRequest:
         """
         Look whether a token would be taken, without using it; a refusal is recorded.
 
         Args:
             token: what ``approve`` returned.
             request: the id of the request that it must be for; None: any.
+            kind: "commit" or "call": what it must be for; None: either.
 
         Returns:
             The request that it is for.
@@ -345,14 +348,19 @@ class AuthorizationGuard:
         """
         with self.ledger.writing() as entries:
             now = self._now()
-            outcome = self._examined(entries, now, token, request)
+            outcome = self._examined(entries, now, token, request, kind)
             self._note(entries, now, token, outcome)
         if isinstance(outcome, AuthorizationError):
             raise outcome
         return outcome
 
     def spend(
-        self, token: str, *, request: str | None = None, commit: str | None = None
+        self,
+        token: str,
+        *,
+        request: str | None = None,
+        kind: str | None = None,
+        commit: str | None = None,
     ) -> AnyRequest:
         """
         Use a token: of any number of callers, in any processes, one gets the request.
@@ -360,6 +368,7 @@ class AuthorizationGuard:
         Args:
             token: what ``approve`` returned.
             request: the id of the request that it must be for; None: any.
+            kind: "commit" or "call": what it must be for; None: either.
             commit: the hash of the commit that it is used for; ``conclude`` tells what became of
                 it.
 
@@ -373,9 +382,7 @@ class AuthorizationGuard:
         """
         with self.ledger.writing() as entries:
             now = self._now()
-            outcome = self._examined(entries, now, token, request)
-            if isinstance(outcome, CallRequest) and commit is not None:
-                outcome = _mismatch(outcome, "is for a call of a tool, not for a commit")
+            outcome = self._examined(entries, now, token, request, kind)
             # The constraint decides, whatever was read before.
             if not isinstance(outcome, AuthorizationError) and not entries.append(
                 "spent", now, request=outcome.id, token=_hash(token), commit=commit
@@ -389,7 +396,7 @@ class AuthorizationGuard:
         return replace(outcome, state="spent")
 
     def _examined(
-        self, entries: Entries, now: Moment, token: str, wanted: str | None
+        self, entries: Entries, now: Moment, token: str, wanted: str | None, kind: str | None
     ) -> AnyRequest | AuthorizationError:
         if not _TOKEN.fullmatch(str(token)):
             return TokenMalformed(
@@ -403,6 +410,8 @@ class AuthorizationGuard:
         request = self._known(entries, now, approval.request)
         if wanted is not None and _typed(wanted) != request.id:
             return _mismatch(request, f"is for request {request.id}, not for {visible(wanted)}")
+        if kind is not None and kind != request.kind:
+            return _mismatch(request, f"is for a {request.kind}, not for a {kind}")
         if approval.details.get("digest") != request.digest:
             return _mismatch(request, "was made for other content than the request has now")
         if request.state == "expired":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 
 from hive_jupyter.errors import RepositoryError
-from hive_jupyter.guard.git import Git, run
+from hive_jupyter.guard.git import Git, as_user, run
 from hive_jupyter.units import visible
 
 # What a private repository takes over of the user's configuration: how content is converted and

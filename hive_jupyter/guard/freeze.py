@@ -40,7 +40,6 @@ _UNDER_WAY = {
     "rebase-apply": "a rebase",
 }
 
-
 _HOOKS = ("pre-commit", "prepare-commit-msg", "commit-msg", "post-commit")
 
 
@@ -101,7 +100,7 @@ def freeze(
             tree = _written_tree(git)
         else:
             content = "the changes of tracked files"
-            tree = _tracked(work)
+            tree = _tracked(work, old)
         if content != "what is staged":
             _refuse_what_needs_more(work, configuration, raw_changes(git, old, tree))
     changed = raw_changes(git, old, tree)
@@ -118,7 +117,7 @@ def freeze(
         committer=ident(user, "GIT_COMMITTER_IDENT"),
         private=git.folder,
         content=content,
-        skipped_hooks=_hooks(user, configuration),
+        skipped_hooks=_hooks(user, top, configuration),
     )
 
 
@@ -167,11 +166,13 @@ def _head(user: Git) -> tuple[str, str | None]:
     return ref, tip(user, ref)
 
 
-def _hooks(user: Git, configuration: Configuration) -> tuple[str, ...]:
+def _hooks(user: Git, top: str, configuration: Configuration) -> tuple[str, ...]:
     """The user's hooks that ``git commit`` would run."""
     folder = configuration.last("core.hookspath") or os.path.join(common_of(user), "hooks")
-    folder = os.path.join(user.folder, os.path.expanduser(folder))
-    return tuple(name for name in _HOOKS if os.access(os.path.join(folder, name), os.X_OK))
+    folder = os.path.join(top, os.path.expanduser(folder))
+    found = {name for name in _HOOKS if os.access(os.path.join(folder, name), os.X_OK)}
+    named = {configuration.last(f"hook.{name}.event") for name in configuration.parts("hook")}
+    return tuple(name for name in _HOOKS if name in found | named)
 
 
 @contextlib.contextmanager
@@ -189,7 +190,7 @@ def _attributes(user: Git, git: Git) -> Iterator[None]:
 
 def _below(top: str, home: Path, path: str | os.PathLike[str]) -> str:
     """A path as git has it: from the top, with the links on the way resolved, but not the last."""
-    named = os.path.normpath(os.path.join(home, os.path.expanduser(os.fspath(path))))
+    named = os.path.normpath(os.path.join(home, path))
     parent, name = os.path.split(named)
     found = os.path.join(os.path.realpath(parent), name)
     if not Path(found).is_relative_to(top):
@@ -198,9 +199,9 @@ def _below(top: str, home: Path, path: str | os.PathLike[str]) -> str:
     return os.path.relpath(found, top)
 
 
-def _tracked(work: Git) -> str:
+def _tracked(work: Git, old: str) -> str:
     out = work.run("diff-files", "-z", "--raw", "--ignore-submodules=all")
-    return _taken_in(work, {change.path for change in _listed(out)})
+    return _taken_in(work, old, {change.path for change in _listed(out)})
 
 
 def _named(work: Git, old: str, names: list[str], ignored: list[str]) -> str:
@@ -226,7 +227,7 @@ def _named(work: Git, old: str, names: list[str], ignored: list[str]) -> str:
     index = os.path.join(work.folder, "named")
     target = replace(work, environment={"GIT_INDEX_FILE": index})
     target.run("read-tree", old)
-    return _taken_in(target, paths | new)
+    return _taken_in(target, old, paths | new)
 
 
 def _ignored(user: Git, configuration: Configuration) -> list[str]:
@@ -241,10 +242,10 @@ def _ignored(user: Git, configuration: Configuration) -> list[str]:
     ]
 
 
-def _taken_in(work: Git, paths: set[str]) -> str:
+def _taken_in(work: Git, old: str, paths: set[str]) -> str:
     """The index's tree with the present content of some files, or without those that are gone."""
     there = {path for path in paths if _is_there(work, path)}
-    gone = [(NO_FILE, "", path) for path in paths - there]
+    gone = [(NO_FILE, "0" * len(old), path) for path in paths - there]
     set_entries(work, gone)
     names = b"".join(os.fsencode(path) + b"\0" for path in sorted(there))
     work.run("update-index", "-z", "--add", "--replace", "--remove", "--stdin", stdin=names)

@@ -81,12 +81,12 @@ def _entry(mode: str, content: str) -> str | None:
 
 
 def set_entries(git: Git, entries: list[tuple[str, str, str]]) -> None:
-    """Set entries (mode, hash, path) of an index; mode 000000 removes one."""
+    """Set entries (mode, hash, path) of an index; mode 000000 and a hash of zeros remove one."""
     if not entries:
         return
     # What goes comes first: a folder may make place for a file.
     lines = [
-        f"0 {'0' * 40}\t{path}\0" if mode == NO_FILE else f"{mode} {content}\t{path}\0"
+        f"{mode} {content}\t{path}\0"
         for mode, content, path in sorted(entries, key=lambda entry: entry[0] != NO_FILE)
     ]
     git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))

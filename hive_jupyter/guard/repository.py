@@ -20,7 +20,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from hive_jupyter.errors import LedgerError, RepositoryError, Superseded, TokenMismatch
+from hive_jupyter.errors import LedgerError, RepositoryError, Superseded
 from hive_jupyter.guard import marks
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.configuration import Configuration, ident
@@ -106,23 +106,24 @@ def commit(guard: AuthorizationGuard, token: str, *, request: str | None = None)
         RepositoryError: git fails. As long as the token was not spent it may be used again.
         LedgerError: the ledger cannot be written.
     """
-    asked = guard.check(token, request=request)
-    if not isinstance(asked, CommitRequest):
-        msg = f"This token is for a call of {visible(asked.tool)}, not for a commit."
-        raise TokenMismatch(msg, request=asked.id, state=asked.state)
-    user = at(asked.repository)
-    with opened(asked.repository, asked.private) as git:
-        if tip(user, asked.ref) != asked.parent:
-            raise _superseded(guard, asked)
-        made = _commit_tree(user, git, asked)
-        _hand_over(user, git, asked, made)
-        with _lock(guard, wait=True):
-            spent = guard.spend(token, request=asked.id, commit=made)
+    with _lock(guard, wait=True):
+        asked = guard.check(token, request=request, kind="commit")
+        assert isinstance(asked, CommitRequest)
+        user = at(asked.repository)
+        with opened(asked.repository, asked.private) as git:
+            if tip(user, asked.ref) != asked.parent:
+                raise _superseded(guard, asked)
+            made = _commit_tree(user, git, asked)
+            _hand_over(user, git, asked, made)
+            guard.spend(token, request=asked.id, commit=made)
             _move_branch(guard, user, asked, made)
-            guard.conclude(spent.id, "committed")
             update_index(user, git, asked)
-    if asked.private is not None:
-        shutil.rmtree(asked.private, ignore_errors=True)
+        try:
+            guard.conclude(asked.id, "committed")
+        except LedgerError as error:  # what it says would be wrong now; settle() makes up for it
+            log.warning("%s is committed, and the ledger does not say so: %s", made, error)
+        if asked.private is not None:
+            shutil.rmtree(asked.private, ignore_errors=True)
     return made
 
 
@@ -224,18 +225,9 @@ def _move_branch(guard: AuthorizationGuard, user: Git, asked: CommitRequest, mad
     git = replace(user, environment=_idents(user, asked))
     nothing = "0" * len(made)
     said = f"commit: {visible(asked.message.strip().partition(chr(10))[0], keep='')}"
-    command = (
-        "update-ref",
-        "--no-deref",
-        "-m",
-        said,
-        "--",
-        asked.ref,
-        made,
-        asked.parent or nothing,
-    )
+    move = (asked.ref, made, asked.parent or nothing)
     try:
-        git.run(*command)
+        git.run("update-ref", "--no-deref", "-m", said, "--", *move)
     except RepositoryError:
         now_at = tip(user, asked.ref)
         if now_at == made:
@@ -269,7 +261,8 @@ def _outcome(request: CommitRequest) -> str | None:
         if now_at is None or not user.succeeds("cat-file", "-e", f"{request.commit}^{{commit}}"):
             return "void"
         if now_at == request.commit:
-            with opened(request.repository, request.private) as git:
+            kept = request.private and os.path.isdir(request.private)
+            with opened(request.repository, request.private if kept else None) as git:
                 update_index(user, git, request)
         elif not user.succeeds("merge-base", "--is-ancestor", request.commit, now_at):
             return "void"
@@ -288,7 +281,7 @@ def _has_moved(asked: CommitRequest) -> bool:
 
 @contextlib.contextmanager
 def _lock(guard: AuthorizationGuard, *, wait: bool) -> Iterator[bool]:
-    """Between spending and moving a branch, nobody may take a commit for cut off."""
+    """One commit at a time, and nobody takes one that is under way for cut off."""
     path = guard.ledger.path.with_name(f"{guard.ledger.path.name}.lock")
     try:
         lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
