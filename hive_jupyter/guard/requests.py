@@ -189,7 +189,7 @@ class CallRequest(Request):
     kind: ClassVar[str] = "call"
 
     tool: str
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, Any] = field(hash=False)
     worker: str
 
     def __post_init__(self) -> None:
