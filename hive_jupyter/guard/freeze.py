@@ -28,7 +28,7 @@ from hive_jupyter.guard.git import (
     split,
     tip,
 )
-from hive_jupyter.guard.index import copy_index, remember_index, set_entries
+from hive_jupyter.guard.index import copy_index, on_index, remember_index, set_entries
 from hive_jupyter.units import visible
 
 # git keeps these while something else is under way; see gitrepository-layout(5) and sequencer.
@@ -87,7 +87,7 @@ def freeze(
     ref, parent = _head(user)
     configuration = Configuration(user)
     git = make_private(user, os.fspath(private))
-    work = replace(git, work_tree=top, settings=configuration.conversion())
+    work = replace(git, work_tree=top, settings={**git.settings, **configuration.conversion()})
     old = parent or empty_tree(git)
     copy_index(user, git)
     with _attributes(user, git):
@@ -107,7 +107,7 @@ def freeze(
     if not changed:
         msg = f"There is nothing to commit: {content} would change nothing."
         raise RepositoryError(msg)
-    remember_index(user, git, changed)
+    remember_index(git, changed)
     return Frozen(
         repository=user.folder,
         ref=ref,
@@ -200,8 +200,10 @@ def _below(top: str, home: Path, path: str | os.PathLike[str]) -> str:
 
 
 def _tracked(work: Git, old: str) -> str:
-    out = work.run("diff-files", "-z", "--raw", "--ignore-submodules=all")
-    return _taken_in(work, old, {change.path for change in _listed(out)})
+    changed = _listed(work.run("diff-files", "-z", "--raw", "--ignore-submodules=all"))
+    for change in changed:
+        _refuse_submodule(change)
+    return _taken_in(work, old, {change.path for change in changed})
 
 
 def _named(work: Git, old: str, names: list[str], ignored: list[str]) -> str:
@@ -224,8 +226,7 @@ def _named(work: Git, old: str, names: list[str], ignored: list[str]) -> str:
     _refuse_unknown(names, paths | new | {path for _, path in tracked})
     # What a sparse checkout leaves out is not gone.
     paths -= {path for tag, path in tracked if tag in "Ss"}
-    index = os.path.join(work.folder, "named")
-    target = replace(work, environment={"GIT_INDEX_FILE": index})
+    target = on_index(work, "named")
     target.run("read-tree", old)
     return _taken_in(target, old, paths | new)
 

@@ -61,11 +61,15 @@ _ENVIRONMENT = {
 
 _SETTINGS = {
     "core.fsmonitor": "false",
-    "core.fsync": "committed,reference",  # git's default leaves loose objects to the next crash
     "core.hooksPath": os.devnull,
     "gc.auto": "0",
     "maintenance.auto": "false",
 }
+
+# What a branch leads to must be on the disk before the branch does. git's default leaves objects to
+# the next crash; what is in a private repository may be lost in one, and the request with it.
+LASTING = {"core.fsync": "committed,reference", "core.fsyncMethod": "batch"}
+_PASSING = {"core.fsync": "none"}
 
 
 @dataclass(frozen=True)
@@ -272,7 +276,7 @@ def at(repository: str) -> Git:
         msg = f"There is no git repository in {repository!r}."
         raise RepositoryError(msg)
     git = Git(find_git(*_work_trees(repository)), repository)
-    return replace(git, settings=_without_hooks(git))
+    return replace(git, settings={**LASTING, **_without_hooks(git)})
 
 
 def _work_trees(repository: str) -> list[str]:
@@ -309,7 +313,7 @@ def opened(repository: str, private: str | None) -> Iterator[Git]:
         if not Path(private, "HEAD").is_file():
             msg = "The content of this request is kept no more. Ask for the commit again."
             raise RepositoryError(msg)
-        yield Git(user.program, private)
+        yield Git(user.program, private, settings=_PASSING)
         return
     with tempfile.TemporaryDirectory(prefix="hive-", ignore_cleanup_errors=True) as folder:
         yield make_private(user, os.path.join(folder, "private"))
@@ -334,7 +338,7 @@ def make_private(user: Git, folder: str) -> Git:
     except OSError as error:
         msg = f"There is no place for a commit's content: {error}"
         raise RepositoryError(msg) from error
-    git = Git(user.program, folder)
+    git = Git(user.program, folder, settings=_PASSING)
     object_format = user.line("rev-parse", "--show-object-format")
     git.run(
         "init", "--quiet", "--bare", "--template=", "--initial-branch=none",

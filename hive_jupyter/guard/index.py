@@ -6,6 +6,7 @@ import contextlib
 import logging
 import os
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 from hive_jupyter.errors import RepositoryError
@@ -15,27 +16,39 @@ from hive_jupyter.guard.requests import CommitRequest
 
 log = logging.getLogger(__name__)
 
+_AS_IT_WAS = "index-as-it-was"
+_BEFORE = "before"
+
 
 def copy_index(user: Git, git: Git) -> None:
-    """With its time, by which git tells which of its entries it can trust; see racy-git."""
-    names = ["index", *(path.name for path in Path(user.folder).glob("sharedindex.*"))]
-    for name in names:
+    """
+    Copy the user's index: once to work on, and once as it was.
+
+    With its time, by which git tells which of its entries it can trust (see racy-git in git's
+    documentation), and with the other half of a split one.
+    """
+    names = {path.name: path.name for path in Path(user.folder).glob("sharedindex.*")}
+    for copied, name in {**names, "index": "index", _AS_IT_WAS: "index"}.items():
         with contextlib.suppress(FileNotFoundError):
-            shutil.copy2(os.path.join(user.folder, name), os.path.join(git.folder, name))
+            shutil.copy2(os.path.join(user.folder, name), os.path.join(git.folder, copied))
 
 
-def remember_index(user: Git, git: Git, changed: list[RawChange]) -> None:
+def on_index(git: Git, name: str) -> Git:
+    """The same with another index of the private repository's."""
+    return replace(git, environment={"GIT_INDEX_FILE": os.path.join(git.folder, name)})
+
+
+def remember_index(git: Git, changed: list[RawChange]) -> None:
     """Keep the entries that a commit will change, to know then whether the user changed them."""
     paths = {change.path for change in changed}
-    kept = [f"{entry}\t{path}\0" for path, entry in _entries(user).items() if path in paths]
-    Path(git.folder, "before").write_bytes(os.fsencode("".join(kept)))
-    for name in ("index", "named"):
-        Path(git.folder, name).unlink(missing_ok=True)
+    entries = _entries(on_index(git, _AS_IT_WAS))
+    kept = [f"{entry}\t{path}\0" for path, entry in entries.items() if path in paths]
+    Path(git.folder, _BEFORE).write_bytes(os.fsencode("".join(kept)))
 
 
-def _entries(user: Git) -> dict[str, str]:
+def _entries(git: Git) -> dict[str, str]:
     """The index: "mode hash stage" by path; all stages of one that is in conflict."""
-    return _read_entries(user.run("ls-files", "-z", "--stage"))
+    return _read_entries(git.run("ls-files", "-z", "--stage"))
 
 
 def _read_entries(out: bytes) -> dict[str, str]:
@@ -72,7 +85,7 @@ def update_index(user: Git, git: Git, asked: CommitRequest) -> None:
 
 def _remembered(git: Git, changed: list[RawChange]) -> dict[str, str | None]:
     with contextlib.suppress(FileNotFoundError):
-        return dict(_read_entries(Path(git.folder, "before").read_bytes()))
+        return dict(_read_entries(Path(git.folder, _BEFORE).read_bytes()))
     return {change.path: _entry(change.old_mode, change.old_id) for change in changed}
 
 

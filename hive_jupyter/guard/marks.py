@@ -65,14 +65,12 @@ def of_path(path: str) -> Iterator[str]:
 
 def of_modes(old: str, new: str) -> Iterator[str]:
     """Marks for what kind of file it becomes; modes as git writes them."""
-    if old == new:
-        return
-    if new == _EXECUTABLE:
-        yield "becomes executable"
-    if new == _SYMLINK:
-        yield "becomes a symbolic link"
     if GITLINK in {old, new}:
         yield "is a submodule"
+    elif new == _EXECUTABLE != old:
+        yield "becomes executable"
+    elif new == _SYMLINK:
+        yield "is a symbolic link"
 
 
 def of_lines(added: list[str]) -> Iterator[str]:

@@ -26,7 +26,7 @@ from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.configuration import Configuration, ident
 from hive_jupyter.guard.diff import checked_hash, empty_tree, raw_changes
 from hive_jupyter.guard.freeze import Frozen, freeze
-from hive_jupyter.guard.git import SIGNING_VARIABLES, Git, at, objects_of, opened, tip
+from hive_jupyter.guard.git import LASTING, SIGNING_VARIABLES, Git, at, objects_of, opened, tip
 from hive_jupyter.guard.index import update_index
 from hive_jupyter.guard.requests import CommitRequest, Requester
 from hive_jupyter.units import visible
@@ -68,6 +68,7 @@ def request_commit(
         ConfigError, AuthorizationError, LedgerError: as for ``AuthorizationGuard.request``.
     """
     private = _private_folder(guard) / secrets.token_hex(8)
+    _make_folders(private.parent)
     try:
         frozen = freeze(folder, private, paths)
         request = guard.request(
@@ -174,7 +175,7 @@ def _commit_tree(user: Git, git: Git, asked: CommitRequest) -> str:
         command.append("-S")
         environment |= {name: os.environ[name] for name in SIGNING_VARIABLES if name in os.environ}
     message = asked.message if asked.message.endswith("\n") else f"{asked.message}\n"
-    signer = replace(git, environment=environment, settings=signing or {})
+    signer = replace(git, environment=environment, settings={**git.settings, **(signing or {})})
     return signer.run(*command, "-F", "-", stdin=message.encode()).decode().strip()
 
 
@@ -215,7 +216,7 @@ def _hand_over(user: Git, git: Git, asked: CommitRequest, made: str) -> None:
     target = replace(
         git,
         environment={"GIT_OBJECT_DIRECTORY": objects_of(user)},
-        settings={} if shared is None else {"core.sharedRepository": shared},
+        settings={**LASTING, **({} if shared is None else {"core.sharedRepository": shared})},
     )
     with Path(f"{pack}-{name}.pack").open("rb") as content:
         target.run("unpack-objects", "-q", "--strict", stdin=content)
@@ -307,6 +308,16 @@ def _locked(lock: int, *, wait: bool) -> bool:
 
 def _private_folder(guard: AuthorizationGuard) -> Path:
     return guard.ledger.path.with_name("frozen")
+
+
+def _make_folders(folder: Path) -> None:
+    """Folders that are the user's alone."""
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        msg = f"There is no place for a commit's content: {error}"
+        raise RepositoryError(msg) from error
 
 
 def _forget(guard: AuthorizationGuard) -> None:
