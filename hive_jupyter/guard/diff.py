@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import pairwise
 
 from hive_jupyter.errors import RepositoryError
 from hive_jupyter.guard import marks
@@ -206,7 +207,7 @@ def _texts(git: Git, old: str, new: str, raw: list[RawChange]) -> list[RawChange
 def _sections(patches: bytes) -> Iterator[bytes]:
     """The patch of one file after the other: within one, no line begins like its head."""
     starts = [match.start() for match in re.finditer(rb"^diff --git ", patches, re.MULTILINE)]
-    for start, end in zip(starts, [*starts[1:], len(patches)], strict=True):
+    for start, end in pairwise([*starts, len(patches)]):
         yield patches[start:end]
 
 
