@@ -1147,10 +1147,26 @@ def test_a_git_that_a_worker_may_have_written_is_not_run(guard, repo, trap, monk
 
     commit(guard, ask(guard, repo))
 
-    assert real == gits.find_git(str(repo.folder))
+    assert os.path.dirname(real) == gits.trusted_path(str(repo.folder))
     monkeypatch.setenv("PATH", os.pathsep.join(path[:-1]))
     with pytest.raises(RepositoryError, match="Install git"):
-        gits.find_git(str(repo.folder))
+        ask(guard, repo)
+
+
+def test_a_program_to_sign_with_is_not_taken_from_the_project(guard, repo, trap, home, monkeypatch):
+    """An activated environment inside of it is on PATH, and a worker may write there."""
+    for name in ("gpg", "ssh-keygen"):
+        trap(f".venv/bin/{name}")
+    (repo.folder / ".git/info/exclude").write_text(".venv\n")
+    with (home / ".gitconfig").open("a") as file:
+        file.write("[commit]\n gpgsign = true\n[gpg]\n program = no-such-gpg\n")
+    monkeypatch.setenv("PATH", f"{repo.folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}")
+    trap(".venv/bin/no-such-gpg")
+    repo.write("a.py", "2\n")
+    token = guard.approve(ask(guard, repo).id)
+
+    with pytest.raises(RepositoryError, match="no-such-gpg"):
+        repository.commit(guard, token)
 
 
 def test_a_git_that_hangs_is_ended_with_its_children(repo):

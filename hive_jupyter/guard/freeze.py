@@ -27,6 +27,7 @@ from hive_jupyter.guard.git import (
     run,
     split,
     tip,
+    trusted_path,
 )
 from hive_jupyter.guard.index import copy_index, on_index, remember_index, set_entries
 from hive_jupyter.units import visible
@@ -124,7 +125,7 @@ def freeze(
 def _find(folder: Path) -> tuple[Git, str]:
     """The repository that a folder is in, and the top of its work tree."""
     around = next((str(one) for one in (folder, *folder.parents) if (one / ".git").exists()), "")
-    program = find_git(*([around] if around else []))
+    program = find_git(trusted_path(*([around] if around else [])))
     git_dir = _discovered(program, folder, "--absolute-git-dir")
     top = _discovered(program, folder, "--show-toplevel")
     if not folder.is_relative_to(top):

@@ -78,18 +78,23 @@ class Git:
     git on one repository.
 
     Attributes:
-        program: absolute path of git.
+        path: folders in which git and its helpers are found, as in PATH.
         folder: the git dir.
         work_tree: the work tree, for what needs one.
         environment: variables beside, or instead of, those that every call gets.
         settings: configuration beside that of every call.
     """
 
-    program: str
+    path: str
     folder: str
     work_tree: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def program(self) -> str:
+        """The absolute path of git."""
+        return find_git(self.path)
 
     def run(
         self,
@@ -139,20 +144,24 @@ class Git:
         self, arguments: tuple[str, ...], stdin: bytes | IO[bytes], timeout: float
     ) -> tuple[int, bytes, bytes]:
         command = [self.program]
-        for name, value in _SETTINGS.items():
-            command += ["-c", f"{name}={value}"]
+        odd = []
+        for name, value in {**_SETTINGS, **self.settings}.items():
+            # -c takes a name with "=" in it apart; but versions before 2.31 know nothing else.
+            if "=" in name:
+                odd.append((name, value))
+            else:
+                command += ["-c", f"{name}={value}"]
         environment = {
             **_ENVIRONMENT,
             "GIT_DIR": self.folder,
-            "PATH": _search_path(),
+            "PATH": self.path,
             **{name: os.environ[name] for name in ("TZ",) if name in os.environ},
             **self.environment,
         }
         if self.work_tree is not None:
             environment["GIT_WORK_TREE"] = self.work_tree
-        # -c takes a name with "=" in it apart; but versions before 2.31 know nothing else.
-        environment["GIT_CONFIG_COUNT"] = str(len(self.settings))
-        for number, (name, value) in enumerate(self.settings.items()):
+        environment["GIT_CONFIG_COUNT"] = str(len(odd))
+        for number, (name, value) in enumerate(odd):
             environment[f"GIT_CONFIG_KEY_{number}"] = name
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         folder = self.work_tree or self.folder
@@ -227,39 +236,55 @@ def _failed(arguments: tuple[str, ...], stderr: bytes) -> RepositoryError:
     return RepositoryError(msg, command=arguments, stderr=said)
 
 
-def find_git(*outside: str) -> str:
+def trusted_path(*outside: str) -> str:
     """
-    Find git.
+    Say where programs may be looked for: PATH without what a worker may have written.
 
     Args:
-        outside: folders whose programs do not count, as a worker may have written them; those
-            that anybody may write to do not count either.
+        outside: folders whose programs do not count; nor do those of the temporary folder, those
+            that anybody may write to, and those that depend on the current folder.
 
     Returns:
-        An absolute path.
-
-    Raises:
-        RepositoryError: there is none.
+        Folders, as in PATH.
     """
     home = Path("~").expanduser()
     barred = [Path(folder).resolve() for folder in (*outside, tempfile.gettempdir())]
     # Where the whole home folder is a repository, the user's own programs are no project's.
     barred = [folder for folder in barred if not home.is_relative_to(folder)]
-    for folder in _search_path().split(os.pathsep):
-        program = shutil.which("git", path=folder)
-        if program is None or Path(folder).stat().st_mode & stat.S_IWOTH:
-            continue
-        places = (Path(program).absolute(), Path(program).resolve())
-        if not any(place.is_relative_to(bar) for place in places for bar in barred):
-            return program
-    msg = "Commits need git, and none was found on PATH. Install git."
-    raise RepositoryError(msg)
+    folders = [Path(name) for name in os.environ.get("PATH", os.defpath).split(os.pathsep)]
+    return os.pathsep.join(
+        str(folder)
+        for folder in folders
+        if folder.is_absolute()
+        and folder.is_dir()
+        and not folder.stat().st_mode & stat.S_IWOTH
+        and not any(
+            place.is_relative_to(bar) for bar in barred for place in (folder, folder.resolve())
+        )
+    )
 
 
-def _search_path() -> str:
-    """PATH without what depends on the current folder."""
-    folders = os.environ.get("PATH", os.defpath).split(os.pathsep)
-    return os.pathsep.join(folder for folder in folders if os.path.isabs(folder)) or os.defpath
+def find_git(path: str) -> str:
+    """
+    Find git.
+
+    Args:
+        path: folders to look in, as in PATH.
+
+    Returns:
+        An absolute path.
+
+    Raises:
+        RepositoryError: it is not there.
+    """
+    program = shutil.which("git", path=path) if path else None
+    if program is None:
+        msg = (
+            "Commits need git, and none was found on PATH, where folders of the project, the "
+            "temporary one and those that anybody may write to do not count. Install git."
+        )
+        raise RepositoryError(msg)
+    return program
 
 
 def at(repository: str) -> Git:
@@ -275,18 +300,20 @@ def at(repository: str) -> Git:
     if not os.path.isabs(repository) or not Path(repository, "HEAD").is_file():
         msg = f"There is no git repository in {repository!r}."
         raise RepositoryError(msg)
-    git = Git(find_git(*_work_trees(repository)), repository)
+    git = Git(trusted_path(*_work_trees(repository)), repository)
     return replace(git, settings={**LASTING, **_without_hooks(git)})
 
 
-def _work_trees(repository: str) -> list[str]:
+def _work_trees(repository: str) -> set[str]:
     """Folders that hold what belongs to a repository; see gitrepository-layout(5)."""
-    folders = [os.path.dirname(repository)]
+    places = [repository]
     for name in ("commondir", "gitdir"):
         with contextlib.suppress(OSError):
             told = os.fsdecode(Path(repository, name).read_bytes()).strip()
-            folders.append(os.path.dirname(os.path.normpath(os.path.join(repository, told))))
-    return folders
+            places.append(os.path.normpath(os.path.join(repository, told)))
+    ancestors = [place for known in places for place in (Path(known), *Path(known).parents)]
+    # A submodule's git dir is deep in that of the repository around it.
+    return {str(place.parent) for place in ancestors if place.name == ".git"}
 
 
 def _without_hooks(git: Git) -> dict[str, str]:
@@ -313,7 +340,7 @@ def opened(repository: str, private: str | None) -> Iterator[Git]:
         if not Path(private, "HEAD").is_file():
             msg = "The content of this request is kept no more. Ask for the commit again."
             raise RepositoryError(msg)
-        yield Git(user.program, private, settings=_PASSING)
+        yield Git(user.path, private, settings=_PASSING)
         return
     with tempfile.TemporaryDirectory(prefix="hive-", ignore_cleanup_errors=True) as folder:
         yield make_private(user, os.path.join(folder, "private"))
@@ -338,7 +365,7 @@ def make_private(user: Git, folder: str) -> Git:
     except OSError as error:
         msg = f"There is no place for a commit's content: {error}"
         raise RepositoryError(msg) from error
-    git = Git(user.program, folder, settings=_PASSING)
+    git = Git(user.path, folder, settings=_PASSING)
     object_format = user.line("rev-parse", "--show-object-format")
     git.run(
         "init", "--quiet", "--bare", "--template=", "--initial-branch=none",
