@@ -896,6 +896,21 @@ def test_replaced_objects_are_seen_as_they_are(guard, repo):
     assert "+the truth" in ask(guard, repo).diff()
 
 
+def test_a_file_that_is_left_out_of_the_work_tree_is_not_deleted_though_it_was_staged(guard, repo):
+    """Its content is in the index alone, where it stays."""
+    repo.write("sub/b.txt", "staged\n")
+    repo("add", "sub/b.txt")
+    repo("update-index", "--skip-worktree", "sub/b.txt")
+    (repo.folder / "sub/b.txt").unlink()
+    repo.write("a.py", "2\n")
+
+    request = ask(guard, repo, ["."])
+    commit(guard, request)
+
+    assert ["a.py"] == repo.changed()
+    assert "M  sub/b.txt" == repo("status", "--porcelain")
+
+
 @pytest.mark.parametrize("kind", ["none", "bare", "inside"])
 def test_what_is_no_work_tree_is_refused(guard, repo, tmp_path, kind):
     """With git's reason."""
@@ -1034,8 +1049,8 @@ def test_no_configured_program_runs(guard, repo, trap, monkeypatch):
         "trailer.x.command", "merge.x.driver", "alias.diff-tree", "alias.update-ref",
         "pager.diff-tree", "hook.evil.command", "hook.e=vil.command",
     ):  # fmt: skip
-        value = "!./trap.sh" if name.startswith("alias") else "./trap.sh"
-        repo("config", name, value)
+        value = str(repo.folder / "trap.sh")
+        repo("config", name, f"!{value}" if name.startswith("alias") else value)
     repo("config", "hook.evil.event", "reference-transaction")
     repo("config", "hook.e=vil.event", "post-index-change")
     repo("config", "user.signingkey", "x")
