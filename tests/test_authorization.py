@@ -1,5 +1,6 @@
 """Nothing happens without a human's yes, and nothing happens twice."""
 
+import contextlib
 import hashlib
 import json
 import re
@@ -796,6 +797,21 @@ def test_of_two_processes_that_spend_at_once_the_one_in_front_wins(guard, clock)
         assert "spent\n" == first.stdout.readline()
         assert "holds the ledger\n" == second.stdout.readline()
         assert "TokenSpent\n" == second.stdout.readline()
+
+
+def test_of_ten_processes_one_gets_the_request(guard, clock):
+    """All of them are let go at once."""
+    token = guard.approve(ask(guard).id)
+    with contextlib.ExitStack() as stack:
+        processes = [stack.enter_context(spender(guard, token, clock)) for _ in range(10)]
+        for process in processes:
+            assert "ready\n" == process.stdout.readline()
+        for process in processes:
+            process.stdin.write("\n\n")
+            process.stdin.flush()
+        outcomes = [process.stdout.read().split("\n")[-2] for process in processes]
+
+    assert ["TokenSpent"] * 9 + ["spent"] == sorted(outcomes)
 
 
 def test_a_process_that_dies_while_it_spends_has_spent_nothing(guard, clock):
