@@ -595,6 +595,7 @@ def test_history_is_what_happened_newest_first_and_holds_other_things_too(guard)
     guard.deny(request.id, "no")
 
     assert ["requested", "death", "denied"] == told(guard)
+    assert 3 == guard.last_number()
     assert ["denied"] == [entry.event for entry in guard.history(1)]
     assert {"worker": "coder", "signal": 11} == guard.history()[1].details
     with pytest.raises(ConfigError):

@@ -389,7 +389,9 @@ def test_what_was_approved_is_committed_whatever_happened_to_the_files(guard, re
     assert request.tree == repo("rev-parse", "HEAD^{tree}")
     assert ["approved", "approved"] == [repo.show("a.py"), repo.show("sub/b.txt")]
     assert "M  a.py\n M sub/b.txt" == repo("status", "--porcelain")
-    assert "committed" == guard.get(request.id).state
+    done = guard.get(request.id)
+    assert ("committed", made) == (done.state, done.commit)
+    assert "+approved" in done.diff()
 
 
 @pytest.mark.parametrize(

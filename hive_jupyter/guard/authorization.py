@@ -526,6 +526,16 @@ class AuthorizationGuard:
             found = [self._known(entries, now, one) for one in entries.interrupted_requests()]
         return [request for request in found if isinstance(request, CommitRequest)]
 
+    def last_number(self) -> int:
+        """
+        The number of the ledger's last entry: as long as it is the same, nobody wrote to it.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self.ledger.reading() as entries:
+            return entries.last_number()
+
     def history(self, limit: int = 100, *, request: str | None = None) -> list[Entry]:
         """
         What the ledger says, newest first.

@@ -156,7 +156,8 @@ class CommitRequest(Request):
         Raises:
             RepositoryError: as for ``diff``.
         """
-        return compare(self.repository, self.private, self.parent, self.tree)
+        private = None if self.state == "committed" else self.private
+        return compare(self.repository, private, self.parent, self.tree)
 
     def text(self) -> str:
         """What the digest covers, to be read by the human who decides; nothing in it hides."""
