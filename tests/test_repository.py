@@ -133,7 +133,7 @@ def snapshot(*folders):
     """
     All that is in folders, byte for byte, with modes and times of change.
 
-    But for the times of objects: git renews those of what it meets, against a collection of garbage.
+    But for the times of objects, which git renews so that no collection of garbage takes them.
     """
     found = {}
     for folder in folders:
@@ -1206,9 +1206,9 @@ def test_a_git_that_hangs_is_ended_with_its_children(repo):
     """Within its time."""
     began = time.monotonic()
 
-    with pytest.raises(RepositoryError, match="longer than 200 ms"):
+    with pytest.raises(RepositoryError, match="longer than 2 s"):
         gits.run(
-            ("/bin/sh", "-c", "sleep 600 & echo $! > pid; wait"), str(repo.folder), {}, timeout=0.2
+            ("/bin/sh", "-c", "sleep 600 & echo $! > pid; wait"), str(repo.folder), {}, timeout=2
         )
 
     assert time.monotonic() - began < 60
