@@ -1213,7 +1213,15 @@ def test_a_git_that_hangs_is_ended_with_its_children(repo):
 
     assert time.monotonic() - began < 60
     child = int((repo.folder / "pid").read_text())
-    wait_until(lambda: not psutil.pid_exists(child))
+    wait_until(lambda: has_ended(child))
+
+
+def has_ended(pid):
+    """Whether or not somebody has waited for it."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
 
 
 # --- crashes ---
