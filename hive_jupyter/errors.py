@@ -14,7 +14,19 @@ Every exception of Hive.
     ├ ToolError                       a tool that cannot be called
     ├ TransferError                   a value or message that cannot be moved safely
     ├ SandboxUnavailable              .missing
-    └ AuthorizationError(PermissionError)
+    ├ RepositoryError                 .command .stderr   what git cannot do, or may not
+    ├ LedgerError                     .path
+    └ AuthorizationError(PermissionError)   .request .state
+      ├ RequestUnknown
+      ├ RequestDenied                 .reason
+      ├ RequestExpired
+      ├ Superseded
+      ├ TooManyRequests
+      ├ TokenMalformed
+      ├ TokenUnknown
+      ├ TokenExpired
+      ├ TokenSpent
+      └ TokenMismatch
 
 A message says what happened, to which worker, and what to do next; callers read the attributes,
 never the text.
@@ -177,11 +189,111 @@ class SandboxUnavailable(HiveError):
         self.missing = missing
 
 
+class RepositoryError(HiveError):
+    """
+    Something cannot be done with this git repository.
+
+    Attributes:
+        command: the git command that failed, as a list of arguments; empty where none was run.
+        stderr: what it said.
+    """
+
+    def __init__(self, message: str, *, command: tuple[str, ...] = (), stderr: str = "") -> None:
+        super().__init__(message)
+        self.command = command
+        self.stderr = stderr
+
+
+class LedgerError(HiveError):
+    """
+    The ledger cannot be read or written; nothing was approved or spent.
+
+    Attributes:
+        path: of the ledger's file.
+    """
+
+    def __init__(self, message: str, *, path: str = "") -> None:
+        super().__init__(message)
+        self.path = path
+
+
 class AuthorizationError(HiveError, PermissionError):
-    """A commit without a human's valid yes."""
+    """
+    A commit or a call without a human's valid yes.
+
+    Attributes:
+        request: the id of the request that it is about; None where it is about none.
+        state: that request's, such as "approved"; None where there is no such request.
+    """
+
+    def __init__(
+        self, message: str, *, request: str | None = None, state: str | None = None
+    ) -> None:
+        super().__init__(message)
+        self.request = request
+        self.state = state
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _rebuild, (type(self), self.args, self.__dict__)
 
 
-def _rebuild(kind: type[NodeError], args: tuple[Any, ...], state: dict[str, Any]) -> NodeError:
+class RequestUnknown(AuthorizationError):
+    """The ledger holds no request of that id."""
+
+
+class RequestDenied(AuthorizationError):
+    """
+    A human said no.
+
+    Attributes:
+        reason: why, in the human's words; may be empty.
+    """
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        request: str | None = None,
+        state: str | None = None,
+        reason: str = "",
+    ) -> None:
+        super().__init__(message, request=request, state=state)
+        self.reason = reason
+
+
+class RequestExpired(AuthorizationError):
+    """Nobody answered the request in time, or its approval was not used in time."""
+
+
+class Superseded(AuthorizationError):
+    """The branch moved on, or the asker put another request in its place."""
+
+
+class TooManyRequests(AuthorizationError):
+    """The asker has as many unanswered requests as one may have."""
+
+
+class TokenMalformed(AuthorizationError):
+    """The text has not the form of a token."""
+
+
+class TokenUnknown(AuthorizationError):
+    """No approval in this ledger made that token."""
+
+
+class TokenExpired(AuthorizationError):
+    """The token was not used within its time."""
+
+
+class TokenSpent(AuthorizationError):
+    """The token was used before."""
+
+
+class TokenMismatch(AuthorizationError):
+    """The token is for another request, or for other content than was approved."""
+
+
+def _rebuild(kind: type[HiveError], args: tuple[Any, ...], state: dict[str, Any]) -> HiveError:
     error = kind.__new__(kind)
     error.args = args
     error.__dict__.update(state)

@@ -189,6 +189,41 @@ def printable(text: str) -> str:
     return "".join(letter if letter.isprintable() else " " for letter in text)
 
 
+def visible(text: str, keep: str = "\n\t") -> str:
+    """
+    Text in which nothing hides from the reader.
+
+    Args:
+        text: with surrogates for bytes that are no UTF-8 (``errors="surrogateescape"``).
+        keep: characters that stay although a screen obeys them.
+
+    Returns:
+        The text with ``<U+202E>`` for each character that a screen would obey, swallow or show
+        as nothing (controls, bidirectional overrides, zero-width and tag characters, variation
+        selectors, fillers, spaces other than the common one), and ``<0xFF>`` for each such byte.
+    """
+    return _NOT_PLAIN.sub(lambda found: _seen(found[0], keep), text)
+
+
+# Printable by the Unicode tables, and yet nothing to see: fillers and variation selectors.
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
+
+
+_NOT_PLAIN = re.compile("[^ -~]")
+
+
+def _seen(letter: str, keep: str) -> str:
+    code = ord(letter)
+    if letter in keep or (letter.isprintable() and letter not in _BLANK and not _selects(code)):
+        return letter
+    return f"<0x{code - 0xDC00:02X}>" if 0xDC80 <= code <= 0xDCFF else f"<U+{code:04X}>"
+
+
+def _selects(code: int) -> bool:
+    return any(first <= code <= last for first, last in _SELECTORS)
+
+
 def in_columns(rows: Sequence[Sequence[str]]) -> list[str]:
     """Rows, as long as each other, as lines for a terminal."""
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import hive_jupyter
-from hive_jupyter import HiveManager, SwarmNode
+from hive_jupyter import AuthorizationGuard, HiveManager, SwarmNode
 from hive_jupyter.cli import HiveApp
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, HiveConfig, Size
 from hive_jupyter.delegation import BaseDelegation
@@ -170,7 +170,10 @@ def test_the_exceptions_that_come_as_a_remote_error_alone_are_named():
     assert [] == [name for name in alone if f"`{name}`" not in text]
 
 
-PUBLIC = {kind.__name__: kind for kind in (HiveManager, BaseDelegation, SwarmNode)}
+PUBLIC = {
+    kind.__name__: kind
+    for kind in (HiveManager, BaseDelegation, SwarmNode, AuthorizationGuard)
+}
 
 
 def signatures_of(tree, name):

@@ -10,13 +10,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hive_jupyter.errors import (
+    AuthorizationError,
     CircuitOpen,
     HiveError,
+    LedgerError,
     NodeDied,
     NodeStartError,
     NodeTimeout,
     RemoteError,
+    RepositoryError,
+    RequestDenied,
     SandboxUnavailable,
+    TokenSpent,
     remote_error,
 )
 
@@ -112,6 +117,10 @@ def test_an_exception_that_needs_other_arguments_is_caught_by_its_type():
         NodeTimeout("no", node="a", seconds=2.5),
         CircuitOpen("no", node="a", retry_at=7.0),
         SandboxUnavailable("no", missing=("network",)),
+        RepositoryError("no", command=("update-ref",), stderr="locked"),
+        LedgerError("no", path="/l"),
+        RequestDenied("no", request="abc", state="denied", reason="why"),
+        TokenSpent("no", request="abc", state="spent"),
         remote_error("KeyError", "'x'", ["line"]),
         remote_error("FileNotFoundError", "[Errno 2] No such file or directory: 'a'", []),
         remote_error("my error", "", []),
@@ -132,3 +141,14 @@ def test_a_timeout_of_a_worker_is_a_timeout():
     """``except TimeoutError`` is what people write."""
     with pytest.raises(TimeoutError, match="too slow"):
         raise NodeTimeout("too slow", node="a", seconds=1)
+
+
+def test_an_authorization_error_is_a_permission_error():
+    """Its text is its message, and it is about a request."""
+    with pytest.raises(PermissionError, match="^not yet$") as caught:
+        raise RequestDenied("not yet", request="abc", state="denied", reason="why")
+
+    assert isinstance(caught.value, AuthorizationError)
+    assert ("abc", "denied", "why") == (
+        caught.value.request, caught.value.state, caught.value.reason,
+    )  # fmt: skip

@@ -20,6 +20,7 @@ from hive_jupyter.units import (
     parse_duration,
     parse_size,
     printable,
+    visible,
 )
 
 
@@ -200,3 +201,29 @@ def test_rows_stand_below_each_other():
 def test_what_a_screen_would_obey_is_a_space(text):
     assert printable(text).isprintable()
     assert len(text) == len(printable(text))
+
+
+@pytest.mark.parametrize(
+    ("text", "seen"),
+    [
+        ("a = 1\n\tb\n", "a = 1\n\tb\n"),
+        ("é 字 😀 ¹", "é 字 😀 ¹"),
+        ("a\u202eb\u200b\u2066c", "a<U+202E>b<U+200B><U+2066>c"),
+        ("\x1b[2K\r\x7f\x9b", "<U+001B>[2K<U+000D><U+007F><U+009B>"),
+        ("\xa0\u2028\u3164\ufe0f\u2800", "<U+00A0><U+2028><U+3164><U+FE0F><U+2800>"),
+        ("\U000e0041\U000e01ef\ud800", "<U+E0041><U+E01EF><U+D800>"),
+        (b"\xff\x80a".decode("utf-8", "surrogateescape"), "<0xFF><0x80>a"),
+    ],
+)
+def test_nothing_hides_in_what_is_to_be_seen(text, seen):
+    """Names instead of what a screen obeys, swallows or shows as nothing."""
+    assert seen == visible(text)
+
+
+@given(st.text(st.characters(codec=None, exclude_categories=[])))
+def test_what_is_to_be_seen_is_printable(text):
+    """On one line, where nothing is kept; and plain text is not touched."""
+    assert visible(text, keep="").isprintable()
+    assert visible(text).replace("\n", "").replace("\t", "").isprintable()
+    if text.isascii() and text.isprintable():
+        assert text == visible(text)

@@ -1,0 +1,1 @@
+"""Who may commit, and what an agent may call: requests, approvals, and the git that obeys them."""

@@ -1,0 +1,319 @@
+"""
+Freezing what is to be committed, with the index and the work tree left as they are.
+
+All that reads files runs in a private repository, over a copy of the index.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from hive_jupyter.errors import RepositoryError
+from hive_jupyter.guard import marks
+from hive_jupyter.guard.configuration import Configuration, ident
+from hive_jupyter.guard.diff import NO_FILE, RawChange, empty_tree, raw_changes, read_raw
+from hive_jupyter.guard.git import (
+    Git,
+    as_user,
+    at,
+    common_of,
+    find_git,
+    make_private,
+    run,
+    split,
+    tip,
+    trusted_path,
+)
+from hive_jupyter.guard.index import copy_index, on_index, remember_index, set_entries
+from hive_jupyter.units import visible
+
+# git keeps these while something else is under way; see gitrepository-layout(5) and sequencer.
+_UNDER_WAY = {
+    "MERGE_HEAD": "a merge",
+    "CHERRY_PICK_HEAD": "a cherry-pick",
+    "REVERT_HEAD": "a revert",
+    "rebase-merge": "a rebase",
+    "rebase-apply": "a rebase",
+}
+
+_HOOKS = ("pre-commit", "prepare-commit-msg", "commit-msg", "post-commit")
+
+
+@dataclass(frozen=True)
+class Frozen:
+    """
+    Content that is to be committed, and no change of files can reach any more.
+
+    Attributes:
+        repository, ref, parent, tree, author, committer, private: as a request has them.
+        content: what it is, in words: "what is staged".
+        skipped_hooks: names of the user's hooks for commits, which Hive does not run.
+    """
+
+    repository: str
+    ref: str
+    parent: str | None
+    tree: str
+    author: str
+    committer: str
+    private: str
+    content: str
+    skipped_hooks: tuple[str, ...]
+
+
+def freeze(
+    folder: str | os.PathLike[str],
+    private: str | os.PathLike[str],
+    paths: Sequence[str | os.PathLike[str]] | None = None,
+) -> Frozen:
+    """
+    Write the tree of a commit without touching the repository.
+
+    Args:
+        folder: in the work tree; paths are relative to it.
+        private: where the content goes; the folder must not exist.
+        paths: as for ``request_commit``.
+
+    Raises:
+        RepositoryError: there is nothing to commit, or something of it cannot be committed here.
+    """
+    home = Path(folder).resolve()
+    user, top = _find(home)
+    _refuse_what_is_under_way(user)
+    ref, parent = _head(user)
+    configuration = Configuration(user)
+    git = make_private(user, os.fspath(private))
+    work = replace(git, work_tree=top, settings={**git.settings, **configuration.conversion()})
+    old = parent or empty_tree(git)
+    copy_index(user, git)
+    with _attributes(user, git):
+        if paths:
+            content = "the named files"
+            names = [_below(top, home, path) for path in paths]
+            tree = _named(work, old, names, _ignored(user, configuration))
+        elif git.run("diff-index", "--cached", "--raw", "-z", old):
+            content = "what is staged"
+            tree = _written_tree(git)
+        else:
+            content = "the changes of tracked files"
+            tree = _tracked(work, old)
+        if content != "what is staged":
+            _refuse_what_needs_more(work, configuration, raw_changes(git, old, tree))
+    changed = raw_changes(git, old, tree)
+    if not changed:
+        msg = f"There is nothing to commit: {content} would change nothing."
+        raise RepositoryError(msg)
+    remember_index(git, changed)
+    return Frozen(
+        repository=user.folder,
+        ref=ref,
+        parent=parent,
+        tree=tree,
+        author=ident(user, "GIT_AUTHOR_IDENT"),
+        committer=ident(user, "GIT_COMMITTER_IDENT"),
+        private=git.folder,
+        content=content,
+        skipped_hooks=_hooks(user, top, configuration),
+    )
+
+
+def _find(folder: Path) -> tuple[Git, str]:
+    """The repository that a folder is in, and the top of its work tree."""
+    around = next((str(one) for one in (folder, *folder.parents) if (one / ".git").exists()), "")
+    program = find_git(trusted_path(*([around] if around else [])))
+    git_dir = _discovered(program, folder, "--absolute-git-dir")
+    top = _discovered(program, folder, "--show-toplevel")
+    if not folder.is_relative_to(top):
+        msg = (
+            f"The repository of {str(folder)!r} says that its files are in {top!r}. Hive commits "
+            "only from where the repository is; use git."
+        )
+        raise RepositoryError(msg)
+    return at(git_dir), top
+
+
+def _discovered(program: str, folder: Path, question: str) -> str:
+    """Git's own search, with its own rules of whose repositories are safe to enter."""
+    arguments = ("-c", "safe.bareRepository=explicit", "rev-parse", question)
+    code, out, err = run((program, *arguments), str(folder), as_user())
+    if code:
+        said = visible(err.decode("utf-8", "surrogateescape")).strip()
+        msg = f"{str(folder)!r} is in no work tree that can be committed from: {said}"
+        raise RepositoryError(msg, command=arguments, stderr=said)
+    return os.fsdecode(out.removesuffix(b"\n"))
+
+
+def _refuse_what_is_under_way(user: Git) -> None:
+    for name, what in _UNDER_WAY.items():
+        if os.path.lexists(os.path.join(user.folder, name)):
+            msg = f"{what.capitalize()} is under way in this repository. Finish or abort it first."
+            raise RepositoryError(msg)
+
+
+def _head(user: Git) -> tuple[str, str | None]:
+    """The branch, in full, and the commit that it is at."""
+    ref = user.line("symbolic-ref", "--quiet", "HEAD")
+    if ref is None:
+        msg = (
+            "No branch is checked out (HEAD is detached), so a commit would be lost. Make a branch "
+            "first: git switch -c NAME"
+        )
+        raise RepositoryError(msg)
+    return ref, tip(user, ref)
+
+
+def _hooks(user: Git, top: str, configuration: Configuration) -> tuple[str, ...]:
+    """The user's hooks that ``git commit`` would run."""
+    folder = configuration.last("core.hookspath") or os.path.join(common_of(user), "hooks")
+    folder = os.path.join(top, os.path.expanduser(folder))
+    found = {name for name in _HOOKS if os.access(os.path.join(folder, name), os.X_OK)}
+    named = {configuration.last(f"hook.{name}.event") for name in configuration.parts("hook")}
+    return tuple(name for name in _HOOKS if name in found | named)
+
+
+@contextlib.contextmanager
+def _attributes(user: Git, git: Git) -> Iterator[None]:
+    """The repository's attributes count while content is read, and not when it is shown."""
+    copied = Path(git.folder, "info", "attributes")
+    copied.parent.mkdir(exist_ok=True)
+    with contextlib.suppress(FileNotFoundError):
+        shutil.copyfile(os.path.join(common_of(user), "info", "attributes"), copied)
+    try:
+        yield
+    finally:
+        copied.unlink(missing_ok=True)
+
+
+def _below(top: str, home: Path, path: str | os.PathLike[str]) -> str:
+    """A path as git has it: from the top, with the links on the way resolved, but not the last."""
+    named = os.path.normpath(os.path.join(home, path))
+    parent, name = os.path.split(named)
+    found = os.path.join(os.path.realpath(parent), name)
+    if not Path(found).is_relative_to(top):
+        msg = f"{os.fspath(path)!r} is not in the repository's work tree {top!r}."
+        raise RepositoryError(msg)
+    return os.path.relpath(found, top)
+
+
+def _tracked(work: Git, old: str) -> str:
+    changed = _listed(work.run("diff-files", "-z", "--raw", "--ignore-submodules=all"))
+    for change in changed:
+        _refuse_submodule(change)
+    return _taken_in(work, old, {change.path for change in changed})
+
+
+def _named(work: Git, old: str, names: list[str], ignored: list[str]) -> str:
+    changed = [
+        *_listed(work.run("diff-files", "-z", "--raw", "--ignore-submodules=all", "--", *names)),
+        *_listed(work.run("diff-index", "-z", "--raw", "--cached", old, "--", *names)),
+    ]
+    for change in changed:
+        _refuse_submodule(change)
+    # Nested repositories end with a slash, and are no files of this one.
+    new = {
+        path
+        for path in split(work.run("ls-files", "-z", "--others", *ignored, "--", *names))
+        if not path.endswith("/")
+    }
+    tracked = [
+        (line[0], line[2:]) for line in split(work.run("ls-files", "-z", "-v", "--", *names))
+    ]
+    paths = {change.path for change in changed}
+    _refuse_unknown(names, paths | new | {path for _, path in tracked})
+    # What a sparse checkout leaves out is not gone.
+    paths -= {path for tag, path in tracked if tag in "Ss"}
+    target = on_index(work, "named")
+    target.run("read-tree", old)
+    return _taken_in(target, old, paths | new)
+
+
+def _ignored(user: Git, configuration: Configuration) -> list[str]:
+    """What new files git does not want, as options for ls-files."""
+    files = [
+        os.path.join(common_of(user), "info", "exclude"),
+        configuration.file("core.excludesfile", "ignore"),
+    ]
+    return [
+        "--exclude-per-directory=.gitignore",
+        *(f"--exclude-from={path}" for path in files if os.path.isfile(path)),
+    ]
+
+
+def _taken_in(work: Git, old: str, paths: set[str]) -> str:
+    """The index's tree with the present content of some files, or without those that are gone."""
+    there = {path for path in paths if _is_there(work, path)}
+    gone = [(NO_FILE, "0" * len(old), path) for path in paths - there]
+    set_entries(work, gone)
+    names = b"".join(os.fsencode(path) + b"\0" for path in sorted(there))
+    work.run("update-index", "-z", "--add", "--replace", "--remove", "--stdin", stdin=names)
+    return _written_tree(work)
+
+
+def _written_tree(git: Git) -> str:
+    try:
+        return git.run("write-tree").decode().strip()
+    except RepositoryError as error:
+        msg = f"The content cannot be committed as it is: {error.stderr or error}"
+        raise RepositoryError(msg, command=error.command, stderr=error.stderr) from None
+
+
+def _is_there(work: Git, path: str) -> bool:
+    """Whether a file is there: no folder, and not seen through a link."""
+    found = os.path.join(work.work_tree or "", path)
+    parent = os.path.dirname(found)
+    is_beyond_link = os.path.realpath(parent) != parent
+    return (
+        not is_beyond_link
+        and os.path.lexists(found)
+        and (os.path.islink(found) or not os.path.isdir(found))
+    )
+
+
+def _refuse_submodule(change: RawChange) -> None:
+    if marks.GITLINK in {change.old_mode, change.new_mode}:
+        msg = (
+            f"{visible(change.path, keep='')} is a submodule, whose content Hive does not look at. "
+            "Stage it with git add, and ask for the commit without paths."
+        )
+        raise RepositoryError(msg)
+
+
+def _refuse_unknown(names: list[str], known: set[str]) -> None:
+    for name in names:
+        if not any(name in {".", path} or path.startswith(f"{name}/") for path in known):
+            msg = (
+                f"{visible(name, keep='')} has nothing to commit: it does not exist, is ignored by "
+                "git, or is a repository of its own."
+            )
+            raise RepositoryError(msg)
+
+
+def _refuse_what_needs_more(
+    work: Git, configuration: Configuration, changed: list[RawChange]
+) -> None:
+    """Submodules, and files that git would have another program convert."""
+    for change in changed:
+        _refuse_submodule(change)
+    filters = configuration.parts("filter")
+    paths = [change.path for change in changed if change.new_mode != NO_FILE]
+    if not filters or not paths:
+        return
+    names = b"".join(os.fsencode(path) + b"\0" for path in paths)
+    answers = split(work.run("check-attr", "-z", "--stdin", "filter", stdin=names))
+    for path, value in zip(answers[::3], answers[2::3], strict=True):
+        if value in filters:
+            msg = (
+                f"{visible(path, keep='')} goes through the filter {visible(value)!r} (see "
+                ".gitattributes), a program that Hive does not run. Stage the file with git add, "
+                "and ask for the commit without paths."
+            )
+            raise RepositoryError(msg)
+
+
+def _listed(out: bytes) -> list[RawChange]:
+    return list(read_raw(out.split(b"\0")))

@@ -1,0 +1,105 @@
+"""The user's index: looked at, and set where a commit changed what it says."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+from hive_jupyter.errors import RepositoryError
+from hive_jupyter.guard.diff import NO_FILE, RawChange, empty_tree, raw_changes
+from hive_jupyter.guard.git import Git, split
+from hive_jupyter.guard.requests import CommitRequest
+
+log = logging.getLogger(__name__)
+
+_AS_IT_WAS = "index-as-it-was"
+_BEFORE = "before"
+
+
+def copy_index(user: Git, git: Git) -> None:
+    """
+    Copy the user's index: once to work on, and once as it was.
+
+    With its time, by which git tells which of its entries it can trust (see racy-git in git's
+    documentation), and with the other half of a split one.
+    """
+    names = {path.name: path.name for path in Path(user.folder).glob("sharedindex.*")}
+    for copied, name in {**names, "index": "index", _AS_IT_WAS: "index"}.items():
+        with contextlib.suppress(FileNotFoundError):
+            shutil.copy2(os.path.join(user.folder, name), os.path.join(git.folder, copied))
+
+
+def on_index(git: Git, name: str) -> Git:
+    """The same with another index of the private repository's."""
+    return replace(git, environment={"GIT_INDEX_FILE": os.path.join(git.folder, name)})
+
+
+def remember_index(git: Git, changed: list[RawChange]) -> None:
+    """Keep the entries that a commit will change, to know then whether the user changed them."""
+    paths = {change.path for change in changed}
+    entries = _entries(on_index(git, _AS_IT_WAS))
+    kept = [f"{entry}\t{path}\0" for path, entry in entries.items() if path in paths]
+    Path(git.folder, _BEFORE).write_bytes(os.fsencode("".join(kept)))
+
+
+def _entries(git: Git) -> dict[str, str]:
+    """The index: "mode hash stage" by path; all stages of one that is in conflict."""
+    return _read_entries(git.run("ls-files", "-z", "--stage"))
+
+
+def _read_entries(out: bytes) -> dict[str, str]:
+    entries: dict[str, str] = {}
+    for line in split(out):
+        entry, _, path = line.partition("\t")
+        entries[path] = f"{entries[path]}, {entry}" if path in entries else entry
+    return entries
+
+
+def update_index(user: Git, git: Git, asked: CommitRequest) -> None:
+    """
+    Leave the index as ``git commit`` would: what was committed is no change any more.
+
+    An entry that the user changed since the request stays as it is, and so does all of the index
+    where another branch is checked out by now.
+    """
+    try:
+        if user.line("symbolic-ref", "--quiet", "HEAD") != asked.ref:
+            return
+        changed = raw_changes(git, asked.parent or empty_tree(git), asked.tree)
+        before = _remembered(git, changed)
+        now = _entries(user)
+        entries = [
+            (change.new_mode, change.new_id, change.path)
+            for change in changed
+            if now.get(change.path) == before.get(change.path)
+            and now.get(change.path) != _entry(change.new_mode, change.new_id)
+        ]
+        set_entries(user, entries)
+    except RepositoryError as error:
+        log.warning("the commit is made, but git's index could not follow: %s", error)
+
+
+def _remembered(git: Git, changed: list[RawChange]) -> dict[str, str | None]:
+    with contextlib.suppress(FileNotFoundError):
+        return dict(_read_entries(Path(git.folder, _BEFORE).read_bytes()))
+    return {change.path: _entry(change.old_mode, change.old_id) for change in changed}
+
+
+def _entry(mode: str, content: str) -> str | None:
+    return None if mode == NO_FILE else f"{mode} {content} 0"
+
+
+def set_entries(git: Git, entries: list[tuple[str, str, str]]) -> None:
+    """Set entries (mode, hash, path) of an index; mode 000000 and a hash of zeros remove one."""
+    if not entries:
+        return
+    # What goes comes first: a folder may make place for a file.
+    lines = [
+        f"{mode} {content}\t{path}\0"
+        for mode, content, path in sorted(entries, key=lambda entry: entry[0] != NO_FILE)
+    ]
+    git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))

@@ -1,0 +1,128 @@
+"""What in a change deserves a close look: hints for a human, and no proof of anything."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+from hive_jupyter.units import visible
+
+_EXECUTABLE = "100755"
+_SYMLINK = "120000"
+GITLINK = "160000"
+
+_LONG_LINE = 1000
+
+# Where other programs take commands from, as far as they are widely used.
+_HOOKS = re.compile(
+    r"(^|/)(\.githooks|\.?git-hooks|hooks|\.husky|\.lefthook)/"
+    r"|(^|/)(\.pre-commit-(config|hooks)\.ya?ml|\.?lefthook\.ya?ml)$"
+)
+_CI = re.compile(
+    r"^(\.github/(workflows|actions)|\.circleci|\.buildkite|\.woodpecker|\.gitlab|\.ci)/"
+    r"|^(\.gitlab-ci|\.travis|\.drone|\.woodpecker|\.?appveyor|azure-pipelines|"
+    r"bitbucket-pipelines|cloudbuild|buildspec)\.ya?ml$|(^|/)Jenkinsfile$"
+)
+_GIT_FILES = {".gitattributes", ".gitmodules", ".lfsconfig"}
+_SECRET_FILES = re.compile(
+    r"(^|/)(\.env(\..+)?|\.netrc|\.npmrc|\.pypirc|\.htpasswd|credentials(\.json)?|"
+    r"id_(rsa|dsa|ecdsa|ed25519)|.+\.(pem|key|p12|pfx|jks|keystore|kdbx|ppk))$"
+)
+
+# Forms that their issuers publish, then assignments to a telling name. Every repetition that can
+# fail late is bounded: whoever writes the lines would otherwise choose how long this takes.
+_SECRETS = re.compile(
+    r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY|\b(AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}"
+    r"|\bgithub_pat_\w{22,}|\bglpat-[\w-]{20,}|\bxox[abeoprs]-[\w-]{10,}|\bAIza[\w-]{35}"
+    r"|\bsk-[\w-]{20,}|\b[rs]k_live_\w{20,}|\bpypi-AgE[\w-]{20,}|\bhf_[A-Za-z0-9]{30,}"
+    r"|\beyJ[\w-]{10,300}\.eyJ[\w-]{10,}"
+    r"|(?i:(passw(or)?d|secret|token|api_?key|access_?key|private_?key)\w{0,40}[\"']?\s{0,8}[:=]\s{0,8}"
+    r"[bru]?[\"'][^\"'\s]{8,}[\"'])"
+    r"|://[^/\s:@]{1,100}:[^/\s:@]{3,300}@"
+)
+
+_HIDING_TAGS = {"hide-cell", "hide-input", "hide-output", "remove-cell", "remove-input"}
+_ACTIVE_OUTPUTS = ("text/html", "application/javascript", "image/svg+xml", "text/markdown")
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def of_path(path: str) -> Iterator[str]:
+    """Marks for what a file is called."""
+    if _HOOKS.search(path):
+        yield "runs as a git hook"
+    if _CI.search(path):
+        yield "runs in CI"
+    if PurePosixPath(path).name in _GIT_FILES:
+        yield "steers git"
+    if _SECRET_FILES.search(path):
+        yield "named like a secret"
+    if visible(path, keep="") != path:
+        yield "odd characters in its name"
+
+
+def of_modes(old: str, new: str) -> Iterator[str]:
+    """Marks for what kind of file it becomes; modes as git writes them."""
+    if GITLINK in {old, new}:
+        yield "is a submodule"
+    elif new == _EXECUTABLE != old:
+        yield "becomes executable"
+    elif new == _SYMLINK:
+        yield "is a symbolic link"
+
+
+def of_lines(added: list[str]) -> Iterator[str]:
+    """Marks for lines that are added."""
+    secrets = [number for number, line in enumerate(added, 1) if _SECRETS.search(line)]
+    if secrets:
+        yield f"looks like a secret: {_count(len(secrets), 'added line')}"
+    if any(
+        visible(line.removesuffix("\r"), keep="\t\xa0") != line.removesuffix("\r") for line in added
+    ):
+        yield "invisible or control characters"
+    if any(len(line) > _LONG_LINE for line in added):
+        yield "very long lines"
+
+
+def of_notebook(content: bytes) -> Iterator[str]:
+    """Marks for what a notebook holds beside the code that one sees (nbformat 4)."""
+    try:
+        notebook = json.loads(content)
+        cells = [dict(cell) for cell in notebook["cells"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        yield "not a notebook of format 4"
+        return
+    outputs = [output for cell in cells for output in _list(cell.get("outputs"))]
+    kinds = [set(_dict(_dict(output).get("data"))) for output in outputs]
+    if outputs:
+        yield _count(len(outputs), "stored output")
+    if active := sum(not kind.isdisjoint(_ACTIVE_OUTPUTS) for kind in kinds):
+        yield f"{_count(active, 'output')} with HTML or script"
+    if widgets := sum(_WIDGET in kind for kind in kinds):
+        yield _count(widgets, "widget")
+    if hidden := sum(map(_is_hidden, cells)):
+        yield _count(hidden, "hidden cell")
+    if attached := sum(bool(cell.get("attachments")) for cell in cells):
+        yield f"{_count(attached, 'cell')} with attachments"
+
+
+def _is_hidden(cell: dict[str, Any]) -> bool:
+    metadata = _dict(cell.get("metadata"))
+    jupyter = _dict(metadata.get("jupyter"))
+    flags = (jupyter.get("source_hidden"), jupyter.get("outputs_hidden"), metadata.get("collapsed"))
+    tags = [str(tag).replace("_", "-") for tag in _list(metadata.get("tags"))]
+    return any(flags) or not _HIDING_TAGS.isdisjoint(tags)
+
+
+def _dict(value: object) -> dict[Any, Any]:
+    return value if isinstance(value, dict) else {}
+
+
+def _list(value: object) -> list[Any]:
+    return value if isinstance(value, list) else []
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"

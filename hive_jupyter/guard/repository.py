@@ -1,0 +1,333 @@
+"""
+A commit through the guard: freeze what is to be committed, and commit exactly that.
+
+Everything that reads files or content runs in a private repository (see ``git``). The user's index
+and work tree are not touched by a request; a commit moves the branch, and then the index's entries
+for what was committed, as ``git commit`` would have left them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+import re
+import secrets
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from hive_jupyter.errors import LedgerError, RepositoryError, Superseded
+from hive_jupyter.guard import marks
+from hive_jupyter.guard.authorization import AuthorizationGuard
+from hive_jupyter.guard.configuration import Configuration, ident
+from hive_jupyter.guard.diff import checked_hash, empty_tree, raw_changes
+from hive_jupyter.guard.freeze import Frozen, freeze
+from hive_jupyter.guard.git import LASTING, SIGNING_VARIABLES, Git, at, objects_of, opened, tip
+from hive_jupyter.guard.index import update_index
+from hive_jupyter.guard.requests import CommitRequest, Requester
+from hive_jupyter.units import visible
+
+log = logging.getLogger(__name__)
+
+# Folders without a request that are younger than this belong to a request on its way.
+_ABANDONED = 3600.0
+
+_IDENT = re.compile(r"(?P<name>[^<>\n]*) <(?P<email>[^<>\n]*)> (?P<date>\d+ [+-]\d{4})")
+
+
+def request_commit(
+    guard: AuthorizationGuard,
+    folder: str | os.PathLike[str],
+    message: str,
+    *,
+    requester: Requester | str,
+    paths: Sequence[str | os.PathLike[str]] | None = None,
+    supersedes: str | None = None,
+) -> tuple[CommitRequest, Frozen]:
+    """
+    Freeze content of a work tree and ask for its commit.
+
+    Args:
+        guard: keeps the request; the content is kept beside its ledger.
+        folder: in the work tree; paths are relative to it.
+        message: of the commit.
+        requester: who asks.
+        paths: files and folders whose present content is to be committed, new files included.
+            None: what is staged, or, with nothing staged, the changes of tracked files.
+        supersedes: the id of a waiting request in whose place this one comes.
+
+    Returns:
+        The request, and what was frozen for it.
+
+    Raises:
+        RepositoryError: there is nothing to commit, or something of it cannot be committed here.
+        ConfigError, AuthorizationError, LedgerError: as for ``AuthorizationGuard.request``.
+    """
+    private = _private_folder(guard) / secrets.token_hex(8)
+    _make_folders(private.parent)
+    try:
+        frozen = freeze(folder, private, paths)
+        request = guard.request(
+            repository=frozen.repository,
+            ref=frozen.ref,
+            parent=frozen.parent,
+            tree=frozen.tree,
+            message=message,
+            requester=requester,
+            author=frozen.author,
+            committer=frozen.committer,
+            private=frozen.private,
+            supersedes=supersedes,
+        )
+    except BaseException:
+        shutil.rmtree(private, ignore_errors=True)
+        raise
+    return request, frozen
+
+
+def commit(guard: AuthorizationGuard, token: str, *, request: str | None = None) -> str:
+    """
+    Make the commit that a token was given for.
+
+    Args:
+        guard: that gave it.
+        token: is used up by this.
+        request: the id of the request that it must be for; None: any.
+
+    Returns:
+        The new commit's hash. The branch has it.
+
+    Raises:
+        Superseded: the branch is not where the request saw it.
+        AuthorizationError: the token is not taken; see ``AuthorizationGuard.spend``.
+        RepositoryError: git fails. As long as the token was not spent it may be used again.
+        LedgerError: the ledger cannot be written.
+    """
+    with _lock(guard, wait=True):
+        asked = guard.check(token, request=request, kind="commit")
+        assert isinstance(asked, CommitRequest)
+        user = at(asked.repository)
+        with opened(asked.repository, asked.private) as git:
+            if tip(user, asked.ref) != asked.parent:
+                raise _superseded(guard, asked)
+            made = _commit_tree(user, git, asked)
+            _hand_over(user, git, asked, made)
+            guard.spend(token, request=asked.id, commit=made)
+            _move_branch(guard, user, asked, made)
+            update_index(user, git, asked)
+        try:
+            guard.conclude(asked.id, "committed")
+        except LedgerError as error:  # what it says would be wrong now; settle() makes up for it
+            log.warning("%s is committed, and the ledger does not say so: %s", made, error)
+        if asked.private is not None:
+            shutil.rmtree(asked.private, ignore_errors=True)
+    return made
+
+
+def settle(guard: AuthorizationGuard) -> list[CommitRequest]:
+    """
+    Hold the ledger against the branches, and forget content that nobody waits for.
+
+    A commit that was cut off after its token was spent is recorded if the branch has it, and void
+    otherwise; it is never finished. Requests whose branch moved are superseded.
+
+    Args:
+        guard: whose ledger.
+
+    Returns:
+        The requests whose state changed; none where another process commits just now.
+
+    Raises:
+        LedgerError: the ledger cannot be written.
+    """
+    with _lock(guard, wait=False) as held:
+        if not held:
+            return []
+        ends = [(request, _outcome(request), "cut off") for request in guard.interrupted()]
+        ends += [
+            (asked, "superseded", f"{asked.ref} moved")
+            for asked in guard.open()
+            if isinstance(asked, CommitRequest) and _has_moved(asked)
+        ]
+        settled = [
+            guard.conclude(request.id, outcome, reason)
+            for request, outcome, reason in ends
+            if outcome is not None
+        ]
+        _forget(guard)
+    return [request for request in settled if isinstance(request, CommitRequest)]
+
+
+# --- committing ---
+
+
+def _commit_tree(user: Git, git: Git, asked: CommitRequest) -> str:
+    signing = Configuration(user).signing()
+    environment = _idents(user, asked)
+    command = ["commit-tree", checked_hash(asked.tree)]
+    if asked.parent is not None:
+        command += ["-p", checked_hash(asked.parent)]
+    if signing is not None:
+        command.append("-S")
+        environment |= {name: os.environ[name] for name in SIGNING_VARIABLES if name in os.environ}
+    message = asked.message if asked.message.endswith("\n") else f"{asked.message}\n"
+    signer = replace(git, environment=environment, settings={**git.settings, **(signing or {})})
+    return signer.run(*command, "-F", "-", stdin=message.encode()).decode().strip()
+
+
+def _idents(user: Git, asked: CommitRequest) -> dict[str, str]:
+    """Who commits and when, as git takes it from its environment."""
+    environment = {}
+    for role, given in (("AUTHOR", asked.author), ("COMMITTER", asked.committer)):
+        said = given or ident(user, f"GIT_{role}_IDENT")
+        match = _IDENT.fullmatch(said)
+        if match is None:
+            msg = f"{visible(said, keep='')!r} is nobody: write Name <email> seconds zone."
+            raise RepositoryError(msg)
+        environment[f"GIT_{role}_NAME"] = match["name"]
+        environment[f"GIT_{role}_EMAIL"] = match["email"]
+        environment[f"GIT_{role}_DATE"] = f"@{match['date']}"
+    return environment
+
+
+def _hand_over(user: Git, git: Git, asked: CommitRequest, made: str) -> None:
+    """
+    Copy the commit and what is new in it into the user's repository.
+
+    As a pack, whose reader gives each object its name anew: what does not have the content that
+    its name says never gets there. No branch leads to it yet.
+    """
+    old = asked.parent or empty_tree(git)
+    new = {change.new_id for change in raw_changes(git, old, asked.tree, "-t")}
+    gitlinks = {
+        change.new_id
+        for change in raw_changes(git, old, asked.tree)
+        if change.new_mode == marks.GITLINK
+    }
+    ids = {made, asked.tree} | {one for one in new - gitlinks if one.strip("0")}
+    names = "".join(f"{one}\n" for one in sorted(ids)).encode()
+    pack = os.path.join(git.folder, "handed-over")
+    name = git.run("pack-objects", "--quiet", "--local", pack, stdin=names).decode().strip()
+    shared = Configuration(user).last("core.sharedrepository")
+    target = replace(
+        git,
+        environment={"GIT_OBJECT_DIRECTORY": objects_of(user)},
+        settings={**LASTING, **({} if shared is None else {"core.sharedRepository": shared})},
+    )
+    with Path(f"{pack}-{name}.pack").open("rb") as content:
+        target.run("unpack-objects", "-q", "--strict", stdin=content)
+
+
+def _move_branch(guard: AuthorizationGuard, user: Git, asked: CommitRequest, made: str) -> None:
+    git = replace(user, environment=_idents(user, asked))
+    nothing = "0" * len(made)
+    said = f"commit: {visible(asked.message.strip().partition(chr(10))[0], keep='')}"
+    move = (asked.ref, made, asked.parent or nothing)
+    try:
+        git.run("update-ref", "--no-deref", "-m", said, "--", *move)
+    except RepositoryError:
+        now_at = tip(user, asked.ref)
+        if now_at == made:
+            return
+        if now_at != asked.parent:
+            raise _superseded(guard, asked) from None
+        guard.conclude(asked.id, "void", "the branch could not be moved")
+        raise
+
+
+def _superseded(guard: AuthorizationGuard, asked: CommitRequest) -> Superseded:
+    guard.conclude(asked.id, "superseded", f"{asked.ref} moved")
+    msg = (
+        f"Request {asked.id} is superseded: {visible(asked.ref)} moved since it was made. Nothing "
+        "was committed; ask again on what there is now."
+    )
+    return Superseded(msg, request=asked.id, state="superseded")
+
+
+# --- after a crash ---
+
+
+def _outcome(request: CommitRequest) -> str | None:
+    """What became of a commit whose token was spent; None: not to be told now."""
+    assert request.commit is not None
+    if not os.path.isdir(request.repository):
+        return "void"
+    try:
+        user = at(request.repository)
+        now_at = tip(user, request.ref)
+        if now_at is None or not user.succeeds("cat-file", "-e", f"{request.commit}^{{commit}}"):
+            return "void"
+        if now_at == request.commit:
+            kept = request.private and os.path.isdir(request.private)
+            with opened(request.repository, request.private if kept else None) as git:
+                update_index(user, git, request)
+        elif not user.succeeds("merge-base", "--is-ancestor", request.commit, now_at):
+            return "void"
+    except RepositoryError as error:
+        log.warning("what became of request %s is not known: %s", request.id, error)
+        return None
+    return "committed"
+
+
+def _has_moved(asked: CommitRequest) -> bool:
+    try:
+        return tip(at(asked.repository), asked.ref) != asked.parent
+    except RepositoryError:
+        return False  # a folder on a network may come back
+
+
+@contextlib.contextmanager
+def _lock(guard: AuthorizationGuard, *, wait: bool) -> Iterator[bool]:
+    """One commit at a time, and nobody takes one that is under way for cut off."""
+    path = guard.ledger.path.with_name(f"{guard.ledger.path.name}.lock")
+    try:
+        lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        yield False  # there is no ledger yet
+        return
+    except OSError as error:
+        msg = f"{path} cannot be opened: {error}"
+        raise LedgerError(msg, path=str(path)) from error
+    try:
+        yield _locked(lock, wait=wait)
+    finally:
+        os.close(lock)
+
+
+def _locked(lock: int, *, wait: bool) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _private_folder(guard: AuthorizationGuard) -> Path:
+    return guard.ledger.path.with_name("frozen")
+
+
+def _make_folders(folder: Path) -> None:
+    """Folders that are the user's alone."""
+    try:
+        folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        folder.mkdir(mode=0o700, exist_ok=True)
+    except OSError as error:
+        msg = f"There is no place for a commit's content: {error}"
+        raise RepositoryError(msg) from error
+
+
+def _forget(guard: AuthorizationGuard) -> None:
+    needed = {
+        request.private
+        for request in (*guard.open(), *guard.interrupted())
+        if isinstance(request, CommitRequest)
+    }
+    with contextlib.suppress(FileNotFoundError):
+        for folder in _private_folder(guard).iterdir():
+            age = time.time() - folder.stat().st_mtime
+            if str(folder) not in needed and age > _ABANDONED:
+                shutil.rmtree(folder, ignore_errors=True)
