@@ -28,9 +28,9 @@ from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
 from jupyter_client.manager import AsyncKernelManager
 from nbclient import NotebookClient
 from nbclient.exceptions import CellControlSignal, CellExecutionError, DeadKernelError
-from pygments import highlight  # type: ignore[import-untyped]
-from pygments.formatters import TerminalFormatter  # type: ignore[import-untyped]
-from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
+from pygments import highlight
+from pygments.formatters import TerminalFormatter
+from pygments.lexers import PythonLexer
 
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.units import format_duration, format_size

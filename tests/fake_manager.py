@@ -2,7 +2,10 @@
 
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.delegation import Result, RunRecord
+from hive_jupyter.manager import HiveManager
 from hive_jupyter.swarm.messages import Message
+from hive_jupyter.toolbox import BUILT_IN
+from hive_jupyter.tools import ToolResult
 
 
 def stream(text, name="stdout"):
@@ -23,7 +26,7 @@ class FakeDelegation:
     """Plays ``script``: messages, and functions that are called when their turn comes."""
 
     def __init__(self, *script, outcome=None):
-        self.result = outcome if isinstance(outcome, Result) else result()
+        self.result = outcome if isinstance(outcome, Result | ToolResult) else result()
         self.answers = []
         self.interrupts = 0
         self._script = iter(script)
@@ -64,14 +67,25 @@ class FakeManager:
         self.begun = []
         self.calls = []
         self.replies = {
-            "tools": ("ping",),
+            "known_tools": BUILT_IN,
+            "list_tools": list(BUILT_IN.values()),
+            "tool_problems": (),
             "workers": ["coder", "train"],
             "history": [],
             "logs": "",
         }
 
+    find_tool = HiveManager.find_tool
+
     def begin(self, code, **options):
         self.begun.append((code, options))
+        return self._delegation()
+
+    def begin_tool(self, tool, arguments, **options):
+        self.calls.append(("begin_tool", tool, arguments, options))
+        return self._delegation()
+
+    def _delegation(self):
         if isinstance(self.delegation, Exception):
             raise self.delegation
         return self.delegation

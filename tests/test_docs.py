@@ -171,8 +171,7 @@ def test_the_exceptions_that_come_as_a_remote_error_alone_are_named():
 
 
 PUBLIC = {
-    kind.__name__: kind
-    for kind in (HiveManager, BaseDelegation, SwarmNode, AuthorizationGuard)
+    kind.__name__: kind for kind in (HiveManager, BaseDelegation, SwarmNode, AuthorizationGuard)
 }
 
 

@@ -1,6 +1,7 @@
 """What is typed behind the magics, what they do with it, and how they come and go."""
 
 import os
+import re
 import sys
 
 import pytest
@@ -19,7 +20,9 @@ from hive_jupyter.errors import (
 from hive_jupyter.notebook.magics import COMMANDS, DELEGATE, HiveMagics
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm.fallback import Instructions
-from hive_jupyter.tools import ToolContent, ToolResult
+from hive_jupyter.swarm.messages import Message
+from hive_jupyter.toolbox import BUILT_IN
+from hive_jupyter.tools import Tool, ToolContent, ToolResult
 from tests.fake_manager import FakeDelegation, FakeManager, record, result, stream
 
 DIED = NodeDied('Worker "coder" was killed.', node="coder", cause="signal", signal=11)
@@ -268,37 +271,167 @@ def test_instructions_are_shown_and_bound_and_not_raised(shell, magics, manager,
 # --- tools ---
 
 
-def answer(text, is_error=False):
-    return ToolResult((ToolContent("text", text),), is_error)
+def answer(text, is_error=False, **structure):
+    return ToolResult((ToolContent("text", text),), is_error, structure or None)
+
+
+def called(manager):
+    """The only tool that was called, with what arguments."""
+    ((tool, arguments, options),) = manager.called("begin_tool")
+    assert manager.begun == []
+    return tool, arguments, options
 
 
 def test_a_tools_name_calls_the_tool(shell, magics, manager, capsys):
-    manager.replies["delegate_to_coder"] = answer("pong")
+    manager.delegation = FakeDelegation(outcome=answer("pong"))
 
-    shell.run_line_magic("delegate", "--timeout 5s -o kept ping  a=1 b='x y'")
+    shell.run_line_magic("delegate", "-w train --timeout 5s -o kept ping")
 
-    assert manager.called("delegate_to_coder") == [["ping", "a=1 b='x y'", {"timeout": "5s"}]]
+    assert called(manager) == ("ping", {}, {"worker": "train", "timeout": "5s"})
     assert capsys.readouterr().out == "pong\n"
     assert shell.user_ns["kept"] == answer("pong")
-    assert manager.begun == []
 
 
-@pytest.mark.parametrize("line", ["ping(1)", "ping = 3", "ping == 3", "-- ping", "pings", "ping.x"])
+@pytest.mark.parametrize(
+    ("line", "tool", "arguments"),
+    [
+        ("read src/a.py", "read_file", {"path": "src/a.py"}),
+        ("read 'a b.py' start_line=3", "read_file", {"path": "a b.py", "start_line": 3}),
+        ("read_file path=$HOME", "read_file", {"path": "$HOME"}),
+        ("search  TODO   glob=*.py", "search_files", {"pattern": "TODO", "glob": "*.py"}),
+        ('search {"pattern": "a b"}', "search_files", {"pattern": "a b"}),
+        ("ast_search 'print($$$A)'", "ast_search", {"pattern": "print($$$A)"}),
+        ("write a.py content=x", "save_file", {"path": "a.py", "content": "x"}),
+        ("variables", "variables", {}),
+    ],
+)
+def test_details_become_arguments(shell, magics, manager, line, tool, arguments):
+    shell.run_cell(f"%delegate {line}")
+
+    assert called(manager)[:2] == (tool, arguments)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["ping(1)", "ping = 3", "ping == 3", "-- ping", "pings", "ping.x", "ping=3", "--  read a.py"],
+)
 def test_code_that_begins_like_a_tool_is_code(shell, magics, manager, line):
     shell.run_line_magic("delegate", line)
 
-    assert manager.called("delegate_to_coder") == []
+    assert manager.called("begin_tool") == []
     assert len(manager.begun) == 1
 
 
-def test_a_cell_is_never_a_tool(shell, magics, manager):
+def test_a_cell_whose_line_names_no_tool_is_code(shell, magics, manager):
     shell.run_cell_magic("delegate", "", "ping")
 
     assert begun(manager) == ("ping", {})
 
 
+def test_wrong_details_are_told_and_nothing_is_called(shell, magics, manager, capsys):
+    shell.run_cell("%delegate read 'a.py")
+
+    assert capsys.readouterr().out.startswith('ConfigError: "\'a.py": No closing quotation')
+    assert manager.called("begin_tool") == []
+
+
+@pytest.mark.parametrize(
+    ("line", "body", "tool", "arguments"),
+    [
+        ("write path=a.py", "x = 1\n", "save_file", {"path": "a.py", "content": "x = 1\n"}),
+        ("-w train write a.py", "x", "save_file", {"path": "a.py", "content": "x"}),
+        ("search", "a  b\n", "search_files", {"pattern": "a  b"}),
+        (
+            "edit_file a.py old_text=x",
+            "y\n",
+            "edit_file",
+            {"path": "a.py", "old_text": "x", "new_text": "y"},
+        ),
+        (
+            "ast_rewrite pattern='f($A)' dry_run=true",
+            "g($A)\n",
+            "ast_rewrite",
+            {"pattern": "f($A)", "dry_run": True, "rewrite": "g($A)"},
+        ),
+    ],
+)
+def test_the_text_below_is_the_missing_argument(
+    shell, magics, manager, line, body, tool, arguments
+):
+    shell.run_cell_magic("delegate", line, body)
+
+    assert called(manager)[:2] == (tool, arguments)
+
+
+@pytest.mark.parametrize("line", ["ping", "write a.py content=x", "reset"])
+def test_a_text_that_no_argument_takes_is_refused(shell, magics, manager, line):
+    with pytest.raises(UsageError, match="no place for the text below"):
+        shell.run_cell_magic("delegate", line, "x")
+
+    assert manager.called("begin_tool") == []
+
+
+@pytest.mark.parametrize("line", ["execute print( 'a' )", "execute code=\"print( 'a' )\""])
+def test_execute_runs_code_as_ever(shell, magics, manager, line):
+    shell.run_line_magic("delegate", f"--memory 1G -w train {line}")
+
+    assert begun(manager) == ("print( 'a' )", {"memory": "1G", "worker": "train"})
+    assert manager.called("begin_tool") == []
+
+
+def test_execute_takes_its_code_from_below(shell, magics, manager):
+    shell.run_cell_magic("delegate", "execute", "x = 1\ny = 2\n")
+
+    assert begun(manager) == ("x = 1\ny = 2", {})
+
+
+def test_quiet_shows_no_result_of_a_tool(shell, magics, manager, shown):
+    manager.delegation = FakeDelegation(outcome=answer("pong"))
+
+    shell.run_line_magic("delegate", "-q -o kept ping")
+
+    assert shown == []
+    assert shell.user_ns["kept"] == answer("pong")
+
+
+def test_how_far_a_tool_is_is_shown(shell, magics, manager, capsys):
+    manager.delegation = FakeDelegation(
+        Message("progress", {"text": "3 of 9 files"}), outcome=answer("done")
+    )
+
+    shell.run_line_magic("delegate", "search TODO")
+
+    assert capsys.readouterr() == ("done\n", "3 of 9 files\n")
+
+
+def test_a_result_is_shown_again_as_the_value_of_a_cell(shell, loaded, shown):
+    extension.load_ipython_extension(shell)
+    shell.user_ns["kept"] = answer("pong")
+
+    shell.run_cell("kept")
+
+    assert shown == [{"text/plain": "pong"}]
+
+
+def test_a_terminal_gets_text_and_colours_only_on_a_screen(
+    shell, magics, manager, shown, monkeypatch
+):
+    code = answer("x = 1", path="a.py", start_line=1, total_lines=1)
+    manager.delegation = FakeDelegation(outcome=code)
+    monkeypatch.setattr("hive_jupyter.notebook.compat.has_colours", lambda shell: True)
+
+    shell.run_line_magic("delegate", "read a.py")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    shell.run_line_magic("delegate", "read a.py")
+
+    plain, coloured = shown
+    assert plain == {"text/plain": "1  x = 1"}
+    assert set(coloured) == {"text/plain"}
+    assert "\033[" in coloured["text/plain"]
+
+
 def test_a_tools_failure_fails_the_cell(shell, magics, manager, capsys):
-    manager.replies["delegate_to_coder"] = answer("no such file", is_error=True)
+    manager.delegation = FakeDelegation(outcome=answer("no such file", is_error=True))
 
     with pytest.raises(ToolError, match="no such file"):
         shell.run_line_magic("delegate", "ping")
@@ -308,25 +441,88 @@ def test_a_tools_failure_fails_the_cell(shell, magics, manager, capsys):
     assert capsys.readouterr().err == "ToolError: no such file\n"
 
 
+def test_a_failures_text_moves_no_cursor(shell, magics, manager):
+    manager.delegation = FakeDelegation(outcome=answer("gone\033[2J\u202e", is_error=True))
+
+    with pytest.raises(ToolError) as caught:
+        shell.run_line_magic("delegate", "ping")
+
+    assert str(caught.value) == "gone<U+001B>[2J<U+202E>"
+
+
 def test_a_worker_that_dies_in_a_tool_fails_the_cell(shell, magics, manager):
-    manager.replies["delegate_to_coder"] = DIED
+    manager.delegation = FakeDelegation(outcome=DIED)
 
     with pytest.raises(NodeDied):
         shell.run_line_magic("delegate", "ping")
 
 
 def test_instructions_for_a_tool_are_shown(shell, magics, manager, shown):
-    manager.replies["delegate_to_coder"] = Instructions("ping", "because", language="")
+    manager.delegation = FakeDelegation(outcome=Instructions("ping", "because", language=""))
 
     shell.run_line_magic("delegate", "ping")
 
     assert "No worker did this" in shown[0]["text/plain"]
 
 
-@pytest.mark.parametrize("option", ["-w train", "--memory 1G", "--sandbox open"])
+@pytest.mark.parametrize("option", ["--memory 1G", "--sandbox open"])
 def test_options_that_a_tool_cannot_take_are_refused(shell, magics, option):
     with pytest.raises(UsageError, match="goes with code, not with the tool ping"):
         shell.run_line_magic("delegate", f"{option} ping")
+
+
+@pytest.mark.parametrize(
+    ("line", "kind", "meant"),
+    [
+        ("serach TODO", "SyntaxError", "search"),
+        ("raed a.py", "SyntaxError", "read"),
+        ("varables", "NameError", "variables"),
+    ],
+)
+def test_a_mistyped_tool_is_named_below_the_codes_error(
+    shell, magics, manager, capsys, line, kind, meant
+):
+    manager.delegation = FakeDelegation(outcome=remote_error(kind, "bad", ["the traceback"]))
+
+    shell.run_cell(f"%delegate {line}")
+
+    word = line.split()[0]
+    told = f'There is no tool "{word}". Did you mean "{meant}"?'
+    assert capsys.readouterr().out.splitlines() == ["the traceback", told]
+
+
+def test_why_tools_are_missing_is_told_below_an_unknown_word(shell, magics, manager, capsys):
+    manager.delegation = FakeDelegation(outcome=remote_error("NameError", "bad", ["the traceback"]))
+    manager.replies["tool_problems"] = ("The tools of mytools are missing.",)
+
+    shell.run_cell("%delegate row_count")
+
+    told = capsys.readouterr().out.splitlines()
+    assert told == ["the traceback", "The tools of mytools are missing."]
+
+
+@pytest.mark.parametrize(
+    ("line", "kind"),
+    [
+        ("serach TODO", "KeyError"),
+        ("-- serach TODO", "SyntaxError"),
+        ("print x", "SyntaxError"),
+        ("import", "SyntaxError"),
+        ("somethingelse TODO", "SyntaxError"),
+        ("serach + 1", "NameError"),
+    ],
+)
+def test_other_errors_are_shown_alone(shell, magics, manager, capsys, line, kind):
+    manager.delegation = FakeDelegation(outcome=remote_error(kind, "bad", ["the traceback"]))
+
+    shell.run_cell(f"%delegate {line}")
+
+    assert capsys.readouterr().out == "the traceback\n"
+
+
+def test_a_mistyped_tool_above_a_text_is_named(shell, magics, manager):
+    with pytest.raises(UsageError, match='no tool "wirte". Did you mean "write"'):
+        shell.run_cell_magic("delegate", "wirte path=a.py", "x = 1")
 
 
 # --- %hive ---
@@ -474,6 +670,74 @@ def test_workers_are_listed(shell, magics, capsys):
     shell.run_line_magic("hive", "workers")
 
     assert capsys.readouterr().out == "coder\ntrain\n"
+
+
+def test_tools_are_listed_with_what_they_take(shell, magics, manager, shown):
+    shell.run_line_magic("hive", "tools -w train")
+
+    assert manager.called("list_tools") == [["train", {}]]
+    lines = shown[0]["text/plain"].splitlines()
+    assert [line.split()[0] for line in lines[1:-1]] == list(BUILT_IN)
+    (read,) = (line for line in lines if line.startswith("read_file"))
+    assert "path* start_line end_line encoding" in read
+    assert read.endswith(BUILT_IN["read_file"].description.partition(". ")[0] + ".")
+
+
+def test_why_tools_are_missing_is_told(shell, magics, manager, shown):
+    manager.replies["tool_problems"] = ("The tools of mine are missing: ImportError: no | mine.",)
+
+    shell.run_line_magic("hive", "tools")
+
+    assert "The tools of mine are missing: ImportError: no | mine." in shown[0]["text/plain"]
+    assert r"no \| mine" in shown[0]["text/markdown"]
+
+
+def test_one_tool_is_explained_in_full(shell, magics, manager, shown, capsys):
+    shell.run_line_magic("hive", "tools search")
+
+    assert capsys.readouterr().out.startswith("search_files: Find lines that hold a text")
+    lines = [line.split(maxsplit=2) for line in shown[0]["text/plain"].splitlines()[1:]]
+    assert [line[0] for line in lines[:-1]] == list(BUILT_IN["search_files"].arguments)
+    assert "whole number from 1  200" in shown[0]["text/plain"]
+    assert "example: %delegate search_files pattern=..." in shown[0]["text/plain"]
+
+
+def test_any_schema_is_explained(shell, magics, manager, shown):
+    arguments = {
+        "how": {"enum": ["fast", "slow", 3], "default": "fast"},
+        "names": {"type": "array", "items": {"type": "string"}},
+        "maybe": {"type": ["string", "null"]},
+        "odd": {"oneOf": [{"type": "string"}], "description": "It is\nodd."},
+        "any": True,
+    }
+    tool = Tool("mine", "Mine.", {"type": "object", "properties": arguments})
+    manager.replies["known_tools"] = {"mine": tool}
+
+    shell.run_line_magic("hive", "tools mine")
+
+    rows = [re.split("  +", line.strip()) for line in shown[0]["text/plain"].splitlines()[1:-1]]
+    assert rows == [
+        ["how", '"fast" | "slow" | 3', '"fast"'],
+        ["names", "list of: text"],
+        ["maybe", "text or null"],
+        ["odd", '{"oneOf": [{"type": "string"}]}', "It is odd."],
+        ["any", "true"],
+    ]
+
+
+def test_an_unknown_tool_is_told_with_the_nearest(shell, magics):
+    with pytest.raises(ToolError, match='no tool "serach_files". Did you mean "search_files"'):
+        shell.run_line_magic("hive", "tools serach_files")
+
+
+def test_what_a_table_says_is_no_link(shell, magics, manager, shown):
+    manager.replies["list_tools"] = [
+        Tool("mine", "See https://evil.example, www.evil.example, a@b.c", {"type": "object"})
+    ]
+
+    shell.run_line_magic("hive", "tools")
+
+    assert r"See https\://evil.example, www\.evil.example, a\@b.c" in shown[0]["text/markdown"]
 
 
 def test_history_shows_the_latest_runs_last(shell, magics, manager, shown):
@@ -631,6 +895,7 @@ def traces(shell):
         {(kind, name) for kind in magics for name in magics[kind]},
         list(shell.Completer.custom_matchers),
         list(shell.configurables),
+        dict(shell.display_formatter.ipython_display_formatter.type_printers),
     )
 
 
@@ -721,7 +986,7 @@ def test_a_magic_that_somebody_put_over_ours_stays(shell, loaded):
 
 def test_a_wrong_configuration_is_told_and_nothing_stays(shell, loaded, monkeypatch, capsys):
     monkeypatch.setenv("HIVE_JUPYTER_TIMEOUT", "soon")
-    magics, matchers, _ = traces(shell)
+    magics, matchers, *_ = traces(shell)
 
     shell.run_cell("%load_ext hive_jupyter")
 

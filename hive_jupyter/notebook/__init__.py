@@ -17,6 +17,7 @@ from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.completion import HiveCompleter
 from hive_jupyter.notebook.magics import REFUSALS, HiveMagics
 from hive_jupyter.protocol import WORKER_VARIABLE
+from hive_jupyter.tools import ToolResult
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -70,6 +71,7 @@ class _Extension:
         # IPython appends every Magics itself.
         self._configurables += [magics, manager.config]
         compat.add_configurable(self._shell, manager.config)
+        compat.add_display(self._shell, ToolResult, magics.show_result)
         if manager.config.warm_up:
             manager.warm_up()
         attach.serve(manager, _title(self._shell))
@@ -83,6 +85,7 @@ class _Extension:
         for configurable in self._configurables:
             compat.remove_configurable(self._shell, configurable)
         if self._manager is not None:
+            compat.remove_display(self._shell, ToolResult)
             self._manager.close()
 
     def _register(self, tables: Mapping[str, Mapping[str, Callable[..., Any]]]) -> None:

@@ -236,3 +236,13 @@ def remove_configurable(shell: Any, configurable: Configurable) -> None:
     """Do so no more."""
     if configurable in shell.configurables:
         shell.configurables.remove(configurable)
+
+
+def add_display(shell: Any, kind: type, display: Callable[[Any], object]) -> None:
+    """Have values of a class displayed by ``display``, also as the value of a cell."""
+    shell.display_formatter.ipython_display_formatter.for_type(kind, display)
+
+
+def remove_display(shell: Any, kind: type) -> None:
+    """Do so no more."""
+    shell.display_formatter.ipython_display_formatter.type_printers.pop(kind, None)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
+import shlex
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from itertools import islice
+from typing import TYPE_CHECKING, Any
 
 from IPython.core.completer import (
     CompletionContext,
@@ -20,20 +23,31 @@ from hive_jupyter.notebook.magics import (
     KERNEL,
     PROFILE,
     SETTING,
+    TOOL,
     WORKER,
     HiveMagics,
 )
+from hive_jupyter.notebook.tool_view import Place
 from hive_jupyter.policy import PROFILES
-from hive_jupyter.toolbox import SHORT_NAMES
+from hive_jupyter.toolbox import SHORT_NAMES, full_name
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from hive_jupyter.notebook.arguments import Parser
+    from hive_jupyter.tools import Tool
 
 # The magic, the words before the cursor's, and the cursor's.
 _LINE = re.compile(r"\s*(%hive|%?%delegate)\s(.*?)(\S*)", re.DOTALL)
+# The details of a tool: whole words, and the cursor's, in which a quote may be open.
+_WORD = r"""(?:\\.|"[^"]*"|'[^']*'|[^\s"'\\])"""
+_DETAILS = re.compile(rf"""((?:{_WORD}+\s+)*)({_WORD}*(?:"[^"]*|'[^']*)?)""", re.DOTALL)
+# Names that arguments have which are paths.
+_PATHS = re.compile(r"(?:\w+_)?(?:path|file|folder|dir|directory)s?")
+# Of a folder: that are looked at, and that are offered.
+_MOST_ENTRIES = 5000
+_MOST_OFFERED = 500
 
 
 @dataclass(frozen=True)
@@ -42,17 +56,22 @@ class _Offer:
     What may stand where the cursor is.
 
     Attributes:
-        words: all that fit in the place, whatever is typed already.
-        typed: what of the word is typed already.
+        words: that go on from what is typed already.
+        typed: what they take the place of.
         alone: nothing else can stand there.
     """
 
-    words: Iterable[str]
+    words: list[str]
     typed: str
     alone: bool = True
 
 
-_NOTHING = _Offer((), "", alone=False)
+_NOTHING = _Offer([], "", alone=False)
+
+
+def _offer(words: Iterable[str], typed: str, *, alone: bool = True) -> _Offer:
+    """Those of the words that begin with what is typed."""
+    return _Offer([word for word in words if word.startswith(typed)], typed, alone)
 
 
 class HiveCompleter:
@@ -74,17 +93,16 @@ class HiveCompleter:
             except ConfigError:
                 # The words before make no sense; the magic will say so.
                 offer = _NOTHING
-        fitting = [word for word in offer.words if word.startswith(offer.typed)]
         return {
-            "completions": [SimpleCompletion(word, type="param") for word in fitting],
-            "suppress": offer.alone and bool(fitting),
+            "completions": [SimpleCompletion(word, type="param") for word in offer.words],
+            "suppress": offer.alone and bool(offer.words),
             "matched_fragment": offer.typed,
         }
 
     def _hive(self, before: str, typed: str) -> _Offer:
         command, *words = before.split() or [""]
         if not command:
-            return _Offer(COMMANDS, typed)
+            return _offer(COMMANDS, typed)
         if command not in COMMANDS:
             return _NOTHING
         parser = COMMANDS[command]
@@ -94,11 +112,39 @@ class HiveCompleter:
 
     def _delegate(self, before: str, typed: str) -> _Offer:
         words, code = DELEGATE.options_of(before)
-        if code or "--" in words:
+        if "--" in words:
             return _NOTHING
+        if code:
+            # the spaces behind it belong to it
+            line = before[len(before.rstrip()) - len(code) :] + typed
+            return self._details(self._tools(words), line)
         if offer := self._flag(DELEGATE, words, typed):
             return offer
-        return _Offer((*SHORT_NAMES, *self._magics.manager.known_tools()), typed, alone=False)
+        return _offer((*SHORT_NAMES, *self._tools(words)), typed, alone=False)
+
+    def _details(self, tools: Mapping[str, Tool], line: str) -> _Offer:
+        name, details = line.split(maxsplit=1) if line.split()[1:] else (line.strip(), "")
+        tool = tools.get(full_name(name))
+        match = _DETAILS.fullmatch(details)
+        if tool is None or tool.obvious == "code" or match is None:
+            return _NOTHING
+        place = Place.here(self._magics.notebook)
+        before, typed = match.groups()
+        key, is_named, value = typed.partition("=")
+        if is_named and key in tool.arguments:
+            return _values_of(key, tool.arguments[key], value, place)
+        given: set[str | None] = {word.partition("=")[0] for word in shlex.split(before)}
+        if not given <= set(tool.arguments):
+            given |= {tool.obvious}
+        names = _offer([f"{name}=" for name in tool.arguments if name not in given], typed)
+        if tool.obvious is None or before:
+            return names
+        obvious = _values_of(tool.obvious, tool.arguments[tool.obvious], typed, place)
+        return _Offer([*names.words, *obvious.words], typed)
+
+    def _tools(self, options: list[str]) -> Mapping[str, Tool]:
+        """The tools that are known of the worker that the options name; it is not started."""
+        return self._magics.manager.known_tools(DELEGATE.parse_args(options).worker)
 
     def _flag(self, parser: Parser, words: list[str], typed: str) -> _Offer | None:
         """A flag, or the value of one."""
@@ -107,22 +153,76 @@ class HiveCompleter:
         flag, is_value, value = typed.partition("=")
         if is_value and flag in parser.flags:
             return self._values(parser.flags[flag], value)
-        return _Offer(parser.flags, typed) if typed.startswith("-") else None
+        return _offer(parser.flags, typed) if typed.startswith("-") else None
 
     def _values(self, action: argparse.Action, typed: str) -> _Offer:
         kind = action.metavar
         if kind == WORKER:
-            return _Offer(self._magics.manager.workers(), typed)
+            return _offer(self._magics.manager.workers(), typed)
+        if kind == TOOL:
+            return _offer((*SHORT_NAMES, *self._magics.manager.known_tools()), typed)
         if kind == PROFILE:
-            return _Offer(PROFILES, typed)
+            return _offer(PROFILES, typed)
         if kind == KERNEL:
-            return _Offer(_kernels(), typed)
+            return _offer(_kernels(), typed)
         if kind == SETTING:
             traits = self._magics.manager.config.traits(config=True)
             # what is read when the hive starts can be shown only
             shown = (n if t.metadata.get("at_start") else f"{n}=" for n, t in traits.items())
-            return _Offer(sorted(shown), typed)
+            return _offer(sorted(shown), typed)
         return _NOTHING
+
+
+def _values_of(name: str, schema: Any, typed: str, place: Place) -> _Offer:
+    """What an argument of a tool may be."""
+    schema = schema if isinstance(schema, dict) else {}
+    if _PATHS.fullmatch(name):
+        return _Offer(_paths(typed, place), typed)
+    if schema.get("type") == "boolean":
+        return _offer(("true", "false"), typed)
+    choices = schema.get("enum")
+    return _offer(map(str, choices if isinstance(choices, list) else ()), typed)
+
+
+def _paths(typed: str, place: Place) -> list[str]:
+    """Files and folders of the project that a path can go on to, with quotes where they need it."""
+    quote = typed[:1] if typed[:1] in ("'", '"') else ""
+    try:
+        (path,) = shlex.split(typed + quote) or [""]
+    except ValueError:
+        return []
+    above, name = os.path.split(path)
+    try:
+        names = _names_in(os.path.join(place.folder, above), name, place.root)
+    except (OSError, ValueError):  # there is no such folder, or none can have this name
+        return []
+    found = sorted(os.path.join(above, name) for name in names)
+    return [_quoted(path) for path in found[:_MOST_OFFERED]]
+
+
+def _names_in(folder: str, begin: str, root: str) -> list[str]:
+    """What is in a folder of the project; a folder's name ends with a slash."""
+    folder = os.path.realpath(folder)
+    if not _is_below(folder, root):
+        return []
+    with os.scandir(folder) as entries:
+        return [
+            entry.name + "/" * entry.is_dir()
+            for entry in islice(entries, _MOST_ENTRIES)
+            if entry.name.startswith(begin)
+            and (begin.startswith(".") or not entry.name.startswith("."))
+            and (not entry.is_symlink() or _is_below(os.path.realpath(entry.path), root))
+        ]
+
+
+def _is_below(path: str, root: str) -> bool:
+    return os.path.commonpath((path, root)) == root
+
+
+def _quoted(path: str) -> str:
+    """A word for shlex; a folder's quote stays open, so that typing can go on."""
+    word = shlex.quote(path)
+    return word.removesuffix("'") if word != path and path.endswith("/") else word
 
 
 def _kernels() -> list[str]:

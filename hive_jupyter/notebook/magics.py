@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import builtins
+import difflib
 import keyword
 import math
 import os
 import sys
 import time
 from collections import defaultdict
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import (
@@ -24,17 +27,17 @@ from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, 
 from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.arguments import Parser, UsageError, count
 from hive_jupyter.notebook.relay import Cell, Relayed, relay
-from hive_jupyter.notebook.tables import Table
+from hive_jupyter.notebook.tables import Table, table_of_arguments, table_of_tools
+from hive_jupyter.notebook.tool_view import Place, bundles
 from hive_jupyter.policy import PROFILES
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm.fallback import Instructions
-from hive_jupyter.toolbox import read_details
+from hive_jupyter.toolbox import SHORT_NAMES, read_details
 from hive_jupyter.tools import Tool, ToolResult
-from hive_jupyter.units import format_duration, format_size, nearest
+from hive_jupyter.units import format_duration, format_size, nearest, visible
 
 if TYPE_CHECKING:
     import argparse
-    from collections.abc import Mapping
 
     from IPython.core.interactiveshell import InteractiveShell
 
@@ -53,24 +56,41 @@ _FAILURES = (NodeError, RemoteError, ToolError)
 
 # What stands for what in the parsers below; completion.py knows the same words.
 WORKER, KERNEL, PATH, PROFILE, SETTING = "NAME", "KERNELSPEC", "PATH", "PROFILE", "SETTING[=VALUE]"
+TOOL = "TOOL"
+
+# With these a line fails that was to be a tool and is no code either.
+_NO_CODE = ("SyntaxError", "NameError")
+# From here on a word is taken for a mistyped one.
+_ALIKE = 0.75
 
 DELEGATE = (
     Parser(
         "%delegate",
         "[options] CODE   or   %delegate [options] TOOL [DETAILS]\n"
-        "       %%delegate [options]   and the code below it",
+        "       %%delegate [options]   and the code below it\n"
+        "       %%delegate [options] TOOL [DETAILS]   and a text below it",
         "Run code in a worker: a Python process of its own that may crash or hang\n"
         "without taking your kernel with it. What it displays is displayed here.",
         "Options end at the first word that is none, or at --; the rest of the line is\n"
-        "the code as it stands. A line whose first word is a tool calls the tool; --\n"
-        "before it makes it code. The magic itself returns None; see -o.\n"
+        "the code as it stands. The magic itself returns None; see -o.\n"
+        "\n"
+        "A line whose first word is a tool calls the tool; -- before it makes it code.\n"
+        "The details are key=value words, with quotes around spaces, or JSON, or the one\n"
+        "obvious argument. What is below %%delegate TOOL is the argument that is missing,\n"
+        "such as a file's content. %hive tools lists the tools; read, search and write\n"
+        "are short for read_file, search_files and save_file.\n"
         "\n"
         "examples:\n"
         "  %%delegate -w train --timeout 5m --memory 2G\n"
         "  model = fit(data)\n"
         "\n"
         "  %delegate -w train model.score()\n"
-        "  %delegate ping\n",
+        "  %delegate read src/model.py start_line=10 end_line=30\n"
+        "  %delegate search TODO glob=*.py\n"
+        "  %delegate -o found ast_search 'print($$$ARGS)'\n"
+        "\n"
+        "  %%delegate write notes.txt\n"
+        "  the file's content\n",
     )
     .option(
         "-w",
@@ -101,6 +121,13 @@ COMMANDS = {
     .option("--sandbox", metavar=PROFILE, help=f"what it may touch: {', '.join(PROFILES)}"),
     "interrupt": Parser("%hive interrupt", "[NAME]", "Stop what a worker runs; it stays."),
     "workers": Parser("%hive workers", "", "The names of all workers."),
+    "tools": Parser(
+        "%hive tools",
+        "[TOOL] [-w NAME]",
+        "The tools that a worker offers to %delegate; or one of them in full.",
+    )
+    .option("tool", nargs="?", metavar=TOOL, help="the one to explain")
+    .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the worker; else coder"),
     "add": Parser(
         "%hive add",
         "NAME --python PATH | NAME --kernel KERNELSPEC",
@@ -145,11 +172,13 @@ class HiveMagics(Magics):
 
     Attributes:
         manager: who runs what they ask for.
+        notebook: the folder of the notebook, or where IPython runs.
     """
 
     def __init__(self, shell: InteractiveShell, manager: HiveManager) -> None:
         super().__init__(shell)
         self.manager = manager
+        self.notebook = _notebook_folder()
         self._shell = shell
         self._set_here: dict[str, Any] = {}
 
@@ -162,11 +191,14 @@ class HiveMagics(Magics):
             return
         if options.out is not None:
             _check_variable(options.out)
-        tool, _, details = rest.partition(" ")
-        if options.verbatim or not self._is_tool(tool, details, options.worker):
-            self._run(_code(rest, cell), options)
-        else:
-            self._call_tool(tool, details.strip(), cell, options)
+        try:
+            relayed = self._delegated(rest, cell, options)
+        except HiveError as error:
+            compat.render_briefly(error)
+            raise
+        if isinstance(relayed.outcome, Instructions):
+            self._show(relayed.outcome)
+        self._finish(relayed, options)
 
     delegate.__doc__ = DELEGATE.format_help()
 
@@ -194,11 +226,45 @@ class HiveMagics(Magics):
 
     hive.__doc__ = _HIVE
 
+    def show_result(self, answer: ToolResult) -> None:
+        """Display what a tool answered."""
+        in_terminal = compat.kernel_of(self._shell) is None
+        place = None if in_terminal else Place.here(self.notebook)
+        coloured = in_terminal and compat.has_colours(self._shell) and sys.stdout.isatty()
+        for data in bundles(answer, place, coloured=coloured):
+            self._shell.display_pub.publish(data)
+
     # --- %delegate ---
+
+    def _delegated(self, rest: str, cell: str | None, options: argparse.Namespace) -> Relayed:
+        word, details = (*rest.split(maxsplit=1), "", "")[:2]
+        if not options.verbatim and self._is_tool(word, details, options.worker):
+            return self._call_tool(word, details, cell, options)
+        relayed = self._run(self._code(rest, cell, options.worker), options)
+        if cell is None and not options.verbatim:
+            self._hint(relayed.error, rest, options.worker)
+        return relayed
+
+    def _code(self, rest: str, cell: str | None, worker: str | None) -> str:
+        """The code of ``%delegate`` or of ``%%delegate``."""
+        if cell is None:
+            if not rest:
+                DELEGATE.error("there is no code to run")
+            return rest
+        if rest:
+            msg = (
+                f'%%delegate runs the cell below it; "{_shortened(rest)}" on its own line is no '
+                "option. Put all code below, or use %delegate, with one %, for a single line."
+                f"{self._tool_meant(rest.split(maxsplit=1)[0], worker)}"
+            )
+            raise UsageError(msg)
+        if not cell.strip():
+            raise UsageError("%%delegate runs the cell below it, and that is empty.")
+        return cell
 
     def _is_tool(self, word: str, details: str, worker: str | None) -> bool:
         """Whether a line calls a tool; a variable of the same name can still be set."""
-        if not word.isidentifier() or details.lstrip().startswith("="):
+        if not word.isidentifier() or details.startswith("="):
             return False
         try:
             self.manager.find_tool(word, worker)
@@ -206,7 +272,25 @@ class HiveMagics(Magics):
             return False
         return True
 
-    def _run(self, code: str, options: argparse.Namespace) -> None:
+    def _tool_meant(self, word: str, worker: str | None) -> str:
+        """A question (with a leading space) for somebody who mistyped a tool's name, or ""."""
+        if keyword.iskeyword(word) or hasattr(builtins, word):
+            return ""
+        names = [*SHORT_NAMES, *self.manager.known_tools(worker)]
+        close = difflib.get_close_matches(word, names, n=1, cutoff=_ALIKE)
+        return f' There is no tool "{word}". Did you mean "{close[0]}"?' if close else ""
+
+    def _hint(self, error: BaseException | None, line: str, worker: str | None) -> None:
+        """Say below an error of a line's code that the line may have been meant for a tool."""
+        if not isinstance(error, RemoteError) or error.ename not in _NO_CODE:
+            return
+        word, *others = line.split(maxsplit=1)
+        if error.ename == "NameError" and others:  # code, with a mistake in it
+            return
+        hints = [self._tool_meant(word, worker).strip(), *self.manager.tool_problems(worker)]
+        compat.render_as(error, [*compat.rendered(error), *map(visible, filter(None, hints))])
+
+    def _run(self, code: str, options: argparse.Namespace) -> Relayed:
         cell = Cell(self._shell)
         chosen = {
             name: getattr(options, name)
@@ -224,48 +308,39 @@ class HiveMagics(Magics):
                 **chosen,
             )
 
-        worker = options.worker or self.manager.config.worker
-        try:
-            relayed = relay(cell, begin, worker=worker, quiet=options.quiet)
-        except HiveError as error:
-            compat.render_briefly(error)
-            raise
-        if isinstance(relayed.outcome, Instructions):
-            self._show(relayed.outcome)
-        self._finish(relayed, options)
+        return relay(cell, begin, worker=self._worker(options), quiet=options.quiet)
 
     def _call_tool(
         self, word: str, details: str, body: str | None, options: argparse.Namespace
-    ) -> None:
-        for flag in ("memory", "sandbox"):
-            if getattr(options, flag) is not None:
-                DELEGATE.error(f"--{flag} goes with code, not with the tool {word}")
+    ) -> Relayed:
         tool = self.manager.find_tool(word, options.worker)
         arguments = read_details(tool, details)
         if body is not None:
-            arguments[_filled_by_body(tool, arguments)] = body
+            _take_body(tool, arguments, body)
         if tool.name == "execute" and "code" in arguments:
-            self._run(arguments["code"], options)
-            return
+            return self._run(arguments["code"], options)
+        for flag in ("memory", "sandbox"):
+            if getattr(options, flag) is not None:
+                DELEGATE.error(f"--{flag} goes with code, not with the tool {word}")
         timeout = {} if options.timeout is None else {"timeout": options.timeout}
 
         def begin() -> ToolDelegation:
             return self.manager.begin_tool(tool.name, arguments, worker=options.worker, **timeout)
 
-        worker = options.worker or self.manager.config.worker
-        try:
-            relayed = relay(Cell(self._shell), begin, worker=worker, quiet=options.quiet)
-        except HiveError as error:
-            compat.render_briefly(error)
-            raise
+        cell = Cell(self._shell)
+        relayed = relay(cell, begin, worker=self._worker(options), quiet=options.quiet)
         answer = relayed.outcome
-        if isinstance(answer, Instructions):
-            self._show(answer)
-        elif isinstance(answer, ToolResult):
-            if not answer.is_error and not options.quiet:
-                _say(str(answer))
-            relayed = Relayed(answer, _tool_error(answer))
-        self._finish(relayed, options)
+        if not isinstance(answer, ToolResult):
+            return relayed
+        if answer.is_error:
+            return Relayed(answer, _tool_error(answer))
+        if not options.quiet:
+            self.show_result(answer)
+        return relayed
+
+    def _worker(self, options: argparse.Namespace) -> str:
+        name: str = options.worker or self.manager.config.worker
+        return name
 
     def _finish(self, relayed: Relayed, options: argparse.Namespace) -> None:
         """Bind and raise what is left of a run."""
@@ -308,6 +383,16 @@ class HiveMagics(Magics):
 
     def _workers(self, _arguments: argparse.Namespace) -> None:
         _say("\n".join(self.manager.workers()) or "There is no worker yet; %%delegate starts one.")
+
+    def _tools(self, arguments: argparse.Namespace) -> None:
+        worker = arguments.worker
+        if arguments.tool is not None:
+            tool = self.manager.find_tool(arguments.tool, worker)
+            _say(visible(f"{tool.name}: {tool.description}"))
+            self._show(table_of_arguments(tool))
+            return
+        tools = self.manager.list_tools(worker)
+        self._show(table_of_tools(tools, self.manager.tool_problems(worker)))
 
     def _add(self, arguments: argparse.Namespace) -> None:
         if not arguments.name or bool(arguments.python) == bool(arguments.kernel):
@@ -395,44 +480,38 @@ def _refuse(_line: str, _cell: str | None = None) -> None:
 REFUSALS = {"line": {"delegate": _refuse, "hive": _refuse}, "cell": {"delegate": _refuse}}
 
 
-def _code(rest: str, cell: str | None) -> str:
-    """The code of ``%delegate`` or of ``%%delegate``."""
-    if cell is None:
-        if not rest:
-            DELEGATE.error("there is no code to run")
-        return rest
-    if rest:
-        msg = (
-            f'%%delegate runs the cell below it; "{_shortened(rest)}" on its own line is no '
-            "option. Put all code below, or use %delegate, with one %, for a single line."
-        )
-        raise UsageError(msg)
-    if not cell.strip():
-        raise UsageError("%%delegate runs the cell below it, and that is empty.")
-    return cell
-
-
 def _check_variable(name: str) -> None:
     if not name.isidentifier() or keyword.iskeyword(name):
         msg = f'--out: "{name}" cannot be the name of a variable.'
         raise UsageError(msg)
 
 
-def _filled_by_body(tool: Tool, given: Mapping[str, Any]) -> str:
-    """The argument that the cell's body is."""
+def _notebook_folder() -> str:
+    """The folder that links in outputs begin at; jupyter_server says which notebook it is."""
+    notebook = os.environ.get("JPY_SESSION_NAME", "")
+    if Path(notebook).is_absolute():
+        return str(Path(notebook).parent.resolve())
+    try:
+        return str(Path.cwd())
+    except FileNotFoundError:  # it was deleted
+        return "/"
+
+
+def _take_body(tool: Tool, arguments: dict[str, Any], body: str) -> None:
+    """Make the text below ``%%delegate TOOL`` the argument that is missing."""
     if "content" in tool.arguments:
-        return "content"
-    missing = [name for name in (*tool.required, *tool.arguments) if name not in given]
+        missing = ["content"] if "content" not in arguments else []
+    else:
+        missing = [name for name in (*tool.required, *tool.arguments) if name not in arguments]
+        body = body.removesuffix("\n")
     if not missing:
-        msg = f"{tool.name} has all its arguments already; there is no place for the cell's body."
+        msg = f"{tool.name} has got all that it takes; there is no place for the text below."
         raise UsageError(msg)
-    return missing[0]
+    arguments[missing[0]] = body
 
 
-def _tool_error(answer: ToolResult) -> ToolError | None:
-    if not answer.is_error:
-        return None
-    error = ToolError(str(answer))
+def _tool_error(answer: ToolResult) -> ToolError:
+    error = ToolError(visible(str(answer)))
     compat.render_briefly(error)
     return error
 

@@ -1,5 +1,6 @@
 """What a front-end sees of the magics, with a real kernel and real workers."""
 
+import re
 import time
 
 import nbformat
@@ -10,16 +11,18 @@ from nbclient.exceptions import CellExecutionError
 
 from tests.front_end import ROOT, FrontEnd
 
+# On a busy machine a worker takes long enough to start to be spoken of; here that is noise.
+LOADING = (
+    "%load_ext hive_jupyter\nimport hive_jupyter.swarm.node\n"
+    "hive_jupyter.swarm.node._PROGRESS_AFTER = 1000"
+)
+
 
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
     """One kernel with the extension loaded, for all tests that leave it as they found it."""
     with FrontEnd(tmp_path_factory.mktemp("k")) as front_end:
-        # on a busy machine a worker takes long enough to start to be spoken of; here that is noise
-        ready = front_end.play(
-            "%load_ext hive_jupyter\nimport hive_jupyter.swarm.node\n"
-            "hive_jupyter.swarm.node._PROGRESS_AFTER = 1000\n%delegate 0"
-        )
+        ready = front_end.play(f"{LOADING}\n%delegate 0")
         assert ready.reply["status"] == "ok"
         yield front_end
 
@@ -696,8 +699,118 @@ def test_bad_input_is_refused_in_a_sentence(notebook, cell, message):
     assert "Traceback" not in text
 
 
+# --- tools ---
+
+
+def displayed(played):
+    (content,) = ok(played).of("display_data")
+    return content["data"]
+
+
 def test_a_tool_is_called(notebook):
-    assert ok(notebook.play("%delegate ping")).stream() == "pong\n"
+    assert displayed(notebook.play("%delegate ping")) == {"text/plain": "pong"}
+
+
+def test_a_file_is_written_read_found_and_changed(fresh, tmp_path):
+    ok(fresh.play(LOADING))
+    new = displayed(
+        fresh.play("%%delegate write path='my src/a.py'\ndef f(x):\n    return '$x <b>' # TODO\n")
+    )
+    assert new["text/plain"].startswith("my src/a.py is new.")
+    assert (tmp_path / "my src/a.py").read_text() == "def f(x):\n    return '$x <b>' # TODO\n"
+
+    read = displayed(fresh.play("%delegate -o kept read 'my src/a.py'"))
+    assert read["text/plain"].startswith("1  def f(x):\n2      return '$x <b>' # TODO\n")
+    assert '<a href="my%20src/a.py#line=0">my src/a.py</a>' in read["text/html"]
+    assert '<span class="k">def</span>' in read["text/html"]
+    assert "<b>" not in read["text/html"]
+
+    again = displayed(fresh.play("kept"))
+    assert again == read
+    (digest,) = ok(fresh.play("print(kept.structured_content['digest'])")).stream().split()
+
+    found = displayed(fresh.play("%delegate search TODO glob=*.py"))
+    assert '<a href="my%20src/a.py#line=1">2</a>' in found["text/html"]
+
+    change = f"%%delegate edit_file 'my src/a.py' digest={digest} old_text=' # TODO'\n  # done"
+    changed = displayed(fresh.play(change))
+    assert "\n+    return '$x <b>'  # done" in changed["text/plain"]
+    assert "background-color" in changed["text/html"]
+
+    refused = failed(fresh.play(change), "ToolError")
+    assert "has been changed since it was read" in traceback(refused)
+
+
+def test_what_the_worker_holds_is_a_table(notebook):
+    ok(notebook.play("%delegate -w holder text = '<script>'; number = 3"))
+    data = displayed(notebook.play("%delegate -w holder variables"))
+
+    assert "number  int  3" in data["text/plain"]
+    assert "&lt;script&gt;" in data["text/html"]
+    assert "<script>" not in data["text/html"]
+
+
+def test_a_tools_files_are_completed_and_no_worker_is_started(fresh, tmp_path):
+    (tmp_path / "some folder").mkdir()
+    (tmp_path / "some folder" / "a.py").touch()
+    ok(fresh.play(LOADING))
+
+    assert fresh.complete("%delegate read so")["matches"] == ["'some folder/"]
+    inside = fresh.complete("%delegate read path='some folder/")
+    assert (inside["matches"], inside["cursor_start"]) == (["'some folder/a.py'"], 20)
+    assert "worker" in ok(fresh.play("%hive")).of("display_data")[0]["data"]["text/plain"]
+    assert "idle" not in ok(fresh.play("%hive")).of("display_data")[0]["data"]["text/plain"]
+
+
+def test_an_interrupt_stops_a_tool_that_told_how_far_it_was(tmp_path):
+    (tmp_path / "mytools.py").write_text(
+        "import time\n"
+        "from hive_jupyter import tool\n"
+        "from hive_jupyter.tools import current_call\n"
+        "@tool()\n"
+        "def wait() -> str:\n"
+        "    'Wait.'\n"
+        "    current_call().report(3, 10, 'waiting')\n"
+        "    time.sleep(100)\n"
+    )
+    with FrontEnd(tmp_path) as kernel:
+        ok(kernel.play("get_ipython().config.HiveConfig.tool_modules = ['mytools']"))
+        ok(kernel.play(f"{LOADING}\n%delegate kept = 1"))
+
+        def stop(message):
+            if "waiting" in message["content"].get("data", {}).get("text/plain", ""):
+                kernel.manager.interrupt_kernel()
+
+        played = failed(kernel.play("%delegate wait", on_message=stop), "KeyboardInterrupt")
+        told = [part["data"] for part in played.of("display_data", "update_display_data")]
+        assert [data.get("text/plain", "") for data in told] == ["waiting (3 of 10)", ""]
+        assert ok(kernel.play("%delegate kept")).order == [("execute_result", "1")]
+
+
+def test_a_tool_of_the_users_own_is_called_listed_and_completed(tmp_path):
+    (tmp_path / "mytools.py").write_text(
+        "from hive_jupyter import tool\n"
+        "@tool(read_only=True)\n"
+        "def row_count(csv_file: str) -> dict:\n"
+        "    'How many rows a CSV file has.'\n"
+        "    return {'counts': [{'path': csv_file, 'rows': sum(1 for _ in open(csv_file)) - 1}]}\n"
+    )
+    (tmp_path / "a.csv").write_text("x\n1\n2\n")
+    with FrontEnd(tmp_path) as kernel:
+        ok(kernel.play("get_ipython().config.HiveConfig.tool_modules = ['mytools']"))
+        ok(kernel.play(LOADING))
+
+        counted = displayed(kernel.play("%delegate row_count a.csv"))
+        listed = displayed(kernel.play("%hive tools"))
+
+        assert '<a href="a.csv">a.csv</a>' in counted["text/html"]
+        assert re.search(
+            r"row_count +csv_file\* +How many rows a CSV file has.", listed["text/plain"]
+        )
+        assert "csv_file=" in kernel.complete("%delegate row_count cs")["matches"]
+
+
+# --- %hive ---
 
 
 def test_status_is_markdown_and_text(notebook):
