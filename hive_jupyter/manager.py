@@ -332,7 +332,7 @@ class HiveManager:
         name = self.config.worker if worker is None else worker
         if name in self._nodes:
             return self._nodes[name].tools
-        return {} if self._is_server(name) else BUILT_IN
+        return {} if self.is_server(name) else BUILT_IN
 
     def list_tools(self, worker: str | None = None) -> list[Tool]:
         """
@@ -358,13 +358,13 @@ class HiveManager:
             ToolError: there is none; names the nearest.
         """
         known = self.known_tools(worker)
-        name = task if self._is_server(worker) else full_name(task)
-        has_more = self._is_server(worker) or (known is BUILT_IN and self.config.tool_modules)
+        name = task if self.is_server(worker) else full_name(task)
+        has_more = self.is_server(worker) or (known is BUILT_IN and self.config.tool_modules)
         if name not in known and has_more:
             known = {tool.name: tool for tool in self.list_tools(worker)}
         if name not in known:
             problems = " ".join(["", *self.tool_problems(worker)])
-            words = {*known} if self._is_server(worker) else {*known, *SHORT_NAMES}
+            words = {*known} if self.is_server(worker) else {*known, *SHORT_NAMES}
             msg = f'There is no tool "{task}".{nearest(task, words)}{problems}'
             raise ToolError(msg)
         return known[name]
@@ -407,6 +407,11 @@ class HiveManager:
             msg = f'There is a worker "{name}" already, that runs something else. Rename one.'
             raise ConfigError(msg)
         self._kernels[name] = chosen
+
+    def is_server(self, name: str | None) -> bool:
+        """Whether a worker is an MCP server, which has tools alone."""
+        kernel = self._kernels.get(self.config.worker if name is None else name)
+        return kernel is not None and kernel.protocol == "mcp"
 
     def start(self, name: str | None = None) -> NodeStatus:
         """
@@ -630,13 +635,8 @@ class HiveManager:
             self.config.memory if memory is None else memory or None,
         )
 
-    def _is_server(self, name: str | None) -> bool:
-        """Whether a worker is an MCP server, which has tools alone."""
-        kernel = self._kernels.get(self.config.worker if name is None else name)
-        return kernel is not None and kernel.protocol == "mcp"
-
     def _check_runs_code(self, name: str) -> None:
-        if self._is_server(name):
+        if self.is_server(name):
             msg = (
                 f'Worker "{name}" is an MCP server: it has tools, and runs no code. '
                 f"`%delegate -w {name} TOOL ...` calls one; `%hive tools -w {name}` lists them."

@@ -19,6 +19,9 @@ from hive_jupyter.errors import ConfigError
 from hive_jupyter.notebook import compat
 from hive_jupyter.units import nearest
 
+# Of an option that takes all words that follow.
+REST = argparse.REMAINDER
+
 # One word; quotes hold spaces together.
 _WORD = re.compile(r"""\s*((?:"[^"]*"|'[^']*'|[^\s"'])+)""")
 # Ends the options.
@@ -98,6 +101,8 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if flag := _FLAG.fullmatch(word):
                 self._known(flag[1])
+                if self.flags[flag[1]].nargs == REST:
+                    break
         return self.parse_args(words)
 
     def read_options(self, line: str) -> tuple[argparse.Namespace, str]:

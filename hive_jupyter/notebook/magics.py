@@ -25,7 +25,7 @@ from traitlets import TraitError
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, Entries, Size
 from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
 from hive_jupyter.notebook import compat
-from hive_jupyter.notebook.arguments import Parser, UsageError, count
+from hive_jupyter.notebook.arguments import REST, Parser, UsageError, count
 from hive_jupyter.notebook.relay import Cell, Relayed, relay
 from hive_jupyter.notebook.tables import Table, table_of_arguments, table_of_tools
 from hive_jupyter.notebook.tool_view import Place, bundles
@@ -130,11 +130,13 @@ COMMANDS = {
     .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the worker; else coder"),
     "add": Parser(
         "%hive add",
-        "NAME --python PATH | NAME --kernel KERNELSPEC",
-        "Make a worker of another Python (with ipykernel), or of an installed kernel.",
+        "NAME --python PATH | NAME --kernel KERNELSPEC | NAME --mcp PROGRAM [ARGUMENT ...]",
+        "Make a worker of another Python (with ipykernel), of an installed kernel, or of an\n"
+        "MCP server, whose command line is all that follows --mcp.",
     )
     .option("--python", metavar=PATH, help="the interpreter's executable")
-    .option("--kernel", metavar=KERNEL, help="a name from: jupyter kernelspec list"),
+    .option("--kernel", metavar=KERNEL, help="a name from: jupyter kernelspec list")
+    .option("--mcp", nargs=REST, metavar="PROGRAM", help="the program, and its arguments"),
     "logs": Parser("%hive logs", "[NAME] [-n LINES]", "The last lines that a worker logged.")
     .option("-n", "--lines", type=count, default=_LOG_LINES_SHOWN, metavar="LINES", help="how many")
     .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the same as NAME"),
@@ -264,7 +266,8 @@ class HiveMagics(Magics):
 
     def _is_tool(self, word: str, details: str, worker: str | None) -> bool:
         """Whether a line calls a tool; a variable of the same name can still be set."""
-        if not word.isidentifier() or details.startswith("="):
+        may_be = word.isidentifier() or self.manager.is_server(worker)
+        if not may_be or details.startswith("="):
             return False
         try:
             self.manager.find_tool(word, worker)
@@ -395,10 +398,15 @@ class HiveMagics(Magics):
         self._show(table_of_tools(tools, self.manager.tool_problems(worker)))
 
     def _add(self, arguments: argparse.Namespace) -> None:
-        if not arguments.name or bool(arguments.python) == bool(arguments.kernel):
-            COMMANDS["add"].error("say a NAME and either --python PATH or --kernel KERNELSPEC")
-        self.manager.add(arguments.name, python=arguments.python, kernel=arguments.kernel)
-        _say(f"%%delegate -w {arguments.name} runs a cell there.")
+        kinds = ("python", "kernel", "mcp")
+        chosen = {kind: value for kind in kinds if (value := getattr(arguments, kind))}
+        if not arguments.name or len(chosen) != 1:
+            COMMANDS["add"].error("say a NAME and one of --python, --kernel and --mcp")
+        self.manager.add(arguments.name, **chosen)
+        if arguments.mcp:
+            _say(f"%hive tools -w {arguments.name} lists its tools; the first call starts it.")
+        else:
+            _say(f"%%delegate -w {arguments.name} runs a cell there.")
 
     def _logs(self, arguments: argparse.Namespace) -> None:
         name, also = arguments.name, arguments.worker
@@ -410,7 +418,7 @@ class HiveMagics(Magics):
         runs = self.manager.history()
         rows = tuple(map(_history_row, runs[max(len(runs) - arguments.runs, 0) :]))
         note = "" if runs else "Nothing was delegated yet."
-        self._show(Table(("began", "worker", "took", "ended", "code"), rows, note))
+        self._show(Table(("began", "by", "worker", "took", "ended", "code"), rows, note))
 
     def _stats(self, _arguments: argparse.Namespace) -> None:
         by_worker: dict[str, list[RunRecord]] = defaultdict(list)
@@ -524,6 +532,7 @@ def _sentence(status: NodeStatus) -> str:
 def _history_row(run: RunRecord) -> tuple[str, ...]:
     return (
         time.strftime("%H:%M:%S", time.localtime(run.started)),
+        f"agent {run.asker}" if run.asker else "you",
         run.worker,
         format_duration(run.seconds),
         run.status + (f": {_shortened(run.detail)}" if run.detail else ""),

@@ -186,7 +186,8 @@ class McpNode:
         """
         msg = (
             f'Worker "{self.name}" is an MCP server: it has tools, and runs no {run.noun} of code. '
-            f"`%delegate -w {self.name} TOOL ...` calls one; `%hive tools {self.name}` lists them."
+            f"`%delegate -w {self.name} TOOL ...` calls one; `%hive tools -w {self.name}` lists "
+            "them."
         )
         raise ToolError(msg)
 
