@@ -47,7 +47,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo 'make demo    run the quickstart notebook in this terminal'
 	@echo 'make lab     open it in JupyterLab'
-	@echo 'make test    run the tests'
+	@echo 'make test    run the tests, three at a time'
 	@echo 'make lowest  run the tests with the lowest versions that pyproject.toml allows'
 	@echo 'make check   style, types, import floors, notebooks, links in the docs'
 	@echo 'make bench   measure Hive beside its peers'
