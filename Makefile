@@ -15,11 +15,15 @@ LOWEST_PYTHON =
 
 BIN = $(VENV)/bin
 
-# Passed on, as in: make test PYTEST_ARGS="-k timeout"; make lab LAB_ARGS="--no-browser --port 9000";
+# Passed on, as in: make test PYTEST_ARGS="-k timeout -n 0"; make lab LAB_ARGS="--no-browser --port 9000";
 # make bench BENCH_ARGS=--quick
 PYTEST_ARGS =
 LAB_ARGS =
 BENCH_ARGS =
+
+# Three processes keep two cores busy, because a test waits for workers a third of its time. The number
+# is fixed: a test is to have about the same company everywhere, and more would make its worker late.
+PYTEST = -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
 
 # Names of targets with their spaces escaped: the checkout or VENV may be in a folder with a space.
 empty :=
@@ -43,7 +47,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo 'make demo    run the quickstart notebook in this terminal'
 	@echo 'make lab     open it in JupyterLab'
-	@echo 'make test    run the tests'
+	@echo 'make test    run the tests, three at a time'
 	@echo 'make lowest  run the tests with the lowest versions that pyproject.toml allows'
 	@echo 'make check   style, types, import floors, notebooks, links in the docs'
 	@echo 'make bench   measure Hive beside its peers'
@@ -56,10 +60,10 @@ lab: $(venv)/.installed-lab
 	@"$(BIN)/jupyter-lab" notebooks/01_quickstart.ipynb $(LAB_ARGS)
 
 test: $(venv)/.installed-test
-	@"$(BIN)/python" -m pytest $(PYTEST_ARGS)
+	@"$(BIN)/python" $(PYTEST)
 
 lowest: $(lowest)/.installed-test
-	@"$(LOWEST)/bin/python" -m pytest $(PYTEST_ARGS)
+	@"$(LOWEST)/bin/python" $(PYTEST)
 
 # The worker may run on an interpreter that is one version older than the oldest host's. Its modules,
 # and those that both sides share, are therefore read twice.

@@ -1,6 +1,7 @@
 """What several test files need."""
 
 import atexit
+import gc
 import signal
 import sys
 
@@ -24,6 +25,16 @@ if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
     signal.signal(signal.SIGHUP, lambda *_: None)
+
+
+def pytest_collection_finish():
+    """
+    What is there before the first test stays, and the garbage collector need not look at it again.
+
+    IPython collects with each shell that ends, which took longer than most tests.
+    """
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture

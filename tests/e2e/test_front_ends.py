@@ -263,16 +263,17 @@ class Server:
             text = answer.read()
         return json.loads(text) if text else None
 
-    def connect(self, protocol=None):
-        """A page in a browser; one that comes back gets what was said meanwhile."""
+    def connect(self, protocol=None, session=None):
+        """A page in a browser; one of the same session that comes back gets what was said meanwhile."""
+        session = session or self._session
         address = self._url.replace("http", "ws", 1)
         connection = websocket.create_connection(
-            f"{address}api/kernels/{self.kernel}/channels?session_id={self._session}",
+            f"{address}api/kernels/{self.kernel}/channels?session_id={session}",
             header=[f"Authorization: token {self._token}"],
             subprotocols=[protocol] if protocol else None,
             timeout=60,
         )
-        return Page(connection, self._session, protocol)
+        return Page(connection, session, protocol)
 
 
 NEW_PROTOCOL = "v1.kernel.websocket.jupyter.org"
@@ -343,6 +344,15 @@ class Page:
                     look(content)
         return messages, reply
 
+    def watch(self, key):
+        """All that the request ``key`` of another page shows."""
+        messages = []
+        while not messages or messages[-1][1].get("execution_state") != "idle":
+            channel, header, parent, content = self.receive()
+            if channel == "iopub" and parent.get("msg_id") == key:
+                messages.append((header["msg_type"], content))
+        return messages
+
     def play(self, code, **options):
         messages, reply = self.until_over(self.execute(code), **options)
         assert reply["status"] == "ok", reply
@@ -387,19 +397,30 @@ def test_a_page_shows_a_delegated_cell(page):
     assert messages[-2][1]["data"] == {"text/plain": "42"}
 
 
-def test_the_servers_limit_drops_nothing_of_many_prints(page):
-    messages = page.play("%%delegate\nfor i in range(20_000): print(i, flush=True)")
+def seen_at_once(server, code):
+    """What a page of each protocol shows of one flood; the server has a limit for each of them."""
+    with (
+        closing(server.connect()) as page,
+        closing(server.connect(NEW_PROTOCOL, session="another")) as other,
+    ):
+        key = page.execute(code)
+        messages, _ = page.until_over(key)
+        return messages, other.watch(key)
 
-    assert printed(messages) == "".join(f"{i}\n" for i in range(20_000))
-    assert printed(messages, "stderr") == ""
+
+def test_the_servers_limit_drops_nothing_of_many_prints(server):
+    for messages in seen_at_once(
+        server, "%%delegate\nfor i in range(20_000): print(i, flush=True)"
+    ):
+        assert printed(messages) == "".join(f"{i}\n" for i in range(20_000))
+        assert printed(messages, "stderr") == ""
 
 
-def test_the_servers_limit_drops_nothing_of_many_displays(page):
-    messages = page.play("%%delegate\nfor i in range(5000): display(i)")
-
-    values = [content["data"]["text/plain"] for kind, content in messages if kind == "display_data"]
-    assert values == [str(i) for i in range(5000)]
-    assert printed(messages, "stderr") == ""
+def test_the_servers_limit_drops_nothing_of_many_displays(server):
+    for messages in seen_at_once(server, "%%delegate\nfor i in range(5000): display(i)"):
+        values = [said["data"]["text/plain"] for kind, said in messages if kind == "display_data"]
+        assert values == [str(i) for i in range(5000)]
+        assert printed(messages, "stderr") == ""
 
 
 def test_the_stop_button_stops_the_run_and_keeps_the_worker(server, page):

@@ -1016,5 +1016,5 @@ def test_nbclient_reports_the_users_own_exception(tmp_path, monkeypatch):
     outputs = [cell.outputs for cell in written.cells]
     assert outputs[0] == []
     assert outputs[1][-1].data["text/plain"] == "2"  # a slow start was spoken of before
-    assert outputs[1][0].execution_count == written.cells[1].execution_count
+    assert outputs[1][-1].execution_count == written.cells[1].execution_count
     assert [output.ename for output in outputs[2]] == ["ValueError"]

@@ -100,8 +100,9 @@ def test_a_host_that_is_killed_at_random_moments_leaves_nothing(runtime, left):
     """Twenty times, from before its first worker on; two hosts at a time."""
     moments = random.Random(20)
     for _ in range(10):
-        hosts = [started(BUSY, runtime) for _ in range(2)]
+        hosts = [start_host(BUSY, runtime) for _ in range(2)]
         for host in hosts:
+            assert "up\n" == host.stdout.readline()
             # the moment itself is what is wanted, nothing is waited for
             with pytest.raises(subprocess.TimeoutExpired):
                 host.wait(moments.uniform(0, 0.7))
