@@ -142,7 +142,8 @@ def run_is_over(hive):
 
 
 def test_there_are_these_verbs_and_none_of_them_approves_anything(hive, door):
-    assert ("status", "logs", "run", "interrupt", "restart", "doctor") == attach.VERBS
+    verbs = ("status", "logs", "run", "interrupt", "restart", "doctor", "tools", "call")
+    assert verbs == attach.VERBS
     served = attach._Door(hive, "", door.parent)._answers
     assert attach.VERBS == tuple(served)
 
@@ -253,7 +254,10 @@ def test_the_system_tells_who_is_at_the_other_end():
         (b"[1]\n", "no object"),
         (b"{}\n", 'no verb "None"'),
         (b'{"verb": ["run"]}\n', "This hive has no verb"),
-        (b'{"verb": "?"}\n', "There are: doctor, interrupt, logs, restart, run, status."),
+        (
+            b'{"verb": "?"}\n',
+            "There are: call, doctor, interrupt, logs, restart, run, status, tools.",
+        ),
         (b'{"verb": "approve"}\n', 'This hive has no verb "approve".'),
         (b'{"verb": "statsu"}\n', 'Did you mean "status"?'),
         (b'{"verb": "run"}\n', '"code" has to be text.'),
@@ -519,8 +523,8 @@ def test_a_second_interrupt_kills(hive, door):
 
 
 def test_a_client_that_reads_slowly_holds_up_the_worker_and_loses_nothing(hive, door, monkeypatch):
-    monkeypatch.setattr(attach._Awaited, "most_waiting", 2**20)
-    monkeypatch.setattr(attach._Awaited, "few_waiting", 2**18)
+    monkeypatch.setattr(attach._Run, "most_waiting", 2**20)
+    monkeypatch.setattr(attach._Run, "few_waiting", 2**18)
     pause, paused = SwarmNode.pause_output, threading.Event()
     monkeypatch.setattr(
         SwarmNode, "pause_output", lambda self, run: (paused.set(), pause(self, run))
