@@ -9,14 +9,17 @@ agent may call is the user's choice (``HiveConfig.agent_tools``).
 from __future__ import annotations
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hive_jupyter.config import checked_worker
 from hive_jupyter.delegation import END, BaseDelegation, ToolDelegation
-from hive_jupyter.errors import ConfigError, HiveError, RemoteError
+from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
 from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import nearest, printable
 
@@ -24,12 +27,12 @@ if TYPE_CHECKING:
     from hive_jupyter.manager import HiveManager
     from hive_jupyter.swarm.messages import Message
 
+log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
 
 # Seconds that a tool may take where the agent's user says nothing else.
 TIMEOUT = 120.0
-# The strongest profile that this version enforces: what agents' workers get by default.
-STRONGEST_PROFILE = "open"
 
 # Takes what a tool says while it runs; who cannot show it is silent.
 AsyncSink = Callable[["Message"], Awaitable[None]]
@@ -91,15 +94,10 @@ class AgentSession:
         }
 
     async def tools(self) -> list[Tool]:
-        """
-        The tools that the agent may call.
-
-        Raises:
-            ToolError: the worker does not speak tools.
-            NodeStartError, CircuitOpen, NodeDied, NodeTimeout: it cannot answer.
-        """
-        offered = await self._manager.tools_of_worker(self.worker)
-        tools = {**{tool.name: tool for tool in offered}, **AGENT_TOOLS}
+        """The tools that the agent may call; also those of a worker that cannot answer now."""
+        known = self._manager.known_tools(self.worker)
+        offered = await self._offered() if known is BUILT_IN else known
+        tools = {**offered, **AGENT_TOOLS}
         return [tool for tool in tools.values() if self._refusal(tool.name) is None]
 
     async def call(
@@ -167,11 +165,21 @@ class AgentSession:
             delegation.abandon()
             raise
 
+    async def _offered(self) -> Mapping[str, Tool]:
+        """Ask the worker for its tools."""
+        try:
+            return {tool.name: tool for tool in await self._manager.tools_of_worker(self.worker)}
+        except ToolError:  # it runs another language, and code can be run in it
+            return {"execute": BUILT_IN["execute"]}
+        except NodeError as error:  # calls will say why
+            log.info("worker %s cannot list its tools: %s", self.worker, error)
+            return BUILT_IN
+
     async def _if_unknown(self, name: str) -> ToolResult | None:
         """What there is instead of a tool that nobody has; None where it exists."""
         if name in self._manager.known_tools(self.worker):
             return None
-        names = [tool.name for tool in await self.tools()]
+        names = {**await self._offered(), **AGENT_TOOLS}
         if name in names:
             return None
         return ToolResult.failure(f'There is no tool "{name}".{nearest(name, names)}')
@@ -231,6 +239,31 @@ def check_policies(policies: Mapping[str, str]) -> None:
             'ask. Say "auto" or "deny".'
         )
         raise ConfigError(msg)
+
+
+def on_portal(manager: HiveManager, work: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
+    """
+    Have something done on the loop where a hive's agents live; returns at once.
+
+    Args:
+        manager: of the hive.
+        work: is called there; it is cancelled when the hive is closed.
+
+    Raises:
+        NodeStartError: this process can have no workers.
+    """
+    manager.checked(None, starts=True)
+    done: Future[_T] = Future()
+
+    async def serve(_folder: Path) -> None:
+        try:
+            done.set_result(await work())
+        except BaseException as error:
+            done.set_exception(error)
+            raise
+
+    manager.serve(serve)
+    return done
 
 
 def claimed(name: str) -> str:

@@ -773,16 +773,61 @@ def attachments() -> list[Attachment]:
     return found
 
 
+class AttachedHive:
+    """
+    A running hive of another process, to be spoken to more than once.
+
+    Where it has ended, one of the same notebook (whose kernel was restarted) takes its place.
+
+    Args:
+        attachment: that was greeted.
+    """
+
+    def __init__(self, attachment: Attachment) -> None:
+        assert attachment.identity is not None
+        self._folder = attachment.folder
+        self._identity = attachment.identity
+
+    def attachment(self) -> Attachment:
+        """
+        A new connection to it.
+
+        Raises:
+            HiveError: it has ended, and there is no other one of the same notebook.
+        """
+        try:
+            attachment = Attachment(self._folder)
+        except OSError:
+            return self._successor()
+        attachment.read_greeting(time.monotonic() + GREETING_PATIENCE)
+        return attachment
+
+    def _successor(self) -> Attachment:
+        wanted = (self._identity.title, self._identity.folder)
+        chosen: Attachment | None = None
+        for found in attachments():
+            identity = found.identity
+            if chosen is None and identity and (identity.title, identity.folder) == wanted:
+                chosen = found
+                self._folder = found.folder
+            else:
+                found.close()
+        if chosen is None:
+            msg = (
+                f"The notebook that this MCP server speaks to ({self._identity.title}, in "
+                f"{self._identity.folder}) has ended, or its hive was closed. Open it again and "
+                "run %load_ext hive_jupyter."
+            )
+            raise HiveError(msg)
+        return chosen
+
+
 class AttachedAgent:
     """
     One agent's way to the workers of a hive of another process, through its door.
 
-    Each call has a connection of its own. Where the hive has ended, one of the same notebook (its
-    kernel was restarted) takes its place.
-
     Args:
-        folder: the hive's runtime folder.
-        identity: which hive it is.
+        hive: whose workers; each call has a connection of its own.
         name: what the agent calls itself.
         worker: whose tools it gets; by default the hive's default one.
         timeout: such as "5m": that a tool may take; by default as the hive says.
@@ -790,15 +835,13 @@ class AttachedAgent:
 
     def __init__(
         self,
-        folder: Path,
-        identity: Identity,
+        hive: AttachedHive,
         name: str,
         *,
         worker: str | None = None,
         timeout: str | None = None,
     ) -> None:
-        self._folder = folder
-        self._identity = identity
+        self._hive = hive
         self._words = {"agent": claimed(name), "worker": worker, "timeout": timeout}
 
     async def tools(self) -> list[Tool]:
@@ -824,49 +867,14 @@ class AttachedAgent:
     async def _ask(
         self, verb: str, sink: AsyncSink | None = None, **arguments: Any
     ) -> dict[str, Any]:
-        attachment = self._attachment()
+        attachment = self._hive.attachment()
+        line: dict[str, Any] = {}
         try:
-            line: dict[str, Any] = {}
-            async with contextlib.aclosing(
-                attachment.converse(verb, **self._words, **arguments)
-            ) as lines:
+            said = attachment.converse(verb, **self._words, **arguments)
+            async with contextlib.aclosing(said) as lines:
                 async for line in lines:
                     if "say" in line and sink is not None:
                         await sink(Message(line["say"], line))
-            return dict(line["answer"])
         finally:
             attachment.close()
-
-    def _attachment(self) -> Attachment:
-        """
-        A connection to the hive.
-
-        Raises:
-            HiveError: it has ended, and there is no other one of the same notebook.
-        """
-        try:
-            attachment = Attachment(self._folder)
-        except OSError:
-            attachment = self._successor()
-        else:
-            attachment.read_greeting(time.monotonic() + GREETING_PATIENCE)
-        return attachment
-
-    def _successor(self) -> Attachment:
-        wanted = (self._identity.title, self._identity.folder)
-        chosen: Attachment | None = None
-        for found in attachments():
-            identity = found.identity
-            if chosen is None and identity and (identity.title, identity.folder) == wanted:
-                chosen = found
-                self._folder = found.folder
-            else:
-                found.close()
-        if chosen is None:
-            msg = (
-                f"The notebook that this MCP server speaks to ({self._identity.title}, in "
-                f"{self._identity.folder}) has ended, or its hive was closed. Open it again and "
-                "run %load_ext hive_jupyter."
-            )
-            raise HiveError(msg)
-        return chosen
+        return dict(line["answer"])

@@ -5,9 +5,10 @@ The hive offered to agents, as a server of the Model Context Protocol.
 
     agent's client ── stdin, stdout, or HTTP ──▶ Server of the MCP SDK ──▶ Agent ──▶ a hive's worker
 
-Whatever the SDK speaks is spoken, the versions with a handshake (2024-11-05 to 2025-11-25) and those
-without (2026-07-28): https://modelcontextprotocol.io/specification. Arguments are held against the
-tool's schema here, before anybody is asked; what goes wrong is a result that an agent can read.
+Whatever the SDK speaks is spoken, the versions with a handshake (2024-11-05 to 2025-11-25) and
+those without (2026-07-28): https://modelcontextprotocol.io/specification. Arguments are held
+against the tool's schema here, before anybody is asked; what goes wrong is a result that an agent
+can read.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import json
 import logging
 import math
 import os
+import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, cast
@@ -183,7 +185,8 @@ def check(tool: Tool, arguments: Mapping[str, Any]) -> None:
     raise ToolError(msg)
 
 
-# A schema may be a worker's own: its patterns could take for ever, and its references lead anywhere.
+# A schema may be a worker's own: its patterns could take for ever, and its references lead
+# anywhere.
 _Validator = jsonschema.validators.extend(
     jsonschema.Draft202012Validator,
     {"pattern": lambda *_: None, "patternProperties": lambda *_: None},
@@ -263,7 +266,7 @@ async def over_stdio(server: Server[Any], wire: tuple[int, int]) -> None:
 
     Args:
         server: of the SDK.
-        wire: descriptors to read from and to write to.
+        wire: descriptors of pipes, to read from and to write to.
     """
     requests, incoming = anyio.create_memory_object_stream[SessionMessage | Exception](0)
     outgoing, answers = anyio.create_memory_object_stream[SessionMessage](0)
@@ -284,15 +287,15 @@ async def over_stdio(server: Server[Any], wire: tuple[int, int]) -> None:
                     _write(writer, answer.message)
                     await writer.drain()
 
-        with contextlib.suppress(*_CLIENT_IS_GONE):
+        try:
             async with anyio.create_task_group() as group:
                 group.start_soon(read)
                 group.start_soon(write)
                 await server.run(incoming, outgoing, server.create_initialization_options())
-                await outgoing.aclose()
-
-
-_CLIENT_IS_GONE = (BrokenPipeError, ConnectionResetError)
+                # who has closed one end may not read the other any more
+                group.cancel_scope.deadline = anyio.current_time() + _LAST_MOMENT
+        except* (BrokenPipeError, ConnectionResetError):
+            log.info("the client has gone")
 
 
 def _message(line: bytes) -> SessionMessage:
@@ -346,9 +349,6 @@ async def _opened(
         transports.append(writing)
         writer = asyncio.StreamWriter(writing, protocol, None, loop)
         yield _lines(reader), writer
-    except (ValueError, PermissionError):
-        msg = "An MCP client speaks through pipes; standard input or output is none."
-        raise ConfigError(msg) from None
     finally:
         for transport in transports:
             transport.close()
@@ -376,6 +376,27 @@ async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 
 
 # HTTP
+
+
+def checked_token(token: str) -> str:
+    """
+    Take a token that somebody has chosen.
+
+    Raises:
+        ConfigError: it is none that protects, or that HTTP can carry.
+    """
+    if (
+        len(token) < SHORTEST_TOKEN
+        or not token.isascii()
+        or " " in token
+        or not token.isprintable()
+    ):
+        msg = (
+            f"A token needs at least {SHORTEST_TOKEN} letters, digits or signs without spaces. "
+            "Leave HIVE_JUPYTER_HTTP_TOKEN out to be given one."
+        )
+        raise ConfigError(msg)
+    return token
 
 
 def listen(port: int) -> socket.socket:
