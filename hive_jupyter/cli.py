@@ -667,7 +667,7 @@ class McpApp(_OneHiveApp):
         }
         self._say("For the configuration of your agent's program:")
         self._say(json.dumps({"mcpServers": {"hive": entry}}, indent=2))
-        return lambda: mcp_server.over_http(server, listener, token)
+        return lambda: mcp_server.over_http(mcp_server.guarded(server, token), listener)
 
     @staticmethod
     def _say(text: str) -> None:

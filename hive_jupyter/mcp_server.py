@@ -20,7 +20,6 @@ import json
 import logging
 import math
 import os
-import re
 import socket
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, MutableMapping
 from typing import Any, cast
@@ -414,20 +413,30 @@ def listen(port: int) -> socket.socket:
         raise ConfigError(msg) from None
 
 
-async def over_http(server: Server[Any], listener: socket.socket, token: str) -> None:
+def guarded(server: Server[Any], token: str) -> App:
     """
-    Serve whoever knows the token, until cancelled.
+    The SDK's server as an ASGI application that asks for a token.
 
     Args:
         server: of the SDK.
-        listener: from ``listen``.
         token: that each request has to bring.
     """
     app = server.streamable_http_app(
         streamable_http_path=PATH, host=HOST, max_request_body_size=LONGEST_REQUEST
     )
+    return _Guarded(cast("App", app), token)
+
+
+async def over_http(app: App, listener: socket.socket) -> None:
+    """
+    Serve over HTTP until cancelled.
+
+    Args:
+        app: from ``guarded``.
+        listener: from ``listen``.
+    """
     config = uvicorn.Config(
-        _Guarded(cast("App", app), token),
+        app,
         log_config=None,
         access_log=False,
         ws="none",
