@@ -130,7 +130,7 @@ class AgentSession:
 
     def _refusal(self, name: str) -> str | None:
         """Why the agent may not call a tool, or None."""
-        if name in _NEEDS_GUARD:
+        if not is_offered(name):
             return f"{name} is not part of this version of Hive. Ask the user to commit."
         policies = self._manager.config.agent_tools
         if policies.get(name, policies.get(_ALL_OTHERS, "auto")) == "deny":
@@ -223,6 +223,11 @@ AGENT_TOOLS: Mapping[str, Tool] = {
         ),
     )
 }
+
+
+def is_offered(name: str) -> bool:
+    """Whether this version serves a tool at all."""
+    return name not in _NEEDS_GUARD
 
 
 def check_policies(policies: Mapping[str, str]) -> None:

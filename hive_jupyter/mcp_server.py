@@ -115,10 +115,10 @@ class AgentServer:
             if tool is not None:
                 check(tool, arguments)
         except HiveError as error:
-            return _wire(ToolResult.failure(str(error)))
+            return as_mcp(ToolResult.failure(str(error)))
         # of a tool that nobody knows, the agent's way says which is the nearest
         work = agent.call(params.name, arguments, sink=_progress(context))
-        return _wire(await _unless_gone(context, work))
+        return as_mcp(await _unless_gone(context, work))
 
     async def _known(self, agent: Agent) -> Mapping[str, Tool]:
         """Ask for the tools; one whose schema is none would cost a client the whole list."""
@@ -192,7 +192,8 @@ _Validator = jsonschema.validators.extend(
 )
 
 
-def _wire(result: ToolResult) -> types.CallToolResult:
+def as_mcp(result: ToolResult) -> types.CallToolResult:
+    """A tool's result in the SDK's types; one that has no form there is a failure that says so."""
     try:
         return types.CallToolResult.model_validate(result.to_wire())
     except ValidationError as error:
