@@ -21,7 +21,7 @@ from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, 
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import Tool, ToolResult
-from hive_jupyter.units import nearest, printable
+from hive_jupyter.units import as_seconds, nearest, printable
 
 if TYPE_CHECKING:
     from hive_jupyter.manager import HiveManager
@@ -70,7 +70,7 @@ class AgentSession:
         timeout: seconds, or such as "5m", that a tool may take.
 
     Raises:
-        ConfigError: the worker's name, or the user's choice of tools, cannot be.
+        ConfigError: the worker's name, the time, or the user's choice of tools cannot be.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class AgentSession:
         self.name = claimed(name)
         self.worker = checked_worker(manager.config.worker if worker is None else worker)
         self._manager = manager
-        self._timeout = timeout
+        self._timeout = as_seconds(timeout)
         self._calls: set[asyncio.Task[ToolResult]] = set()
         self._own: Mapping[str, Callable[[], Coroutine[Any, Any, ToolResult]]] = {
             "interrupt": self._interrupt,
