@@ -78,6 +78,7 @@ _BOUNDARIES = {
     "open": f'Its sandbox profile is "open": {_NO_BOUNDARY}',
     "workspace": f'Its sandbox profile is "workspace", which is not enforced: {_NO_BOUNDARY}',
 }
+_TOKEN = re.compile(r"[!-~]{16,}")
 _TOKEN_VARIABLE = f"{ENVIRONMENT_PREFIX}HTTP_TOKEN"
 # How often (seconds) the main thread looks up: a signal may come just before it begins to wait.
 _LOOK_UP = 0.5
@@ -583,6 +584,14 @@ class McpApp(_OneHiveApp):
             msg = "The notebook has chosen its workers' sandbox; leave --sandbox out."
             raise ConfigError(msg)
         as_seconds(self.timeout or None)
+        # a worker's environment has none of it, and what the worker can read should not either
+        self._token = os.environ.pop(_TOKEN_VARIABLE, "")
+        if self._token and not _TOKEN.fullmatch(self._token):
+            msg = (
+                f"{_TOKEN_VARIABLE} has to be at least 16 letters, digits or signs, without "
+                "spaces. Leave it out to be given one."
+            )
+            raise ConfigError(msg)
 
     @property
     def _is_attached(self) -> bool:
@@ -605,8 +614,8 @@ class McpApp(_OneHiveApp):
         from hive_jupyter.policy import SandboxPolicy
 
         config = HiveConfig(parent=self)
+        SandboxPolicy(self.sandbox or config.sandbox, config.memory)
         config.change(sandbox=self.sandbox or config.sandbox, worker=self.worker or config.worker)
-        SandboxPolicy(config.sandbox, config.memory)
         check_policies(config.agent_tools)
         with HiveManager(config) as hive:
             # while the SDK is imported, which takes a second
@@ -655,11 +664,10 @@ class McpApp(_OneHiveApp):
         server = mcp_server.AgentServer(agent_named, instructions).server
         if not self.http:
             return lambda: mcp_server.over_stdio(server, self._wire)
-        given = os.environ.pop(_TOKEN_VARIABLE, "")
-        token = mcp_server.checked_token(given) if given else secrets.token_urlsafe(32)
         listener = mcp_server.listen(int(self.http))
         host, port = listener.getsockname()
-        shown = f"${{{_TOKEN_VARIABLE}}}" if given else token
+        token = self._token or secrets.token_urlsafe(32)
+        shown = f"${{{_TOKEN_VARIABLE}}}" if self._token else token
         entry = {
             "type": "http",
             "url": f"http://{host}:{port}{mcp_server.PATH}",

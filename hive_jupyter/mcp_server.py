@@ -8,7 +8,8 @@ The hive offered to agents, as a server of the Model Context Protocol.
 Whatever the SDK speaks is spoken, the versions with a handshake (2024-11-05 to 2025-11-25) and
 those without (2026-07-28): https://modelcontextprotocol.io/specification. Arguments are held
 against the tool's schema here, before anybody is asked; what goes wrong is a result that an agent
-can read.
+can read. jsonschema is imported for schemas that are not Hive's own: where its extra "format" is
+installed, as with jupyter_server, that takes more than a second.
 """
 
 from __future__ import annotations
@@ -25,20 +26,18 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Mutable
 from typing import Any, cast
 
 import anyio
-import jsonschema
 import mcp_types as types
 import uvicorn
 from mcp import MCPError
 from mcp.server import Server, ServerRequestContext
 from mcp.shared.message import SessionMessage
 from pydantic import ValidationError
-from referencing import Registry
-from referencing.exceptions import Unresolvable
 
 from hive_jupyter import __version__
-from hive_jupyter.agents import Agent, AsyncSink
+from hive_jupyter.agents import AGENT_TOOLS, Agent, AsyncSink
 from hive_jupyter.errors import ConfigError, HiveError, ToolError
 from hive_jupyter.swarm.messages import Message
+from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import Tool, ToolResult
 
 log = logging.getLogger(__name__)
@@ -47,11 +46,12 @@ PATH = "/mcp"
 HOST = "127.0.0.1"
 # Bytes of a request: as much as the door of a running hive takes.
 LONGEST_REQUEST = 16 * 2**20
-SHORTEST_TOKEN = 16
 
 _PIECE = 2**16
 # Seconds that open connections get at the end.
 _LAST_MOMENT = 1
+_UNKNOWN, _TOO_LARGE = 401, 413
+_CLOSE = (b"connection", b"close")
 # Key in an ASGI scope: an event that comes when the client has hung up.
 _GONE = "hive_jupyter.gone"
 _LONGEST_SENTENCE = 500
@@ -102,7 +102,7 @@ class AgentServer:
         except HiveError as error:
             raise MCPError(types.INTERNAL_ERROR, str(error)) from error
         return types.ListToolsResult(
-            tools=[types.Tool.model_validate(tool.to_wire()) for tool in tools.values()]
+            tools=[types.Tool.model_validate(_sendable(tool.to_wire())) for tool in tools.values()]
         )
 
     async def _call_tool(
@@ -124,10 +124,9 @@ class AgentServer:
         """Ask for the tools; one whose schema is none would cost a client the whole list."""
         tools = {}
         for tool in await agent.tools():
-            try:
-                jsonschema.Draft202012Validator.check_schema(tool.input_schema)
-            except (jsonschema.SchemaError, RecursionError) as error:
-                log.warning("The tool %s is left out, its schema is none: %s", tool.name, error)
+            trouble = trouble_with_schema(tool)
+            if trouble:
+                log.warning("The tool %s is left out, its schema is none: %s", tool.name, trouble)
             else:
                 tools[tool.name] = tool
         self._tools = tools
@@ -160,6 +159,26 @@ class AgentServer:
         raise MCPError(types.INVALID_PARAMS, f"There is no resource {uri}.", {"uri": uri})
 
 
+def _is_hives(tool: Tool) -> bool:
+    """Whether it is one of Hive's own, of which ``Tool.check`` knows all."""
+    return tool in (BUILT_IN.get(tool.name), AGENT_TOOLS.get(tool.name))
+
+
+def trouble_with_schema(tool: Tool) -> str:
+    """What is wrong with a tool's schema, or ""."""
+    if _is_hives(tool):
+        return ""
+    import jsonschema
+
+    try:
+        jsonschema.Draft202012Validator.check_schema(tool.input_schema)
+    except jsonschema.SchemaError as error:
+        return str(error.message)[:_LONGEST_SENTENCE]
+    except RecursionError:
+        return "it is too deep"
+    return ""
+
+
 def check(tool: Tool, arguments: Mapping[str, Any]) -> None:
     """
     Hold arguments against a tool's schema.
@@ -167,40 +186,46 @@ def check(tool: Tool, arguments: Mapping[str, Any]) -> None:
     Raises:
         ToolError: they do not fit; says which, and what is expected.
     """
+    if _is_hives(tool):
+        tool.check(arguments)
+        return
+    import jsonschema
+    from referencing import Registry
+    from referencing.exceptions import Unresolvable
+
+    # a worker's own schema: its patterns could take for ever, and its references lead anywhere
+    kind = jsonschema.validators.extend(
+        jsonschema.Draft202012Validator,
+        {"pattern": lambda *_: None, "patternProperties": lambda *_: None},
+    )
     try:
-        wrong = jsonschema.exceptions.best_match(
-            _Validator(tool.input_schema, registry=Registry()).iter_errors(arguments)
-        )
+        errors = kind(tool.input_schema, registry=Registry()).iter_errors(arguments)
+        wrong = jsonschema.exceptions.best_match(errors)
     except (Unresolvable, RecursionError) as error:
         # the tool itself may know better
         log.warning("The schema of %s cannot be used: %s", tool.name, error)
         return
-    if wrong is None:
-        return
-    # which says it in more words, of schemas as Hive's own are
-    tool.check(arguments)
-    place = ".".join(map(str, wrong.absolute_path))
-    msg = f"{tool.name}: {f'{place}: ' if place else ''}{wrong.message[:_LONGEST_SENTENCE]}."
-    raise ToolError(msg)
-
-
-# A schema may be a worker's own: its patterns could take for ever, and its references lead
-# anywhere.
-_Validator = jsonschema.validators.extend(
-    jsonschema.Draft202012Validator,
-    {"pattern": lambda *_: None, "patternProperties": lambda *_: None},
-)
+    if wrong is not None:
+        # which says it in more words, of schemas as Hive makes them
+        tool.check(arguments)
+        place = ".".join(map(str, wrong.absolute_path))
+        msg = f"{tool.name}: {f'{place}: ' if place else ''}{wrong.message[:_LONGEST_SENTENCE]}."
+        raise ToolError(msg)
 
 
 def as_mcp(result: ToolResult) -> types.CallToolResult:
-    """A tool's result in the SDK's types; one that has no form there is a failure that says so."""
-    try:
-        return types.CallToolResult.model_validate(result.to_wire())
-    except ValidationError as error:
-        failure = ToolResult.failure(
-            f"The tool's answer has no form that MCP knows: {str(error)[:_LONGEST_SENTENCE]}"
-        )
-        return types.CallToolResult.model_validate(failure.to_wire())
+    """A tool's result in the SDK's types."""
+    return types.CallToolResult.model_validate(_sendable(result.to_wire()))
+
+
+def _sendable(value: Any) -> Any:
+    """
+    A value as JSON brings it to the other side.
+
+    Half a character, which no UTF-8 can hold, becomes a question mark, and what is no number null.
+    """
+    text = json.dumps(value, ensure_ascii=False).encode(errors="replace")
+    return json.loads(text, parse_constant=lambda _: None)
 
 
 async def _unless_gone(
@@ -251,7 +276,7 @@ class Progress:
             done, total = float(done), None if total is None else float(total)
             if math.isfinite(done) and done > self._last and math.isfinite(total or 0):
                 self._last = done
-                return done, total, str(message.content["text"])
+                return done, total, _sendable(str(message.content["text"]))
         return None
 
 
@@ -378,27 +403,6 @@ async def _lines(reader: asyncio.StreamReader) -> AsyncIterator[bytes]:
 # HTTP
 
 
-def checked_token(token: str) -> str:
-    """
-    Take a token that somebody has chosen.
-
-    Raises:
-        ConfigError: it is none that protects, or that HTTP can carry.
-    """
-    if (
-        len(token) < SHORTEST_TOKEN
-        or not token.isascii()
-        or " " in token
-        or not token.isprintable()
-    ):
-        msg = (
-            f"A token needs at least {SHORTEST_TOKEN} letters, digits or signs without spaces. "
-            "Leave HIVE_JUPYTER_HTTP_TOKEN out to be given one."
-        )
-        raise ConfigError(msg)
-    return token
-
-
 def listen(port: int) -> socket.socket:
     """
     Open a port of this machine alone.
@@ -484,7 +488,13 @@ class _Guarded:
                 gone.set()
             return message
 
-        await self._app({**scope, _GONE: gone}, noting, send)
+        async def closing(message: MutableMapping[str, Any]) -> None:
+            if message.get("status") == _TOO_LARGE:
+                # the rest of the request is not waited for
+                message["headers"] = [*message.get("headers", ()), _CLOSE]
+            await send(message)
+
+        await self._app({**scope, _GONE: gone}, noting, closing)
 
     def _is_known(self, scope: Scope) -> bool:
         given = [value for name, value in scope["headers"] if name == b"authorization"]
@@ -494,6 +504,6 @@ class _Guarded:
 
 async def _refuse(send: Send) -> None:
     text = b"Send the token that `jupyter hive mcp` was started with: Authorization: Bearer ...\n"
-    headers = [(b"content-type", b"text/plain"), (b"www-authenticate", b"Bearer")]
-    await send({"type": "http.response.start", "status": 401, "headers": headers})
+    headers = [(b"content-type", b"text/plain"), (b"www-authenticate", b"Bearer"), _CLOSE]
+    await send({"type": "http.response.start", "status": _UNKNOWN, "headers": headers})
     await send({"type": "http.response.body", "body": text})
