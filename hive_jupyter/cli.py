@@ -78,6 +78,8 @@ _BOUNDARIES = {
     "open": f'Its sandbox profile is "open": {_NO_BOUNDARY}',
     "workspace": f'Its sandbox profile is "workspace", which is not enforced: {_NO_BOUNDARY}',
 }
+_NUMBER = re.compile(r"[0-9]{1,5}")
+_HIGHEST_PORT = 2**16 - 1
 _TOKEN = re.compile(r"[!-~]{16,}")
 _TOKEN_VARIABLE = f"{ENVIRONMENT_PREFIX}HTTP_TOKEN"
 # How often (seconds) the main thread looks up: a signal may come just before it begins to wait.
@@ -577,7 +579,7 @@ class McpApp(_OneHiveApp):
             self._wire = _take_standard_streams()
 
     def check(self) -> None:
-        if self.http and not (self.http.isascii() and self.http.isdecimal()):
+        if self.http and not (_NUMBER.fullmatch(self.http) and int(self.http) <= _HIGHEST_PORT):
             msg = f'"{self.http}" is no port. Say a number, such as --http 8765; 0 takes any.'
             raise ConfigError(msg)
         if self.sandbox and self._is_attached:

@@ -160,8 +160,9 @@ class AgentServer:
 
 
 def _is_hives(tool: Tool) -> bool:
-    """Whether it is one of Hive's own, of which ``Tool.check`` knows all."""
-    return tool in (BUILT_IN.get(tool.name), AGENT_TOOLS.get(tool.name))
+    """Whether its schema is one of Hive's own, of which ``Tool.check`` knows all."""
+    own = BUILT_IN.get(tool.name) or AGENT_TOOLS.get(tool.name)
+    return own is not None and own.input_schema == tool.input_schema
 
 
 def trouble_with_schema(tool: Tool) -> str:
@@ -408,12 +409,12 @@ def listen(port: int) -> socket.socket:
     Open a port of this machine alone.
 
     Raises:
-        ConfigError: somebody else has it, or there is no such port.
+        ConfigError: somebody else has it, or this user may not.
     """
     try:
         return socket.create_server((HOST, port))
-    except (OSError, OverflowError) as error:
-        reason = error.strerror if isinstance(error, OSError) else "there is no such port"
+    except OSError as error:
+        reason = os.strerror(error.errno) if error.errno else str(error)
         msg = f"Port {port} cannot be opened: {reason}. Choose another one; 0 takes any."
         raise ConfigError(msg) from None
 

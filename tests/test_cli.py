@@ -50,7 +50,9 @@ def test_the_commands_are_listed(words, capsys):
 
     shown = capsys.readouterr().out
     listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
-    assert [*ATTACHED, "demo", "doctor"] == [word for word in listed if not word.startswith("-")]
+    assert [*ATTACHED, "mcp", "demo", "doctor"] == [
+        word for word in listed if not word.startswith("-")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +66,8 @@ def test_the_commands_are_listed(words, capsys):
         (("run", "--help"), "-w, --worker VALUE"),
         (("logs", "-h"), "-n, --lines VALUE"),
         (("status", "--help"), "--hive VALUE"),
+        (("mcp", "--help"), "--sandbox VALUE"),
+        (("mcp", "--help-all"), "HiveConfig.agent_tools"),
         (("--version",), __version__),
     ],
 )

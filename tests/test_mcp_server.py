@@ -5,15 +5,17 @@ import contextlib
 import http.client
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import psutil
 import pytest
-from mcp import Client
+from mcp import Client, StdioServerParameters
 from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
@@ -550,6 +552,7 @@ def run(*words, stdin=subprocess.DEVNULL, **environment):
         (("--http", "0"), {"HIVE_JUPYTER_HTTP_TOKEN": "short"}, 2, "at least 16"),
         (("--http", "0"), {"HIVE_JUPYTER_IN_WORKER": "x"}, 1, "This is a worker already"),
         (("--http", "http"), {}, 2, '"http" is no port'),
+        (("--http", "65536"), {}, 2, '"65536" is no port'),
         (("--timeout", "soon"), {}, 2, "'soon' is no duration"),
         (("--attach", "--sandbox", "open"), {}, 2, "leave --sandbox out"),
         (("--http", "0", "--attach"), {}, 1, "No hive is running"),
@@ -808,9 +811,11 @@ def test_the_command_gives_a_token_and_serves_who_brings_it():
 
 
 def test_a_token_of_the_users_own_is_not_shown_and_no_worker_has_it():
+    """The entry for a configuration is the one that docs/mcp.md shows."""
     with http_server(HIVE_JUPYTER_HTTP_TOKEN=TOKEN) as (process, entry):
-        assert "Bearer ${HIVE_JUPYTER_HTTP_TOKEN}" == entry["headers"]["Authorization"]
         port = int(entry["url"].split(":")[2].partition("/")[0])
+        (shown,) = (each for each in entries() if "url" in each)
+        assert shown == {**entry, "url": entry["url"].replace(str(port), "8765")}
         code = "import os; [name for name in os.environ if 'TOKEN' in name]"
         message, headers = modern("tools/call", name="execute", arguments={"code": code})
         assert '"[]"' in post(port, message, **headers)[1]
@@ -823,7 +828,75 @@ def test_a_port_that_somebody_else_has_is_named(port):
         mcp_server.listen(port)
 
 
-@pytest.mark.parametrize("number", [2**16, 99999, 10**10])
-def test_a_port_that_does_not_exist_is_named(number):
-    with pytest.raises(ConfigError, match=f"Port {number} cannot be opened"):
-        mcp_server.listen(number)
+# --- docs/mcp.md ---
+
+PAGE = (Path(__file__).parents[1] / "docs" / "mcp.md").read_text(encoding="utf-8")
+
+
+def entries():
+    """The servers that the page's snippets configure."""
+    blocks = re.findall(r"^```(json|toml)\n(.*?)^```", PAGE, re.MULTILINE | re.DOTALL)
+    for language, text in blocks:
+        found = json.loads(text) if language == "json" else tomllib.loads(text)
+        (servers,) = found.values()
+        yield servers["hive"]
+
+
+def commands():
+    """The command lines among them, and those that are given to a program's own command."""
+    for entry in entries():
+        if "command" in entry:
+            words = entry["command"]
+            yield tuple(words) if isinstance(words, list) else (words, *entry["args"])
+    for text in re.findall(r"`\w+ mcp add hive -- (.*?)`", PAGE):
+        yield tuple(text.split())
+
+
+COMMANDS = sorted(set(commands()))
+
+
+def test_the_page_has_a_command_for_each_kind_of_client():
+    assert [
+        ("env", "-C", "/path/to/project", "/path/to/bin/jupyter-hive", "mcp"),
+        ("jupyter-hive", "mcp"),
+        ("jupyter-hive", "mcp", "--attach"),
+    ] == COMMANDS
+    assert 8 == len([*commands()])
+
+
+@pytest.mark.parametrize("words", COMMANDS)
+async def test_a_command_of_the_page_serves_a_client_of_either_generation(words, hive, tmp_path):
+    folder = Path(sys.executable).parent
+    words = [
+        word.replace("/path/to/project", str(tmp_path)).replace("/path/to/bin", str(folder))
+        for word in words
+    ]
+    if "--attach" in words:
+        attach.serve(hive, "a notebook")
+        await asyncio.to_thread(wait_until, lambda: len(hive._serving) and found())
+        words += ["--hive", found()[0]]
+    passed = ("JUPYTER_RUNTIME_DIR", "PYTHONPATH", "JUPYTER_NO_CONFIG")
+    server = StdioServerParameters(
+        command=words[0],
+        args=words[1:],
+        env={
+            **{name: os.environ[name] for name in passed},
+            "PATH": f"{folder}{os.pathsep}{os.environ['PATH']}",
+        },
+    )
+
+    async def answer(mode):
+        async with Client(server, mode=mode) as client:
+            code = "import os; os.getcwd()"
+            return (await client.call_tool("execute", {"code": code})).content[0].text
+
+    where = str(tmp_path) if words[0] == "env" else os.getcwd()
+    assert [repr(where)] * 2 == await asyncio.gather(answer("legacy"), answer("auto"))
+
+
+def found():
+    """IDs of the hives that can be attached to."""
+    attachments = attach.attachments()
+    for each in attachments:
+        each.close()
+    return [each.id for each in attachments]
