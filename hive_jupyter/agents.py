@@ -182,7 +182,8 @@ class AgentSession:
         names = {**await self._offered(), **AGENT_TOOLS}
         if name in names:
             return None
-        return ToolResult.failure(f'There is no tool "{name}".{nearest(name, names)}')
+        problems = " ".join(["", *self._manager.tool_problems(self.worker)])
+        return ToolResult.failure(f'There is no tool "{name}".{nearest(name, names)}{problems}')
 
     async def _interrupt(self) -> ToolResult:
         stopped = await self._manager.interrupt_worker(self.worker)

@@ -574,6 +574,14 @@ class McpApp(_OneHiveApp):
     def parse_command_line(self, argv: list[str] | None = None) -> None:
         super().parse_command_line(argv)
         self.check()
+        # nothing that this process starts is to have it
+        self._token = os.environ.pop(_TOKEN_VARIABLE, "")
+        if self._token and not _TOKEN.fullmatch(self._token):
+            msg = (
+                f"{_TOKEN_VARIABLE} has to be at least 16 letters, digits or signs, without "
+                "spaces. Leave it out to be given one."
+            )
+            raise ConfigError(msg)
         if not self.http:
             # before any file of settings is run, which may print
             self._wire = _take_standard_streams()
@@ -586,14 +594,6 @@ class McpApp(_OneHiveApp):
             msg = "The notebook has chosen its workers' sandbox; leave --sandbox out."
             raise ConfigError(msg)
         as_seconds(self.timeout or None)
-        # a worker's environment has none of it, and what the worker can read should not either
-        self._token = os.environ.pop(_TOKEN_VARIABLE, "")
-        if self._token and not _TOKEN.fullmatch(self._token):
-            msg = (
-                f"{_TOKEN_VARIABLE} has to be at least 16 letters, digits or signs, without "
-                "spaces. Leave it out to be given one."
-            )
-            raise ConfigError(msg)
 
     @property
     def _is_attached(self) -> bool:

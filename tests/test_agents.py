@@ -131,6 +131,23 @@ def test_only_three_policies_can_be_chosen():
         HiveManager(agent_tools={"execute": "never"})
 
 
+def test_a_tool_of_the_users_own_is_offered_and_one_that_is_missing_is_explained(
+    runtime, tmp_path, monkeypatch
+):
+    (tmp_path / "agents_own.py").write_text(
+        "from hive_jupyter import tool\n"
+        "@tool(read_only=True)\n"
+        "def add(a: int, b: int = 1) -> str:\n"
+        "    'The sum.'\n"
+        "    return str(a + b)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with HiveManager(tool_modules=["agents_own", "agents_missing"]) as hive:
+        assert "add" in names(hive)
+        assert "3" == str(call(hive, "add", a=2))
+        assert "agents_missing" in str(call(hive, "subtract", a=2))
+
+
 def test_a_worker_can_be_chosen(hive):
     async def work():
         session = AgentSession(hive, "x", worker="apart")

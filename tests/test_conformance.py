@@ -79,7 +79,6 @@ def install(folder):
             ["npm", "install", "--no-audit", "--no-fund", "--prefix", new, *packages],
             capture_output=True,
             text=True,
-            timeout=100,
             check=False,
         )
         if installed.returncode:
@@ -111,6 +110,7 @@ def url(hive):
     return f"http://127.0.0.1:{listener.getsockname()[1]}{mcp_server.PATH}"
 
 
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("version", SCENARIOS)
 def test_the_server_conforms(suite, url, version, tmp_path):
     words = ["server", "--url", url, "--suite", "all", "--spec-version", version]

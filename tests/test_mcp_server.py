@@ -15,7 +15,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from mcp import Client, StdioServerParameters
+from mcp import Client, MCPError, StdioServerParameters
 from mcp_types import (
     CLIENT_CAPABILITIES_META_KEY,
     CLIENT_INFO_META_KEY,
@@ -24,7 +24,7 @@ from mcp_types import (
 
 from hive_jupyter import HiveManager, __version__, attach, mcp_server
 from hive_jupyter.agents import AGENT_TOOLS, AgentSession, on_portal
-from hive_jupyter.errors import ConfigError, NodeStartError, ToolError
+from hive_jupyter.errors import ConfigError, HiveError, NodeStartError, ToolError
 from hive_jupyter.mcp_server import AgentServer, Progress, check
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.node import SwarmNode
@@ -116,9 +116,9 @@ def test_there_are_no_prompts_and_no_resources_and_both_can_be_asked_for(hive, m
             (await client.list_resources()).resources,
             (await client.list_resource_templates()).resource_templates,
         )
-        with pytest.raises(Exception, match='There is no prompt "x"'):
+        with pytest.raises(MCPError, match='There is no prompt "x"'):
             await client.get_prompt("x")
-        with pytest.raises(Exception, match="There is no resource file:///x"):
+        with pytest.raises(MCPError, match="There is no resource file:///x"):
             await client.read_resource("file:///x")
         return lists
 
@@ -303,6 +303,22 @@ async def test_a_tool_whose_schema_is_none_does_not_cost_the_others():
 
 
 SCHEMA = {"type": "object", "properties": {}}
+
+
+@pytest.mark.parametrize("mode", MODES)
+async def test_a_list_that_cannot_be_had_is_an_error_that_says_why(mode, monkeypatch):
+    async def gone(_self):
+        raise HiveError("The notebook has ended.")
+
+    monkeypatch.setattr(Offering, "tools", gone)
+
+    async def use(client):
+        with pytest.raises(MCPError, match=r"The notebook has ended\."):
+            await client.list_tools()
+        return await client.call_tool("x", {})
+
+    answer = await offered(Offering(), use, mode)
+    assert (True, "The notebook has ended.") == (answer.is_error, answer.content[0].text)
 
 
 @pytest.mark.parametrize("mode", MODES)

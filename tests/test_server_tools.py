@@ -1,34 +1,43 @@
 """The tools as Jupyter AI finds them: through jupyter-server-mcp and its entry point."""
 
 import importlib.metadata
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
 
 import pytest
 
 from hive_jupyter import server_tools
 from hive_jupyter.agents import AGENT_TOOLS
 from hive_jupyter.toolbox import BUILT_IN
+from tests.processes import ROOT
 
-pytestmark = pytest.mark.filterwarnings("default")
+PACKAGE = "jupyter_server_mcp==0.4.1"
 
+# What the extension does when a Jupyter server starts it, without the server.
+PROGRAM = """
+import asyncio, json
+from fastmcp import Client
+from jupyter_server_mcp.extension import MCPExtensionApp
+from jupyter_server_mcp.mcp_server import MCPServer
 
-@pytest.fixture
-def home(runtime):
-    """The process's own hive, which ends with the test."""
-    yield
-    server_tools._home()[0].close()
-    server_tools._home.cache_clear()
+async def main():
+    app = MCPExtensionApp()
+    app.mcp_server_instance = MCPServer(name="a test", port=0)
+    app._register_tools(app._discover_entrypoint_tools())
+    async with Client(app.mcp_server_instance.mcp) as client:
+        tools = {tool.name: tool for tool in await client.list_tools()}
+        print(json.dumps({"tools": list(tools), "schema": tools["hive_read_file"].input_schema}))
+        for arguments in ({"code": "print('so'); 6 * 7"}, {"code": "1/0"}, {"cod": "1"}):
+            answer = await client.call_tool("hive_execute", arguments, raise_on_error=False)
+            print(json.dumps([answer.is_error, answer.content[0].text]))
 
-
-@pytest.fixture
-def extension():
-    """The real extension with its MCP server, which has found the tools."""
-    package = pytest.importorskip("jupyter_server_mcp.extension")
-    server = pytest.importorskip("jupyter_server_mcp.mcp_server")
-    app = package.MCPExtensionApp()
-    app.mcp_server_instance = server.MCPServer(name="a test", port=0)
-    found = [spec for spec in app._discover_entrypoint_tools() if "hive_jupyter" in spec]
-    app._register_tools(found)
-    return app
+asyncio.run(main())
+"""
 
 
 def test_the_entry_point_leads_to_functions():
@@ -42,21 +51,52 @@ def test_the_entry_point_leads_to_functions():
         _ = server_tools.hive_approve
 
 
-async def test_jupyter_ai_finds_the_tools_and_calls_them(extension, home):
-    from fastmcp import Client
+@pytest.fixture
+def extension():
+    """
+    A folder with the real extension.
 
-    async with Client(extension.mcp_server_instance.mcp) as client:
-        tools = {tool.name: tool for tool in await client.list_tools()}
-        good = await client.call_tool("hive_execute", {"code": "print('so'); 6 * 7"})
-        bad = await client.call_tool("hive_execute", {"code": "1/0"}, raise_on_error=False)
-        wrong = await client.call_tool("hive_execute", {"cod": "1"}, raise_on_error=False)
+    Not in the tests' own environment: every Jupyter server there would start it, on one port.
+    """
+    base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    major, minor = sys.version_info[:2]
+    folder = Path(base, "hive-jupyter", f"{PACKAGE.replace('==', '-')}-py{major}.{minor}")
+    if not folder.exists():
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=folder.parent) as new:
+            installing = [sys.executable, "-m", "pip", "install", "-q", "--target", new, PACKAGE]
+            installed = subprocess.run(installing, capture_output=True, text=True, check=False)
+            if installed.returncode:
+                pytest.skip(f"pip cannot install {PACKAGE}: {installed.stderr.strip()[-300:]}")
+            if not folder.exists():
+                shutil.copytree(new, folder)
+    return folder
 
-    schema = tools["hive_read_file"].input_schema
-    assert ["path"] == schema["required"]
-    assert "Path below the project" in schema["properties"]["path"]["description"]
-    assert BUILT_IN["execute"].description == tools["hive_execute"].description
-    assert "so\n42" == good.content[0].text
-    assert bad.is_error
-    assert "ZeroDivisionError: division by zero" in bad.content[0].text
-    assert wrong.is_error
-    assert "Jupyter AI" == server_tools._home()[0].history()[-1].asker
+
+@pytest.mark.timeout(600)
+def test_jupyter_ai_finds_the_tools_and_calls_them(extension, tmp_path):
+    ran = subprocess.run(
+        [sys.executable, "-c", PROGRAM],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join(map(str, (ROOT, extension))),
+            "JUPYTER_RUNTIME_DIR": str(tmp_path),
+        },
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+
+    assert 0 == ran.returncode, ran.stderr
+    listed, good, bad, wrong = map(json.loads, ran.stdout.splitlines())
+    assert {"hive_execute", "hive_status"} < set(listed["tools"])
+    assert ["path"] == listed["schema"]["required"]
+    assert (
+        BUILT_IN["read_file"].arguments["path"]["description"]
+        == (listed["schema"]["properties"]["path"]["description"])
+    )
+    assert [False, "so\n42"] == good
+    assert bad[0]
+    assert "ZeroDivisionError: division by zero" in bad[1]
+    assert wrong[0]
