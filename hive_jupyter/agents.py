@@ -255,6 +255,9 @@ def on_portal(manager: HiveManager, work: Callable[[], Coroutine[Any, Any, _T]])
         manager: of the hive.
         work: is called there; it is cancelled when the hive is closed.
 
+    Returns:
+        What it comes to; not running before it has begun.
+
     Raises:
         NodeStartError: this process can have no workers.
     """
@@ -262,6 +265,7 @@ def on_portal(manager: HiveManager, work: Callable[[], Coroutine[Any, Any, _T]])
     done: Future[_T] = Future()
 
     async def serve(_folder: Path) -> None:
+        done.set_running_or_notify_cancel()
         try:
             done.set_result(await work())
         except BaseException as error:

@@ -84,6 +84,8 @@ _TOKEN = re.compile(r"[!-~]{16,}")
 _TOKEN_VARIABLE = f"{ENVIRONMENT_PREFIX}HTTP_TOKEN"
 # How often (seconds) the main thread looks up: a signal may come just before it begins to wait.
 _LOOK_UP = 0.5
+# Seconds until a hive has begun to serve.
+_PATIENCE = 30.0
 
 _HELP = ("-h", "--help", "--help-all", "-V", "--version")
 
@@ -629,10 +631,7 @@ class McpApp(_OneHiveApp):
             )
             self._say(f'Serving worker "{config.worker}", which is started when it is needed.')
             self._say(boundaries)
-            over = on_portal(hive, serving)
-            while not over.done():
-                futures.wait((over,), _LOOK_UP)
-            over.result()
+            _wait_for(on_portal(hive, serving))
         return 0
 
     def ask(self, hive: Attachment, identity: Identity) -> int:
@@ -683,6 +682,25 @@ class McpApp(_OneHiveApp):
     def _say(text: str) -> None:
         """Tell the person; standard output is the agent's."""
         print(text, file=sys.stderr, flush=True)
+
+
+def _wait_for(serving: futures.Future[None]) -> None:
+    """
+    Wait for the end of what is served.
+
+    Raises:
+        HiveError: it has not begun.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    while not serving.done():
+        futures.wait((serving,), _LOOK_UP)
+        if time.monotonic() > deadline and not (serving.running() or serving.done()):
+            msg = (
+                "The hive could not be started: it found no folder for its runtime files, say. "
+                "jupyter hive doctor tells what is missing on this machine."
+            )
+            raise HiveError(msg)
+    serving.result()
 
 
 def _take_standard_streams() -> tuple[int, int]:
