@@ -96,7 +96,8 @@ class AgentSession:
     async def tools(self) -> list[Tool]:
         """The tools that the agent may call; also those of a worker that cannot answer now."""
         known = self._manager.known_tools(self.worker)
-        offered = await self._offered() if known is BUILT_IN else known
+        was_asked = known and known is not BUILT_IN
+        offered = known if was_asked else await self._offered()
         tools = {**offered, **AGENT_TOOLS}
         return [tool for tool in tools.values() if self._refusal(tool.name) is None]
 
@@ -173,7 +174,7 @@ class AgentSession:
             return {"execute": BUILT_IN["execute"]}
         except NodeError as error:  # calls will say why
             log.info("worker %s cannot list its tools: %s", self.worker, error)
-            return BUILT_IN
+            return self._manager.known_tools(self.worker)
 
     async def _if_unknown(self, name: str) -> ToolResult | None:
         """What there is instead of a tool that nobody has; None where it exists."""

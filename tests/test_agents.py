@@ -1,6 +1,7 @@
 """What agents may do with a hive: their tools, the user's choice of them, and how calls end."""
 
 import asyncio
+import sys
 
 import pytest
 
@@ -156,6 +157,14 @@ def test_a_worker_can_be_chosen(hive):
 
     assert "1" == do(hive, work)
     assert "NameError" in str(call(hive, "execute", code="only_here"))
+
+
+def test_a_worker_that_is_an_mcp_server_offers_its_own_tools(runtime):
+    command = [sys.executable, "-m", "mcp_server_time"]
+    with HiveManager(worker="clock", workers={"clock": {"mcp": command}}) as hive:
+        assert {"get_current_time", "convert_time", *AGENT_TOOLS} == set(names(hive))
+        assert '"UTC"' in str(call(hive, "get_current_time", timezone="UTC"))
+        assert 'There is no tool "execute".' in str(call(hive, "execute", code="1"))
 
 
 def test_status_tells_how_the_worker_is(hive):
