@@ -1,5 +1,5 @@
 """
-A running hive's door for the command line.
+A running hive's door for the command line and for agents.
 
 ::
 
@@ -14,6 +14,9 @@ The host greets whoever connects, reads one request, and answers; all in lines o
     host    {"answer": {...}} or {"error": "...", "kind": "..."}
 
 A client that goes away during a run has interrupted it.
+
+What serves an agent knows two verbs only: ``tools``, and ``call`` with a tool's name and arguments.
+Which tools there are, and in which project they work, is the host's choice.
 
 Only processes of the same user are answered. That includes the workers: code that runs in one may
 do here what its user could type, and nothing can tell the two apart. So there is no verb that
@@ -31,25 +34,25 @@ import socket
 import stat
 import struct
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncGenerator, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hive_jupyter import __version__
-from hive_jupyter.delegation import END, Delegation
+from hive_jupyter.agents import TIMEOUT, AgentSession, AsyncSink, Awaited, claimed
+from hive_jupyter.delegation import Delegation, Result
 from hive_jupyter.errors import ConfigError, HiveError, NodeDied, NodeTimeout, RemoteError
 from hive_jupyter.protocol import encode_line
 from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.runtime import living
+from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import nearest
 
 if TYPE_CHECKING:
-    from concurrent.futures import Future
-
     from hive_jupyter.manager import HiveManager
-    from hive_jupyter.swarm.messages import Message
 
 log = logging.getLogger(__name__)
 
@@ -57,8 +60,9 @@ log = logging.getLogger(__name__)
 VERSION = 1
 # The socket, in the hive's runtime folder.
 SOCKET = "attach"
-# All there is to ask for.
-VERBS = ("status", "logs", "run", "interrupt", "restart", "doctor")
+# What a server of agents asks for; and all there is to ask for.
+AGENTS_VERBS = ("tools", "call")
+VERBS = ("status", "logs", "run", "interrupt", "restart", "doctor", *AGENTS_VERBS)
 
 # Bytes of a line: a request holds the code of a run, an answer is cut into pieces. The log of a
 # worker is not, and JSON makes six bytes of one.
@@ -161,6 +165,11 @@ class _Client:
         self._writer.write(encode_line(line))
         await self._writer.drain()
 
+    async def leave(self) -> None:
+        """Wait until the client has gone, or says what it should not."""
+        with contextlib.suppress(OSError, _Malformed):
+            await self.receive()
+
     def close(self) -> None:
         """Hang up, whatever was not taken yet."""
         self._writer.transport.abort()
@@ -182,6 +191,8 @@ class _Door:
             "interrupt": self._interrupt,
             "restart": self._restart,
             "doctor": self._doctor,
+            "tools": self._tools,
+            "call": self._call,
         }
 
     async def keep_open(self) -> None:
@@ -310,9 +321,9 @@ class _Door:
             worker=_text_or_none(request, "worker"),
             timeout=_text_or_none(request, "timeout") or "default",
             collect=False,
-            kind=_Awaited,
+            kind=_Run,
         )
-        assert isinstance(delegation, _Awaited)
+        assert isinstance(delegation, _Run)
         obeying = asyncio.create_task(_obey(client, delegation))
         try:
             async for message in delegation.messages():
@@ -327,8 +338,48 @@ class _Door:
         finally:
             obeying.cancel()
 
+    async def _tools(self, request: Mapping[str, Any], _client: _Client) -> dict[str, Any]:
+        tools = await self._agent(request).tools()
+        return {"tools": [tool.to_wire() for tool in tools]}
 
-async def _obey(client: _Client, delegation: _Awaited) -> None:
+    async def _call(self, request: Mapping[str, Any], client: _Client) -> dict[str, Any]:
+        arguments = request.get("arguments")
+        if not isinstance(arguments, dict):
+            msg = '"arguments" has to be an object.'
+            raise ConfigError(msg)
+        work = self._agent(request).call(_text(request, "tool"), arguments, sink=_shown(client))
+        calling = asyncio.create_task(work)
+        leaving = asyncio.create_task(client.leave())
+        try:
+            await asyncio.wait((calling, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if not calling.done():
+                raise ConnectionResetError
+            return {"result": calling.result().to_wire()}
+        finally:
+            calling.cancel()
+            leaving.cancel()
+
+    def _agent(self, request: Mapping[str, Any]) -> AgentSession:
+        return AgentSession(
+            self._manager,
+            _text(request, "agent"),
+            worker=_text_or_none(request, "worker"),
+            timeout=_text_or_none(request, "timeout") or TIMEOUT,
+        )
+
+
+def _shown(client: _Client) -> AsyncSink:
+    """Tells a client how far a tool is; whether it is still there, its leaving says."""
+
+    async def show(message: Message) -> None:
+        if message.type == "progress":
+            with contextlib.suppress(OSError):
+                await client.send({"say": "progress", **message.content, "more": False})
+
+    return show
+
+
+async def _obey(client: _Client, delegation: _Run) -> None:
     """Interrupt the run when the client says so, or goes, or makes no sense."""
     try:
         while (line := await client.receive()) is not None:
@@ -339,7 +390,7 @@ async def _obey(client: _Client, delegation: _Awaited) -> None:
     delegation.abandon()
 
 
-async def _tell(client: _Client, delegation: _Awaited, lines: Iterator[Mapping[str, Any]]) -> None:
+async def _tell(client: _Client, delegation: _Run, lines: Iterator[Mapping[str, Any]]) -> None:
     """Send what a run said; a client that has gone is no reason not to wait for the run's end."""
     try:
         for line in lines:
@@ -348,41 +399,8 @@ async def _tell(client: _Client, delegation: _Awaited, lines: Iterator[Mapping[s
         delegation.abandon()
 
 
-class _Awaited(Delegation):
-    """
-    A run whose messages are awaited on the portal's loop instead of taken on another thread.
-
-    Less of them may wait: there may be many clients.
-    """
-
-    most_waiting = 8 * 2**20
-    few_waiting = 2 * 2**20
-
-    def __init__(self, *arguments: Any, **options: Any) -> None:
-        super().__init__(*arguments, **options)
-        self._news = asyncio.Event()
-
-    def follow(self, future: Future[Message]) -> None:
-        super().follow(future)
-        future.add_done_callback(lambda _: self._news.set())
-
-    def say(self, message: Message) -> None:
-        super().say(message)
-        self._news.set()
-
-    async def messages(self) -> AsyncIterator[Message]:
-        """What the worker says, live and in order, until the run is over."""
-        while (message := await self._awaited()) is not END:
-            yield message
-            self._took(message)
-        # for ``outcome``
-        self._messages.put(END)
-
-    async def _awaited(self) -> Message:
-        while self._messages.empty():
-            self._news.clear()
-            await self._news.wait()
-        return self._messages.get_nowait()
+class _Run(Awaited[Result], Delegation):
+    """A run of code, awaited."""
 
     def ending(self) -> tuple[dict[str, Any], str]:
         """How the run, which is over, has ended, for the answer; and the code's traceback."""
@@ -488,6 +506,7 @@ class Attachment:
 
     Attributes:
         id: what a person types to choose the hive.
+        folder: the hive's runtime folder.
         identity: which hive it is; None where it does not answer as it should.
         trouble: why it does not, or "".
     """
@@ -508,6 +527,7 @@ class Attachment:
         self._is_asked = False
         # Wishes that came before there was a run to interrupt.
         self._interrupts = 0
+        self.folder = folder
         path = folder / SOCKET
         facts = path.lstat()
         if not stat.S_ISSOCK(facts.st_mode) or facts.st_uid != os.geteuid():
@@ -581,11 +601,8 @@ class Attachment:
     ) -> Iterator[dict[str, Any]]:
         if self.identity is None:
             raise HiveError(self.trouble)
-        request = encode_line({"verb": verb, **arguments})
-        if len(request) > LONGEST_REQUEST:
-            msg = "The code is too long to be sent. Put the data into a file and read it there."
-            raise ConfigError(msg)
-        try:
+        request = _request(verb, arguments)
+        with self._understood():
             self._socket.settimeout(seconds)
             self._socket.sendall(request)
             self._is_asked = True
@@ -593,11 +610,45 @@ class Attachment:
                 self._send_interrupt()
             line: dict[str, Any] = {}
             while "answer" not in line:
-                line = self._line(seconds)
-                if "error" in line:
-                    kind = ConfigError if line.get("kind") == "ConfigError" else HiveError
-                    raise kind(str(line["error"]))
+                line = _unless_refused(self._line(seconds))
                 yield line
+
+    async def converse(self, verb: str, **arguments: Any) -> AsyncGenerator[dict[str, Any]]:
+        """
+        Ask for something on a running loop, and for as long as it takes.
+
+        Args:
+            verb: one of AGENTS_VERBS.
+            arguments: of the verb.
+
+        Returns:
+            Each line that the host sends, the last being the answer.
+
+        Raises:
+            ConfigError, HiveError: as ``ask``.
+        """
+        if self.identity is None:
+            raise HiveError(self.trouble)
+        request = _request(verb, arguments)
+        with self._understood():
+            reader, writer = await asyncio.open_unix_connection(
+                sock=self._socket, limit=LONGEST_ANSWER
+            )
+            try:
+                writer.write(request)
+                await writer.drain()
+                line: dict[str, Any] = {}
+                while "answer" not in line:
+                    line = _unless_refused(await _read(reader))
+                    yield line
+            finally:
+                writer.transport.abort()
+
+    @contextlib.contextmanager
+    def _understood(self) -> Iterator[None]:
+        """Say in words of a person what can go wrong with a connection."""
+        try:
+            yield
         except TimeoutError:
             raise HiveError(self._silence()) from None
         except (OSError, EOFError):
@@ -667,6 +718,31 @@ class Attachment:
         )
 
 
+def _request(verb: str, arguments: Mapping[str, Any]) -> bytes:
+    request = encode_line({"verb": verb, **arguments})
+    if len(request) > LONGEST_REQUEST:
+        msg = "The code is too long to be sent. Put the data into a file and read it there."
+        raise ConfigError(msg)
+    return request
+
+
+def _unless_refused(line: dict[str, Any]) -> dict[str, Any]:
+    if "error" in line:
+        kind = ConfigError if line.get("kind") == "ConfigError" else HiveError
+        raise kind(str(line["error"]))
+    return line
+
+
+async def _read(reader: asyncio.StreamReader) -> dict[str, Any]:
+    try:
+        line = await reader.readline()
+    except ValueError:
+        raise _Malformed("a line that is too long") from None
+    if not line.endswith(b"\n"):
+        raise EOFError
+    return _decoded(line)
+
+
 def _time(value: object) -> float:
     """
     Unix time in seconds.
@@ -695,3 +771,110 @@ def attachments() -> list[Attachment]:
     for attachment in found:
         attachment.read_greeting(deadline)
     return found
+
+
+class AttachedHive:
+    """
+    A running hive of another process, to be spoken to more than once.
+
+    Where it has ended, one of the same notebook (whose kernel was restarted) takes its place.
+
+    Args:
+        attachment: that was greeted.
+    """
+
+    def __init__(self, attachment: Attachment) -> None:
+        assert attachment.identity is not None
+        self._folder = attachment.folder
+        self._identity = attachment.identity
+
+    def attachment(self) -> Attachment:
+        """
+        A new connection to it.
+
+        Raises:
+            HiveError: it has ended, and there is no other one of the same notebook.
+        """
+        try:
+            attachment = Attachment(self._folder)
+        except OSError:
+            return self._successor()
+        attachment.read_greeting(time.monotonic() + GREETING_PATIENCE)
+        return attachment
+
+    def _successor(self) -> Attachment:
+        wanted = (self._identity.title, self._identity.folder)
+        chosen: Attachment | None = None
+        for found in attachments():
+            identity = found.identity
+            if chosen is None and identity and (identity.title, identity.folder) == wanted:
+                chosen = found
+                self._folder = found.folder
+            else:
+                found.close()
+        if chosen is None:
+            msg = (
+                f"The notebook that this MCP server speaks to ({self._identity.title}, in "
+                f"{self._identity.folder}) has ended, or its hive was closed. Open it again and "
+                "run %load_ext hive_jupyter."
+            )
+            raise HiveError(msg)
+        return chosen
+
+
+class AttachedAgent:
+    """
+    One agent's way to the workers of a hive of another process, through its door.
+
+    Args:
+        hive: whose workers; each call has a connection of its own.
+        name: what the agent calls itself.
+        worker: whose tools it gets; by default the hive's default one.
+        timeout: such as "5m": that a tool may take; by default as the hive says.
+    """
+
+    def __init__(
+        self,
+        hive: AttachedHive,
+        name: str,
+        *,
+        worker: str | None = None,
+        timeout: str | None = None,
+    ) -> None:
+        self._hive = hive
+        self._words = {"agent": claimed(name), "worker": worker, "timeout": timeout}
+
+    async def tools(self) -> list[Tool]:
+        """
+        The tools that the agent may call.
+
+        Raises:
+            HiveError: the hive has ended, or cannot tell.
+        """
+        answer = await self._ask("tools")
+        return [Tool.from_wire(wire) for wire in answer["tools"]]
+
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], *, sink: AsyncSink | None = None
+    ) -> ToolResult:
+        """Call a tool, as AgentSession does; cancelled, it interrupts the tool."""
+        try:
+            answer = await self._ask("call", sink, tool=name, arguments=dict(arguments))
+        except HiveError as error:
+            return ToolResult.failure(str(error))
+        return ToolResult.from_wire(answer["result"])
+
+    async def _ask(
+        self, verb: str, sink: AsyncSink | None = None, **arguments: Any
+    ) -> dict[str, Any]:
+        attachment = self._hive.attachment()
+        line: dict[str, Any] = {}
+        try:
+            said = attachment.converse(verb, **self._words, **arguments)
+            async with contextlib.aclosing(said) as lines:
+                async for line in lines:
+                    if "say" in line and sink is not None:
+                        await sink(Message(line["say"], line))
+        finally:
+            attachment.close()
+        return dict(line["answer"])

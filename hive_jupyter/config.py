@@ -241,6 +241,11 @@ class HiveConfig(Configurable):
     tool_modules = ModuleNames(
         Unicode(), help="Modules with tools of your own, that workers import: mytools, pkg.tools"
     ).tag(config=True)
+    agent_tools = Entries(
+        key_trait=Unicode(),
+        value_trait=Enum(("auto", "ask", "deny")),
+        help='What agents may call: {"execute": "deny"}; "*" stands for all that is not named.',
+    ).tag(config=True, example='{"execute": "deny"}')
     max_cell_bytes = Size(128 * 2**20, help="The longest code that is sent to a worker.").tag(
         config=True
     )

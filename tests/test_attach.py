@@ -1,5 +1,6 @@
 """The door of a running hive: who is let in, what is answered, and what strangers can do."""
 
+import asyncio
 import contextlib
 import json
 import logging
@@ -20,6 +21,7 @@ from hive_jupyter.procfs import read_stat
 from hive_jupyter.swarm import node
 from hive_jupyter.swarm import runtime as runtime_folders
 from hive_jupyter.swarm.enforcement import Report
+from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from tests.hosts import play
@@ -142,7 +144,8 @@ def run_is_over(hive):
 
 
 def test_there_are_these_verbs_and_none_of_them_approves_anything(hive, door):
-    assert ("status", "logs", "run", "interrupt", "restart", "doctor") == attach.VERBS
+    verbs = ("status", "logs", "run", "interrupt", "restart", "doctor", "tools", "call")
+    assert verbs == attach.VERBS
     served = attach._Door(hive, "", door.parent)._answers
     assert attach.VERBS == tuple(served)
 
@@ -253,7 +256,10 @@ def test_the_system_tells_who_is_at_the_other_end():
         (b"[1]\n", "no object"),
         (b"{}\n", 'no verb "None"'),
         (b'{"verb": ["run"]}\n', "This hive has no verb"),
-        (b'{"verb": "?"}\n', "There are: doctor, interrupt, logs, restart, run, status."),
+        (
+            b'{"verb": "?"}\n',
+            "There are: call, doctor, interrupt, logs, restart, run, status, tools.",
+        ),
         (b'{"verb": "approve"}\n', 'This hive has no verb "approve".'),
         (b'{"verb": "statsu"}\n', 'Did you mean "status"?'),
         (b'{"verb": "run"}\n', '"code" has to be text.'),
@@ -270,6 +276,14 @@ def test_the_system_tells_who_is_at_the_other_end():
         (b'{"verb": "logs", "lines": 0}\n', "number of lines"),
         (b'{"verb": "interrupt", "worker": 3}\n', '"worker" has to be text.'),
         (b'{"verb": "restart", "worker": "nobody"}\n', 'There is no worker "nobody".'),
+        (b'{"verb": "tools"}\n', '"agent" has to be text.'),
+        (b'{"verb": "tools", "agent": "x", "worker": "../x"}\n', "../x"),
+        (b'{"verb": "call", "agent": "x"}\n', '"arguments" has to be an object.'),
+        (b'{"verb": "call", "agent": "x", "arguments": {}}\n', '"tool" has to be text.'),
+        (
+            b'{"verb": "call", "agent": "x", "tool": "ping", "arguments": {}, "timeout": "soon"}\n',
+            "'soon' is no duration",
+        ),
     ],
 )
 def test_a_request_that_makes_no_sense_is_answered_with_what_is_wrong(door, said, expected):
@@ -519,8 +533,8 @@ def test_a_second_interrupt_kills(hive, door):
 
 
 def test_a_client_that_reads_slowly_holds_up_the_worker_and_loses_nothing(hive, door, monkeypatch):
-    monkeypatch.setattr(attach._Awaited, "most_waiting", 2**20)
-    monkeypatch.setattr(attach._Awaited, "few_waiting", 2**18)
+    monkeypatch.setattr(attach._Run, "most_waiting", 2**20)
+    monkeypatch.setattr(attach._Run, "few_waiting", 2**18)
     pause, paused = SwarmNode.pause_output, threading.Event()
     monkeypatch.setattr(
         SwarmNode, "pause_output", lambda self, run: (paused.set(), pause(self, run))
@@ -535,6 +549,139 @@ def test_a_client_that_reads_slowly_holds_up_the_worker_and_loses_nothing(hive, 
 
     assert 100 * 2**18 == length
     assert "ok" == line["answer"]["status"]
+
+
+# --- Agents ---
+
+
+def call(path, tool, **arguments):
+    with Line(path) as client:
+        lines = client.ask_all(verb="call", agent="claude", tool=tool, arguments=arguments)
+    return lines[-1]["answer"]["result"]
+
+
+def calling(path, **arguments):
+    """A client whose call is known to run in the worker."""
+    client = Line(path)
+    client.read()
+    client.write(verb="call", agent="claude", tool="execute", arguments=arguments)
+    wait_until(lambda: "busy" == ask(path, verb="status")["answer"]["workers"]["coder"]["state"])
+    return client
+
+
+def test_an_agent_learns_of_its_tools_and_calls_them(hive, door):
+    tools = ask(door, verb="tools", agent="claude")["answer"]["tools"]
+
+    assert {"execute", "interrupt", "status"} < {tool["name"] for tool in tools}
+    assert all("inputSchema" in tool for tool in tools)
+    assert [{"type": "text", "text": "42"}] == call(door, "execute", code="6 * 7")["content"]
+    assert ("claude", "coder") == (hive.history()[-1].asker, hive.history()[-1].worker)
+
+
+def test_an_agent_shares_the_users_variables(hive, door):
+    hive.delegate("shared = 'a word'")
+
+    assert "'a word'" == call(door, "execute", code="shared")["content"][0]["text"]
+
+
+def test_an_agents_wrong_call_is_a_result(hive, door):
+    answer = call(door, "exec")
+
+    assert answer["isError"]
+    assert 'Did you mean "execute"?' in answer["content"][0]["text"]
+
+
+@pytest.mark.parametrize("leave", [Line.hang_up, lambda line: line.socket.sendall(b"what\n")])
+def test_an_agent_that_goes_away_has_interrupted_its_call(hive, door, leave):
+    client = calling(door, code=ENDLESS)
+
+    leave(client)
+    run_is_over(hive)
+
+    last = wait_until(lambda: [run for run in hive.history() if "while True" in run.code])[-1]
+    assert ("claude", "KeyboardInterrupt: ") == (last.asker, last.detail)
+    client.hang_up()
+
+
+def test_a_call_ends_with_its_hive(runtime):
+    with HiveManager() as hive:
+        attach.serve(hive, "another")
+        client = calling(opened(hive), code=ENDLESS)
+
+    assert None is client.read()
+    client.hang_up()
+
+
+def attached(**options):
+    """An agent of a hive that is found as the command line finds it."""
+    (found,) = attach.attachments()
+    found.close()
+    return attach.AttachedAgent(attach.AttachedHive(found), "claude", **options)
+
+
+async def test_an_agent_in_another_process_has_the_same_tools(hive, door):
+    agent = attached()
+
+    assert "execute" in [tool.name for tool in await agent.tools()]
+    assert "42" == str(await agent.call("execute", {"code": "6 * 7"}))
+    assert "text" in str(await agent.call("execute", {"code": 3}))
+    late = await attached(timeout="200ms").call("execute", {"code": ENDLESS})
+    assert "200 ms" in str(late)
+    other = await attached(worker="apart").call("execute", {"code": "import os; os.getpid()"})
+    assert str(other) == str(hive.swarm_status()["workers"]["apart"]["pid"])
+
+
+async def test_an_agent_in_another_process_interrupts_what_it_no_longer_wants(hive, door):
+    running = asyncio.create_task(attached().call("execute", {"code": ENDLESS}))
+    await asyncio.to_thread(wait_until, lambda: hive.health() == "busy")
+
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+    await asyncio.to_thread(run_is_over, hive)
+
+
+async def test_an_agent_hears_how_far_a_tool_is(hive, door, monkeypatch):
+    async def slow(self, *arguments, sink, **options):
+        sink(Message("progress", {"text": "halfway (1 of 2)", "progress": 1, "total": 2}))
+        return await call_tool(self, *arguments, sink=sink, **options)
+
+    call_tool, heard = SwarmNode.call_tool, []
+    monkeypatch.setattr(SwarmNode, "call_tool", slow)
+
+    async def hear(message):
+        heard.append(message)
+
+    assert "pong" == str(await attached().call("ping", {}, sink=hear))
+    (message,) = heard
+    assert ("progress", "halfway (1 of 2)", 1, 2) == (
+        message.type,
+        *(message.content[key] for key in ("text", "progress", "total")),
+    )
+
+
+async def test_an_agent_follows_a_notebook_whose_kernel_was_restarted(runtime):
+    with HiveManager() as first:
+        attach.serve(first, "a.ipynb")
+        await asyncio.to_thread(opened, first)
+        agent = await asyncio.to_thread(attached_to, "a.ipynb")
+        assert "pong" == str(await agent.call("ping", {}))
+    assert "a.ipynb" in str(await agent.call("ping", {}))
+    assert "has ended" in str(await agent.call("ping", {}))
+
+    with HiveManager() as second:
+        attach.serve(second, "a.ipynb")
+        await asyncio.to_thread(opened, second)
+        assert "pong" == str(await agent.call("ping", {}))
+        assert "pong" == str(await agent.call("ping", {}))
+
+
+def attached_to(title):
+    found = {each.identity.title: each for each in attach.attachments()}
+    for each in found.values():
+        each.close()
+    return attach.AttachedAgent(attach.AttachedHive(found[title]), "claude")
 
 
 # --- The client's side ---

@@ -5,6 +5,7 @@ import os
 import signal
 import subprocess
 import sys
+from concurrent.futures import Future
 
 import nbformat.v4
 import psutil
@@ -12,7 +13,7 @@ import pytest
 
 from hive_jupyter import __version__, attach, cli
 from hive_jupyter.config import ENVIRONMENT_PREFIX
-from hive_jupyter.errors import ConfigError
+from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm import runtime
@@ -50,7 +51,9 @@ def test_the_commands_are_listed(words, capsys):
 
     shown = capsys.readouterr().out
     listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
-    assert [*ATTACHED, "demo", "doctor"] == [word for word in listed if not word.startswith("-")]
+    assert [*ATTACHED, "mcp", "demo", "doctor"] == [
+        word for word in listed if not word.startswith("-")
+    ]
 
 
 @pytest.mark.parametrize(
@@ -64,6 +67,8 @@ def test_the_commands_are_listed(words, capsys):
         (("run", "--help"), "-w, --worker VALUE"),
         (("logs", "-h"), "-n, --lines VALUE"),
         (("status", "--help"), "--hive VALUE"),
+        (("mcp", "--help"), "--sandbox VALUE"),
+        (("mcp", "--help-all"), "HiveConfig.agent_tools"),
         (("--version",), __version__),
     ],
 )
@@ -137,6 +142,14 @@ def test_a_file_that_cannot_be_run_is_named(tmp_path, content, expected):
 
     with pytest.raises(ConfigError, match=expected):
         cli._code(str(script))
+
+
+def test_a_server_that_cannot_begin_is_not_waited_for(monkeypatch):
+    monkeypatch.setattr(cli, "_LOOK_UP", 0.01)
+    monkeypatch.setattr(cli, "_PATIENCE", 0.02)
+
+    with pytest.raises(HiveError, match="could not be started"):
+        cli._wait_for(Future())
 
 
 def test_what_a_hive_says_of_itself_cannot_disturb_a_terminal():

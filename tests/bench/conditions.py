@@ -20,6 +20,8 @@ _PACKAGES = (
     "nbclient",
     "distributed",
     "loky",
+    "jupyter-mcp-server",
+    "mcp",
 )
 
 

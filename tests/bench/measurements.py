@@ -4,7 +4,15 @@ from dataclasses import dataclass
 
 HIVE = "hive"
 # In the order of the table's columns; "pipe" is the floor: a plain subprocess.
-PEERS = ("jupyter_client", "ipyparallel", "nbclient", "distributed", "loky", "pipe")
+PEERS = (
+    "jupyter_client",
+    "ipyparallel",
+    "nbclient",
+    "distributed",
+    "loky",
+    "jupyter_mcp_server",
+    "pipe",
+)
 CONTESTANTS = (HIVE, *PEERS)
 
 # What one of each unit is, in seconds or bytes.
@@ -105,6 +113,16 @@ MEASUREMENTS = (
         size=250,
         quick_size=100,
         rounds=5,
+    ),
+    Measurement(
+        "mcp-execute",
+        "`1+1`, asked for by an agent's MCP client over stdio",
+        "ms",
+        (HIVE, "jupyter_mcp_server"),
+        (Goal(1 / 10, "jupyter_mcp_server"),),
+        size=30,
+        quick_size=5,
+        rounds=3,
     ),
     Measurement(
         "recovery",

@@ -7,6 +7,7 @@ from contextlib import suppress
 from hive_jupyter import HiveManager
 from hive_jupyter.errors import NodeDied
 from tests.bench import work
+from tests.bench.mcp_client import execute_through
 from tests.bench.notebook_kernel import kernel
 
 _DELEGATE = "get_ipython().run_cell_magic('delegate', '', 'pass')"
@@ -56,6 +57,10 @@ def warm_magic(size):
 def warm_call(size):
     with HiveManager() as hive:
         return work.repeated(lambda: hive.delegate("pass"), size)
+
+
+def mcp_execute(size):
+    return execute_through("jupyter-hive", ["mcp"], "execute", size)
 
 
 def recovery(size):

@@ -1,0 +1,339 @@
+"""
+What an agent may do with a hive.
+
+An agent is a program that calls tools, and nothing that it says of itself is proven: the name is a
+claim. So no tool here approves anything or shows a secret, and there must never be one; what each
+agent may call is the user's choice (``HiveConfig.agent_tools``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+from concurrent.futures import Future
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+from hive_jupyter.config import checked_worker
+from hive_jupyter.delegation import END, BaseDelegation, ToolDelegation
+from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
+from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.toolbox import BUILT_IN
+from hive_jupyter.tools import Tool, ToolResult
+from hive_jupyter.units import as_seconds, nearest, printable
+
+if TYPE_CHECKING:
+    from hive_jupyter.manager import HiveManager
+    from hive_jupyter.swarm.messages import Message
+
+log = logging.getLogger(__name__)
+
+_T = TypeVar("_T")
+
+# Seconds that a tool may take where the agent's user says nothing else.
+TIMEOUT = 120.0
+
+# Takes what a tool says while it runs; who cannot show it is silent.
+AsyncSink = Callable[["Message"], Awaitable[None]]
+
+_NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
+_LONGEST_NAME = 60
+# Stands in the user's choice of tools for all that are not named there.
+_ALL_OTHERS = "*"
+# The seam for the guard: what needs it is not offered before it is there. A request for a commit is
+# served by the host; "ask" puts a call before the human who also answers such requests.
+_NEEDS_GUARD = frozenset({"request_commit"})
+_POLICY_NEEDS_GUARD = "ask"
+
+
+class Agent(Protocol):
+    """What an MCP server, or whoever else serves an agent, calls for it."""
+
+    async def tools(self) -> list[Tool]:
+        """The tools that the agent may call."""
+
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], *, sink: AsyncSink | None = None
+    ) -> ToolResult:
+        """Call a tool; what goes wrong is a result, too. Cancelled, it interrupts the tool."""
+
+
+class AgentSession:
+    """
+    One agent's way to the workers of a hive of this process. Lives on the portal's loop.
+
+    Args:
+        manager: of the hive.
+        name: what the agent calls itself.
+        worker: whose tools it gets; by default the configured one.
+        timeout: seconds, or such as "5m", that a tool may take.
+
+    Raises:
+        ConfigError: the worker's name, the time, or the user's choice of tools cannot be.
+    """
+
+    def __init__(
+        self,
+        manager: HiveManager,
+        name: str,
+        *,
+        worker: str | None = None,
+        timeout: float | str = TIMEOUT,
+    ) -> None:
+        check_policies(manager.config.agent_tools)
+        self.name = claimed(name)
+        self.worker = checked_worker(manager.config.worker if worker is None else worker)
+        self._manager = manager
+        self._timeout = as_seconds(timeout)
+        self._calls: set[asyncio.Task[ToolResult]] = set()
+        self._own: Mapping[str, Callable[[], Coroutine[Any, Any, ToolResult]]] = {
+            "interrupt": self._interrupt,
+            "restart": self._restart,
+            "status": self._status,
+        }
+
+    async def tools(self) -> list[Tool]:
+        """The tools that the agent may call; also those of a worker that cannot answer now."""
+        known = self._manager.known_tools(self.worker)
+        was_asked = known and known is not BUILT_IN
+        offered = known if was_asked else await self._offered()
+        tools = {**offered, **AGENT_TOOLS}
+        return [tool for tool in tools.values() if self._refusal(tool.name) is None]
+
+    async def call(
+        self, name: str, arguments: Mapping[str, Any], *, sink: AsyncSink | None = None
+    ) -> ToolResult:
+        """
+        Call a tool.
+
+        Args:
+            name: of the tool.
+            arguments: by name.
+            sink: is awaited with each message that the tool says meanwhile; must not raise.
+
+        Returns:
+            What the tool answered; what went wrong is a result, too, with a text that helps.
+
+        Raises:
+            CancelledError: nobody waits any more; the tool is interrupted.
+        """
+        refusal = self._refusal(name)
+        if refusal is not None:
+            return ToolResult.failure(refusal)
+        try:
+            if name in self._own:
+                AGENT_TOOLS[name].check(arguments)
+                return await self._own[name]()
+            return await self._call_worker(name, arguments, sink)
+        except HiveError as error:
+            return ToolResult.failure(str(error))
+
+    def _refusal(self, name: str) -> str | None:
+        """Why the agent may not call a tool, or None."""
+        if not is_offered(name):
+            return f"{name} is not part of this version of Hive. Ask the user to commit."
+        policies = self._manager.config.agent_tools
+        if policies.get(name, policies.get(_ALL_OTHERS, "auto")) == "deny":
+            return (
+                f"The user does not let agents call {name} (HiveConfig.agent_tools). Do without "
+                "it, or ask the user."
+            )
+        return None
+
+    async def _call_worker(
+        self, name: str, arguments: Mapping[str, Any], sink: AsyncSink | None
+    ) -> ToolResult:
+        unknown = await self._if_unknown(name)
+        if unknown is not None:
+            return unknown
+        delegation = self._manager.begin_tool(
+            name,
+            arguments,
+            worker=self.worker,
+            timeout=self._timeout,
+            asker=self.name,
+            kind=_AwaitedCall,
+        )
+        assert isinstance(delegation, _AwaitedCall)
+        # a task of its own: also a call that nobody waits for any more has an end, and a history
+        following = asyncio.create_task(_followed(delegation, sink))
+        self._calls.add(following)
+        following.add_done_callback(self._calls.discard)
+        try:
+            return await asyncio.shield(following)
+        except asyncio.CancelledError:
+            delegation.abandon()
+            raise
+
+    async def _offered(self) -> Mapping[str, Tool]:
+        """Ask the worker for its tools."""
+        try:
+            return {tool.name: tool for tool in await self._manager.tools_of_worker(self.worker)}
+        except ToolError:  # it runs another language, and code can be run in it
+            return {"execute": BUILT_IN["execute"]}
+        except NodeError as error:  # calls will say why
+            log.info("worker %s cannot list its tools: %s", self.worker, error)
+            return self._manager.known_tools(self.worker)
+
+    async def _if_unknown(self, name: str) -> ToolResult | None:
+        """What there is instead of a tool that nobody has; None where it exists."""
+        if name in self._manager.known_tools(self.worker):
+            return None
+        names = {**await self._offered(), **AGENT_TOOLS}
+        if name in names:
+            return None
+        problems = " ".join(["", *self._manager.tool_problems(self.worker)])
+        return ToolResult.failure(f'There is no tool "{name}".{nearest(name, names)}{problems}')
+
+    async def _interrupt(self) -> ToolResult:
+        stopped = await self._manager.interrupt_worker(self.worker)
+        said = "was interrupted; its variables are still there" if stopped else "runs nothing"
+        return ToolResult.of(f'Worker "{self.worker}" {said}.')
+
+    async def _restart(self) -> ToolResult:
+        self._manager.checked(None, starts=True)
+        status = await self._manager.restart_worker(self.worker)
+        return ToolResult.of(
+            f'Worker "{self.worker}" is {status.state}: a fresh process, without any variables.'
+        )
+
+    async def _status(self) -> ToolResult:
+        return ToolResult.of(dict(await self._manager.status_of_workers()))
+
+
+AGENT_TOOLS: Mapping[str, Tool] = {
+    tool.name: tool
+    for tool in (
+        Tool(
+            "interrupt",
+            "Stop what the worker runs now, as Ctrl-C does; the worker keeps its variables.",
+            _NOTHING,
+            idempotent=True,
+        ),
+        Tool(
+            "restart",
+            "End the worker, with what it runs and all its variables, and start a fresh one.",
+            _NOTHING,
+            idempotent=True,
+        ),
+        Tool(
+            "status",
+            "How the workers are: what state each is in, its runs, failures and memory.",
+            _NOTHING,
+            read_only=True,
+        ),
+    )
+}
+
+
+def is_offered(name: str) -> bool:
+    """Whether this version serves a tool at all."""
+    return name not in _NEEDS_GUARD
+
+
+def check_policies(policies: Mapping[str, str]) -> None:
+    """
+    See that the user's choice of agents' tools can be kept.
+
+    Raises:
+        ConfigError: a tool is to be asked about, which this version cannot.
+    """
+    asked = sorted(name for name, policy in policies.items() if policy == _POLICY_NEEDS_GUARD)
+    if asked:
+        msg = (
+            f"agent_tools says to ask before {' and '.join(asked)}; this version of Hive cannot "
+            'ask. Say "auto" or "deny".'
+        )
+        raise ConfigError(msg)
+
+
+def on_portal(manager: HiveManager, work: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
+    """
+    Have something done on the loop where a hive's agents live; returns at once.
+
+    Args:
+        manager: of the hive.
+        work: is called there; it is cancelled when the hive is closed.
+
+    Returns:
+        What it comes to; not running before it has begun.
+
+    Raises:
+        NodeStartError: this process can have no workers.
+    """
+    manager.checked(None, starts=True)
+    done: Future[_T] = Future()
+
+    async def serve(_folder: Path) -> None:
+        done.set_running_or_notify_cancel()
+        try:
+            done.set_result(await work())
+        except BaseException as error:
+            done.set_exception(error)
+            raise
+
+    manager.serve(serve)
+    return done
+
+
+def claimed(name: str) -> str:
+    """What an agent calls itself, on one line that is not too long."""
+    return printable(name).strip()[:_LONGEST_NAME] or "an agent"
+
+
+class Awaited(BaseDelegation[_T]):
+    """
+    A run whose messages are awaited on the portal's loop instead of taken on another thread.
+
+    Less of them may wait: there may be many clients.
+    """
+
+    most_waiting = 8 * 2**20
+    few_waiting = 2 * 2**20
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        self._news = asyncio.Event()
+
+    def follow(self, future: Future[Any]) -> None:
+        super().follow(future)
+        future.add_done_callback(lambda _: self._news.set())
+
+    def say(self, message: Message) -> None:
+        super().say(message)
+        self._news.set()
+
+    async def messages(self) -> AsyncIterator[Message]:
+        """What the worker says, live and in order, until the run is over."""
+        while (message := await self._awaited()) is not END:
+            yield message
+            self._took(message)
+        # for ``outcome``
+        self._messages.put(END)
+
+    async def _awaited(self) -> Message:
+        while self._messages.empty():
+            self._news.clear()
+            await self._news.wait()
+        return self._messages.get_nowait()
+
+
+class _AwaitedCall(Awaited[ToolResult], ToolDelegation):
+    """A call of a tool, awaited."""
+
+
+async def _followed(delegation: _AwaitedCall, sink: AsyncSink | None) -> ToolResult:
+    """What a call has come to, once it is over."""
+    async for message in delegation.messages():
+        if sink is not None:
+            await sink(message)
+    try:
+        outcome = delegation.outcome()
+    except RemoteError as error:
+        return ToolResult.failure(f"{error.ename}: it was interrupted.")
+    except HiveError as error:
+        return ToolResult.failure(str(error))
+    if isinstance(outcome, Instructions):
+        return ToolResult.failure(f"No worker did this. {outcome.reason}")
+    return outcome

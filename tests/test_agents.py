@@ -1,0 +1,250 @@
+"""What agents may do with a hive: their tools, the user's choice of them, and how calls end."""
+
+import asyncio
+import sys
+
+import pytest
+
+from hive_jupyter import HiveManager
+from hive_jupyter.agents import AGENT_TOOLS, AgentSession, claimed, on_portal
+from hive_jupyter.errors import ConfigError, NodeStartError
+from hive_jupyter.swarm.node import SwarmNode
+from hive_jupyter.toolbox import BUILT_IN
+from tests.processes import wait_until
+
+ENDLESS = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)"
+
+
+def do(hive, work):
+    """What a coroutine function gives on the loop where agents live."""
+    return on_portal(hive, work).result(60)
+
+
+def call(hive, name, agent="an agent", **arguments):
+    async def work():
+        return await AgentSession(hive, agent).call(name, arguments)
+
+    return do(hive, work)
+
+
+@pytest.fixture
+def choosing(hive):
+    """Sets what agents may call; afterwards all is as it was."""
+
+    def choose(**policies):
+        hive.config.agent_tools = policies
+
+    yield choose
+    hive.config.agent_tools = {}
+
+
+def names(hive):
+    async def work():
+        return [tool.name for tool in await AgentSession(hive, "x").tools()]
+
+    return do(hive, work)
+
+
+def test_an_agent_gets_the_workers_tools_and_its_own(hive):
+    assert {*BUILT_IN, *AGENT_TOOLS} - {"request_commit"} == set(names(hive))
+
+
+def test_no_tool_approves_anything_or_speaks_of_tokens(hive):
+    async def work():
+        return str([tool.to_wire() for tool in await AgentSession(hive, "x").tools()])
+
+    told = do(hive, work).lower()
+    assert not [word for word in ("approve", "deny", "spend", "token") if word in told]
+
+
+def test_code_runs_and_keeps_its_variables(hive):
+    assert not call(hive, "execute", code="shared = 6").is_error
+
+    answer = call(hive, "execute", code="print('so'); shared * 7")
+
+    assert ("so\n42", False) == (str(answer), answer.is_error)
+    assert 6 == int(hive.delegate("shared").value_repr), "the same worker as the user's"
+
+
+def test_the_history_says_who_asked(hive):
+    call(hive, "execute", agent="Claude\033[2J\nCode", code="1")
+
+    assert "Claude [2J Code" == hive.history()[-1].asker
+    hive.delegate("2")
+    assert "" == hive.history()[-1].asker
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [("", "an agent"), ("  \n", "an agent"), ("x" * 100, "x" * 60), ("a\tb", "a b")],
+)
+def test_a_name_is_a_short_claim_on_one_line(name, expected):
+    assert expected == claimed(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments", "expected"),
+    [
+        ("exec", {}, 'There is no tool "exec". Did you mean "execute"?'),
+        ("approve", {}, 'There is no tool "approve".'),
+        ("execute", {}, "execute needs code"),
+        ("execute", {"code": 3}, "code has to be text"),
+        ("ping", {"x": 1}, 'ping has no argument "x"'),
+        ("restart", {"x": 1}, 'restart has no argument "x"'),
+        ("request_commit", {"message": "x"}, "not part of this version"),
+        ("execute", {"code": "1/0"}, "ZeroDivisionError"),
+        ("execute", {"code": "import os; os._exit(3)"}, "exit code 3"),
+    ],
+)
+def test_what_goes_wrong_is_a_result_that_helps(hive, name, arguments, expected):
+    answer = call(hive, name, **arguments)
+
+    assert answer.is_error
+    assert expected in str(answer)
+
+
+def test_a_tool_that_the_user_denies_is_neither_offered_nor_run(hive, choosing):
+    choosing(execute="deny", restart="deny")
+
+    assert not {"execute", "restart"} & set(names(hive))
+    assert "HiveConfig.agent_tools" in str(call(hive, "execute", code="denied = 1"))
+    assert call(hive, "restart").is_error
+    choosing()
+    assert "NameError" in str(call(hive, "execute", code="denied"))
+
+
+def test_a_star_stands_for_all_that_is_not_named(hive, choosing):
+    choosing(**{"*": "deny", "ping": "auto"})
+
+    assert ["ping"] == names(hive)
+    assert "pong" == str(call(hive, "ping"))
+
+
+def test_nobody_is_asked_in_this_version_and_that_is_said_at_once(hive, choosing):
+    choosing(execute="ask")
+
+    with pytest.raises(ConfigError, match="cannot ask"):
+        call(hive, "execute", code="1")
+
+
+def test_only_three_policies_can_be_chosen():
+    with pytest.raises(ConfigError, match="agent_tools"):
+        HiveManager(agent_tools={"execute": "never"})
+
+
+def test_a_tool_of_the_users_own_is_offered_and_one_that_is_missing_is_explained(
+    runtime, tmp_path, monkeypatch
+):
+    (tmp_path / "agents_own.py").write_text(
+        "from hive_jupyter import tool\n"
+        "@tool(read_only=True)\n"
+        "def add(a: int, b: int = 1) -> str:\n"
+        "    'The sum.'\n"
+        "    return str(a + b)\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path)
+    with HiveManager(tool_modules=["agents_own", "agents_missing"]) as hive:
+        assert "add" in names(hive)
+        assert "3" == str(call(hive, "add", a=2))
+        assert "agents_missing" in str(call(hive, "subtract", a=2))
+
+
+def test_a_worker_can_be_chosen(hive):
+    async def work():
+        session = AgentSession(hive, "x", worker="apart")
+        await session.call("execute", {"code": "only_here = 1"})
+        return str(await session.call("execute", {"code": "only_here"}))
+
+    assert "1" == do(hive, work)
+    assert "NameError" in str(call(hive, "execute", code="only_here"))
+
+
+def test_a_worker_that_is_an_mcp_server_offers_its_own_tools(runtime):
+    command = [sys.executable, "-m", "mcp_server_time"]
+    with HiveManager(worker="clock", workers={"clock": {"mcp": command}}) as hive:
+        assert {"get_current_time", "convert_time", *AGENT_TOOLS} == set(names(hive))
+        assert '"UTC"' in str(call(hive, "get_current_time", timezone="UTC"))
+        assert 'There is no tool "execute".' in str(call(hive, "execute", code="1"))
+
+
+def test_status_tells_how_the_worker_is(hive):
+    assert "coder" in call(hive, "status").structured_content["workers"]
+
+
+def test_a_restart_gives_a_worker_without_variables(hive):
+    call(hive, "execute", code="lost = 1")
+
+    assert "fresh process" in str(call(hive, "restart"))
+    assert "NameError" in str(call(hive, "execute", code="lost"))
+
+
+def test_one_call_interrupts_another(hive):
+    async def work():
+        session = AgentSession(hive, "x")
+        running = asyncio.create_task(session.call("execute", {"code": ENDLESS}, sink=noting))
+        await begun.wait()
+        answer = await session.call("interrupt", {})
+        return str(answer), await running, str(await session.call("interrupt", {}))
+
+    begun = asyncio.Event()
+
+    async def noting(message):
+        if message.type == "stream":
+            begun.set()
+
+    said, interrupted, idle = do(hive, work)
+    assert "was interrupted" in said
+    assert interrupted.is_error
+    assert "KeyboardInterrupt" in str(interrupted)
+    assert "runs nothing" in idle
+
+
+def test_a_call_that_is_cancelled_interrupts_and_stands_in_the_history(hive):
+    async def work():
+        running = asyncio.create_task(
+            AgentSession(hive, "quitter").call("execute", {"code": ENDLESS}, sink=noting)
+        )
+        await begun.wait()
+        running.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await running
+
+    begun = asyncio.Event()
+
+    async def noting(_message):
+        begun.set()
+
+    do(hive, work)
+    wait_until(lambda: hive.health() == "idle")
+    last = wait_until(lambda: [run for run in hive.history() if run.asker == "quitter"])[0]
+    assert "KeyboardInterrupt" in last.detail
+
+
+def test_a_call_that_takes_too_long_says_so(hive):
+    async def work():
+        session = AgentSession(hive, "x", timeout="200ms")
+        return await session.call("execute", {"code": "import time; time.sleep(60)"})
+
+    answer = do(hive, work)
+    assert answer.is_error
+    assert "200 ms" in str(answer)
+
+
+def test_where_no_worker_can_start_tools_are_listed_and_calls_say_why(runtime, monkeypatch):
+    async def refuse(*_):
+        raise NodeStartError("No worker today.", node="coder")
+
+    monkeypatch.setattr(SwarmNode, "_ensure_ready", refuse)
+    with HiveManager() as hive:
+        assert "execute" in names(hive)
+        answer = call(hive, "execute", code="1")
+
+    assert answer.is_error
+    assert "No worker did this. No worker today." == str(answer)
+
+
+def test_a_process_that_can_have_no_workers_serves_nobody(monkeypatch):
+    monkeypatch.setenv("HIVE_JUPYTER_IN_WORKER", "coder")
+
+    with HiveManager() as hive, pytest.raises(NodeStartError, match="This is a worker already"):
+        on_portal(hive, None)
