@@ -264,7 +264,7 @@ class Server:
         return json.loads(text) if text else None
 
     def connect(self, protocol=None, session=None):
-        """A page in a browser; one of the same session that comes back gets what was said meanwhile."""
+        """A page in a browser; a session that comes back gets what was said meanwhile."""
         session = session or self._session
         address = self._url.replace("http", "ws", 1)
         connection = websocket.create_connection(
