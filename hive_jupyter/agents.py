@@ -19,13 +19,13 @@ from hive_jupyter.config import checked_worker
 from hive_jupyter.delegation import END, BaseDelegation, ToolDelegation
 from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
 from hive_jupyter.swarm.fallback import Instructions
-from hive_jupyter.toolbox import BUILT_IN
+from hive_jupyter.swarm.messages import Message
+from hive_jupyter.toolbox import BUILT_IN, spelled_out
 from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import as_seconds, nearest, printable
 
 if TYPE_CHECKING:
     from hive_jupyter.manager import HiveManager
-    from hive_jupyter.swarm.messages import Message
 
 log = logging.getLogger(__name__)
 
@@ -35,7 +35,7 @@ _T = TypeVar("_T")
 TIMEOUT = 120.0
 
 # Takes what a tool says while it runs; who cannot show it is silent.
-AsyncSink = Callable[["Message"], Awaitable[None]]
+AsyncSink = Callable[[Message], Awaitable[None]]
 
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 _LONGEST_NAME = 60
@@ -156,8 +156,9 @@ class AgentSession:
             kind=_AwaitedCall,
         )
         assert isinstance(delegation, _AwaitedCall)
+        self._tell(f"called {spelled_out(name, arguments)} in {self.worker}")
         # a task of its own: also a call that nobody waits for any more has an end, and a history
-        following = asyncio.create_task(_followed(delegation, sink))
+        following = asyncio.create_task(self._followed(delegation, sink))
         self._calls.add(following)
         following.add_done_callback(self._calls.discard)
         try:
@@ -165,6 +166,21 @@ class AgentSession:
         except asyncio.CancelledError:
             delegation.abandon()
             raise
+
+    async def _followed(self, delegation: _AwaitedCall, sink: AsyncSink | None) -> ToolResult:
+        """What a call has come to, once it is over."""
+        async for message in delegation.messages():
+            self._manager.overhear(message)
+            if sink is not None:
+                await sink(message)
+        result = _result(delegation)
+        self._tell("got an error" if result.is_error else "got its answer")
+        return result
+
+    def _tell(self, happened: str) -> None:
+        """Tell the user, if he watches."""
+        text = f"[agent {self.name}] {printable(happened)}\n"
+        self._manager.overhear(Message("stream", {"name": "stdout", "text": text}))
 
     async def _offered(self) -> Mapping[str, Tool]:
         """Ask the worker for its tools."""
@@ -323,11 +339,8 @@ class _AwaitedCall(Awaited[ToolResult], ToolDelegation):
     """A call of a tool, awaited."""
 
 
-async def _followed(delegation: _AwaitedCall, sink: AsyncSink | None) -> ToolResult:
-    """What a call has come to, once it is over."""
-    async for message in delegation.messages():
-        if sink is not None:
-            await sink(message)
+def _result(delegation: _AwaitedCall) -> ToolResult:
+    """What a call that is over has come to."""
     try:
         outcome = delegation.outcome()
     except RemoteError as error:

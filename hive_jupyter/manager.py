@@ -47,6 +47,7 @@ from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.forkserver import ForkServer
+from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.launch import Kernel, worker_environment
 from hive_jupyter.swarm.mcp_node import McpNode, checked_command, find_program
 from hive_jupyter.swarm.messages import Message, Sink
@@ -67,6 +68,9 @@ _T = TypeVar("_T")
 
 # Seconds that a tool may take.
 TOOL_TIMEOUT = 120.0
+
+# Under which those who watch agents are known.
+_AGENTS = "agents"
 
 # What the portal's event loop opens, and what asking for it opens.
 _LOOPS_DESCRIPTORS = 5
@@ -100,6 +104,7 @@ class HiveManager:
         self._context: Context | None = None
         self._runtime: RuntimeFolder | None = None
         self._serving: set[asyncio.Task[None]] = set()
+        self._watching = LateOutput(lambda _holds: None)
         self._history: deque[RunRecord] = deque()
         self._closed = False
         SandboxPolicy("open", self.config.memory)
@@ -413,6 +418,20 @@ class HiveManager:
         kernel = self._kernels.get(self.config.worker if name is None else name)
         return kernel is not None and kernel.protocol == "mcp"
 
+    def watch_agents(self, sink: Sink) -> None:
+        """
+        Have one sink told what agents ask for from now on, and what that says.
+
+        Args:
+            sink: is called on the portal's thread, at a pace that front-ends can follow; must not
+                block. ``ignore`` ends the watching.
+        """
+
+        async def watch() -> None:
+            self._watching.expect(_AGENTS, sink)
+
+        self._portal.call(watch())
+
     def start(self, name: str | None = None) -> NodeStatus:
         """
         Have a worker ready.
@@ -547,6 +566,10 @@ class HiveManager:
         """
         await self._node(name).stop("restart")
         return await self._start_node(name)
+
+    def overhear(self, message: Message) -> None:
+        """Tell whoever watches what an agent asks for, or is told."""
+        self._watching.take(_AGENTS, message)
 
     async def tools_of_worker(self, name: str) -> list[Tool]:
         """Ask a worker for its tools, starting it where it has not started."""

@@ -7,9 +7,12 @@ import pytest
 
 from hive_jupyter import HiveManager
 from hive_jupyter.agents import AGENT_TOOLS, AgentSession, claimed, on_portal
+from hive_jupyter.attach import AttachedAgent, AttachedHive, attachments
 from hive_jupyter.errors import ConfigError, NodeStartError
+from hive_jupyter.swarm.messages import ignore
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.toolbox import BUILT_IN
+from tests.front_end import FrontEnd
 from tests.processes import wait_until
 
 ENDLESS = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)"
@@ -248,3 +251,74 @@ def test_a_process_that_can_have_no_workers_serves_nobody(monkeypatch):
 
     with HiveManager() as hive, pytest.raises(NodeStartError, match="This is a worker already"):
         on_portal(hive, None)
+
+
+# Those who watch
+
+
+@pytest.fixture
+def watched(hive):
+    """What somebody who watches agents is shown."""
+    said = []
+    hive.watch_agents(said.append)
+    yield said
+    hive.watch_agents(ignore)
+
+
+def told(said):
+    return "".join(message.content["text"] for message in said if message.type == "stream")
+
+
+def test_who_watches_sees_what_agents_do_marked_with_their_names(hive, watched):
+    call(hive, "execute", agent="Bee", code="print('hello')\ndisplay('shown')")
+    call(hive, "read_file", agent="Wasp", path="no such file")
+    wait_until(lambda: "Wasp] got an error" in told(watched))
+
+    assert told(watched).startswith("[agent Bee] called execute code=")
+    assert "in coder\nhello\n[agent Bee] got its answer\n" in told(watched)
+    assert "[agent Wasp] called read_file path='no such file' in coder\n" in told(watched)
+    assert ["'shown'"] == [
+        message.content["data"]["text/plain"]
+        for message in watched
+        if message.type == "display_data"
+    ]
+
+
+def test_an_agents_words_cannot_look_like_something_else(hive, watched):
+    call(hive, "read_file", agent="Bee\n[agent Wasp]", path="a\n[agent Wasp] called \033[2Jb")
+    wait_until(lambda: "got an error" in told(watched))
+
+    assert "\n[agent Wasp]" not in told(watched)
+    assert "\033" not in told(watched)
+
+
+def test_the_users_own_runs_are_none_of_the_watchers_business(hive, watched):
+    hive.delegate("print('mine')")
+    hive.delegate_to_coder("execute", "print('mine')")
+    call(hive, "ping")
+    wait_until(lambda: "got its answer" in told(watched))
+
+    assert "mine" not in told(watched)
+
+
+def test_a_cell_shows_what_agents_do_while_others_run(runtime, tmp_path):
+    with FrontEnd(tmp_path) as kernel:
+        kernel.play("%load_ext hive_jupyter\n%delegate 1")
+        watching = kernel.play("%hive agents")
+        (found,) = attachments()
+        asyncio.run(
+            AttachedAgent(AttachedHive(found), "Bee").call("execute", {"code": "print('hello')"})
+        )
+        found.close()
+        later = []
+        while "got its answer" not in "".join(later):
+            message = kernel.client.get_iopub_msg(timeout=60)
+            if message["msg_type"] == "stream":
+                assert watching.key == message["parent_header"]["msg_id"]
+                later.append(message["content"]["text"])
+        history = kernel.play("%hive history")
+
+    assert "appears here" in watching.stream()
+    assert "[agent Bee] called execute" in "".join(later)
+    assert "hello\n" in "".join(later)
+    assert "agent Bee" in history.of("display_data")[0]["data"]["text/plain"]

@@ -612,7 +612,7 @@ def test_every_command_names_the_nearest_flag(shell, magics, name):
     ("line", "message"),
     [
         ("staus", 'no command "staus". Did you mean "status"'),
-        ("frobnicate", "There are: add, config"),
+        ("frobnicate", "There are: add, agents"),
         ("add", "say a NAME and one of"),
         ("add r", "say a NAME and one of"),
         ("add r --kernel ir --python p", "say a NAME and one of"),

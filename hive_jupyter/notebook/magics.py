@@ -32,6 +32,7 @@ from hive_jupyter.notebook.tool_view import Place, bundles
 from hive_jupyter.policy import PROFILES
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.swarm.messages import ignore
 from hive_jupyter.toolbox import SHORT_NAMES, read_details
 from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import format_duration, format_size, nearest, visible
@@ -128,6 +129,11 @@ COMMANDS = {
     )
     .option("tool", nargs="?", metavar=TOOL, help="the one to explain")
     .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the worker; else coder"),
+    "agents": Parser(
+        "%hive agents",
+        "[--off]",
+        "Show here, from now on, what agents ask the workers for, and what that says.",
+    ).option("--off", action="store_true", help="show it no more"),
     "add": Parser(
         "%hive add",
         "NAME --python PATH | NAME --kernel KERNELSPEC | NAME --mcp PROGRAM [ARGUMENT ...]",
@@ -396,6 +402,14 @@ class HiveMagics(Magics):
             return
         tools = self.manager.list_tools(worker)
         self._show(table_of_tools(tools, self.manager.tool_problems(worker)))
+
+    def _agents(self, arguments: argparse.Namespace) -> None:
+        if arguments.off:
+            self.manager.watch_agents(ignore)
+            _say("What agents do is shown no more; %hive history lists it.")
+        else:
+            self.manager.watch_agents(Cell(self._shell).show_late)
+            _say("What agents do appears here from now on.")
 
     def _add(self, arguments: argparse.Namespace) -> None:
         kinds = ("python", "kernel", "mcp")
