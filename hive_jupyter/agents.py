@@ -12,7 +12,6 @@ import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hive_jupyter.config import checked_worker
@@ -262,35 +261,6 @@ def check_policies(policies: Mapping[str, str]) -> None:
             'ask. Say "auto" or "deny".'
         )
         raise ConfigError(msg)
-
-
-def on_portal(manager: HiveManager, work: Callable[[], Coroutine[Any, Any, _T]]) -> Future[_T]:
-    """
-    Have something done on the loop where a hive's agents live; returns at once.
-
-    Args:
-        manager: of the hive.
-        work: is called there; it is cancelled when the hive is closed.
-
-    Returns:
-        What it comes to; not running before it has begun.
-
-    Raises:
-        NodeStartError: this process can have no workers.
-    """
-    manager.checked(None, starts=True)
-    done: Future[_T] = Future()
-
-    async def serve(_folder: Path) -> None:
-        done.set_running_or_notify_cancel()
-        try:
-            done.set_result(await work())
-        except BaseException as error:
-            done.set_exception(error)
-            raise
-
-    manager.serve(serve)
-    return done
 
 
 def claimed(name: str) -> str:

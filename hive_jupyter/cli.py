@@ -84,8 +84,6 @@ _TOKEN = re.compile(r"[!-~]{16,}")
 _TOKEN_VARIABLE = f"{ENVIRONMENT_PREFIX}HTTP_TOKEN"
 # How often (seconds) the main thread looks up: a signal may come just before it begins to wait.
 _LOOK_UP = 0.5
-# Seconds until a hive has begun to serve.
-_PATIENCE = 30.0
 
 _HELP = ("-h", "--help", "--help-all", "-V", "--version")
 
@@ -613,7 +611,7 @@ class McpApp(_OneHiveApp):
         return super().work() if self._is_attached else self._serve_own_hive()
 
     def _serve_own_hive(self) -> int:
-        from hive_jupyter.agents import TIMEOUT, AgentSession, check_policies, on_portal
+        from hive_jupyter.agents import TIMEOUT, AgentSession, check_policies
         from hive_jupyter.manager import HiveManager
         from hive_jupyter.policy import SandboxPolicy
 
@@ -631,7 +629,7 @@ class McpApp(_OneHiveApp):
             )
             self._say(f'Serving worker "{config.worker}", which is started when it is needed.')
             self._say(boundaries)
-            _wait_for(on_portal(hive, serving))
+            _wait_for(hive.serve(lambda _folder: serving()))
         return 0
 
     def ask(self, hive: Attachment, identity: Identity) -> int:
@@ -689,17 +687,10 @@ def _wait_for(serving: futures.Future[None]) -> None:
     Wait for the end of what is served.
 
     Raises:
-        HiveError: it has not begun.
+        NodeStartError: this process can have no workers.
     """
-    deadline = time.monotonic() + _PATIENCE
     while not serving.done():
         futures.wait((serving,), _LOOK_UP)
-        if time.monotonic() > deadline and not (serving.running() or serving.done()):
-            msg = (
-                "The hive could not be started: it found no folder for its runtime files, say. "
-                "jupyter hive doctor tells what is missing on this machine."
-            )
-            raise HiveError(msg)
     serving.result()
 
 

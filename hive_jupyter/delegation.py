@@ -20,6 +20,7 @@ from hive_jupyter.errors import (
     NodeStartError,
     NodeTimeout,
     RemoteError,
+    ToolError,
 )
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.mcp_node import McpNode
@@ -230,7 +231,7 @@ class BaseDelegation(Generic[_T]):
             for _ in self:
                 pass
             answer = self._future.result()
-        except (NodeStartError, CircuitOpen) as refusal:
+        except (NodeStartError, CircuitOpen, ToolError) as refusal:
             self._note("instructions", str(refusal))
             return self._fall_back(refusal)
         except RemoteError as error:

@@ -103,7 +103,7 @@ class HiveManager:
         self._servers: dict[str, ForkServer] = {}
         self._context: Context | None = None
         self._runtime: RuntimeFolder | None = None
-        self._serving: set[asyncio.Task[None]] = set()
+        self._serving: set[asyncio.Task[Any]] = set()
         self._watching = LateOutput(lambda _holds: None)
         self._history: deque[RunRecord] = deque()
         self._closed = False
@@ -134,23 +134,30 @@ class HiveManager:
         if self._refusal() is None:
             self._start_in_background(self._warm_up())
 
-    def serve(self, server: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
+    def serve(self, server: Callable[[Path], Coroutine[Any, Any, _T]]) -> Future[_T]:
         """
         Run a server on the portal's loop; returns at once.
-
-        Where this process can have no workers, there is nothing to serve, and nothing happens.
 
         Args:
             server: is given the hive's private runtime folder, and is cancelled when the hive is
                 closed.
-        """
-        if self._inability() is None:
-            self._start_in_background(self._serve(server))
 
-    def _start_in_background(self, work: Coroutine[Any, Any, None]) -> None:
-        with contextlib.suppress(RuntimeError):  # the system gives no further thread
+        Returns:
+            What it comes to; a NodeStartError where this process can have no workers, so that there
+            is nothing to serve.
+        """
+        inability = self._inability()
+        if inability is not None:
+            return _failed(NodeStartError(inability, node=self.config.worker))
+        return self._start_in_background(self._serve(server))
+
+    def _start_in_background(self, work: Coroutine[Any, Any, _T]) -> Future[_T]:
+        try:
             future = self._portal.submit(work)
-            future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        except RuntimeError as error:  # the system gives no further thread
+            return _failed(error)
+        future.add_done_callback(lambda done: done.cancelled() or done.exception())
+        return future
 
     def begin(
         self,
@@ -772,12 +779,14 @@ class HiveManager:
             self._runtime = RuntimeFolder.create()
         return self._runtime
 
-    async def _serve(self, server: Callable[[Path], Coroutine[Any, Any, None]]) -> None:
+    async def _serve(self, server: Callable[[Path], Coroutine[Any, Any, _T]]) -> _T:
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
-        if not self._closed:
-            await server(self._runtime_folder().path)
+        task.add_done_callback(self._serving.discard)
+        if self._closed:
+            raise asyncio.CancelledError
+        return await server(self._runtime_folder().path)
 
     async def _warm_up(self) -> None:
         await self._server(Kernel()).warm_up()

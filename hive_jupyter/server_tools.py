@@ -12,10 +12,9 @@ import asyncio
 import functools
 import inspect
 from collections.abc import Callable, Coroutine, Mapping
-from concurrent.futures import Future
 from typing import Annotated, Any
 
-from hive_jupyter.agents import AGENT_TOOLS, AgentSession, is_offered, on_portal
+from hive_jupyter.agents import AGENT_TOOLS, AgentSession, is_offered
 from hive_jupyter.errors import ToolError
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.toolbox import BUILT_IN
@@ -23,8 +22,6 @@ from hive_jupyter.tools import Tool
 
 _PREFIX = "hive_"
 _AGENT = "Jupyter AI"
-# Seconds until the hive's loop runs.
-_PATIENCE = 30.0
 _TYPES: Mapping[str, type] = {
     "string": str,
     "integer": int,
@@ -83,23 +80,15 @@ async def _called(name: str, arguments: Mapping[str, Any]) -> Any:
     # already imported by whoever calls this
     from hive_jupyter.mcp_server import as_mcp
 
-    hive, loop = _home()
-    work = AgentSession(hive, _AGENT).call(name, arguments)
-    result = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(work, loop))
+    hive = _home()
+    work = hive.serve(lambda _folder: AgentSession(hive, _AGENT).call(name, arguments))
+    result = await asyncio.wrap_future(work)
     if result.is_error:
         raise ToolError(str(result))
     return as_mcp(result).content
 
 
 @functools.cache
-def _home() -> tuple[HiveManager, asyncio.AbstractEventLoop]:
-    """The hive of this process, and the loop where its agents live."""
-    hive = HiveManager()
-    found: Future[asyncio.AbstractEventLoop] = Future()
-
-    async def stay() -> None:
-        found.set_result(asyncio.get_running_loop())
-        await asyncio.get_running_loop().create_future()
-
-    on_portal(hive, stay)
-    return hive, found.result(_PATIENCE)
+def _home() -> HiveManager:
+    """The hive of this process."""
+    return HiveManager()

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 from hive_jupyter import HiveManager
-from hive_jupyter.agents import AGENT_TOOLS, AgentSession, claimed, on_portal
+from hive_jupyter.agents import AGENT_TOOLS, AgentSession, claimed
 from hive_jupyter.attach import AttachedAgent, AttachedHive, attachments
 from hive_jupyter.errors import ConfigError, NodeStartError
 from hive_jupyter.swarm.messages import ignore
@@ -20,7 +20,7 @@ ENDLESS = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)
 
 def do(hive, work):
     """What a coroutine function gives on the loop where agents live."""
-    return on_portal(hive, work).result(60)
+    return hive.serve(lambda _folder: work()).result(60)
 
 
 def call(hive, name, agent="an agent", **arguments):
@@ -164,7 +164,9 @@ def test_a_worker_can_be_chosen(hive):
 
 def test_a_worker_that_is_an_mcp_server_offers_its_own_tools(runtime):
     command = [sys.executable, "-m", "mcp_server_time"]
-    with HiveManager(worker="clock", workers={"clock": {"mcp": command}}) as hive:
+    with HiveManager(
+        worker="clock", workers={"clock": {"mcp": command}}, connect_timeout=60
+    ) as hive:
         assert {"get_current_time", "convert_time", *AGENT_TOOLS} == set(names(hive))
         assert '"UTC"' in str(call(hive, "get_current_time", timezone="UTC"))
         assert 'There is no tool "execute".' in str(call(hive, "execute", code="1"))
@@ -250,7 +252,7 @@ def test_a_process_that_can_have_no_workers_serves_nobody(monkeypatch):
     monkeypatch.setenv("HIVE_JUPYTER_IN_WORKER", "coder")
 
     with HiveManager() as hive, pytest.raises(NodeStartError, match="This is a worker already"):
-        on_portal(hive, None)
+        hive.serve(None).result()
 
 
 # Those who watch

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from hive_jupyter import mcp_server
-from hive_jupyter.agents import AgentSession, on_portal
+from hive_jupyter.agents import AgentSession
 
 SUITE = "@modelcontextprotocol/conformance@0.2.0-alpha.12"
 OLDEST_NODE = 22
@@ -106,7 +106,7 @@ def url(hive):
         await guarded(scope, receive, send)
 
     listener = mcp_server.listen(0)
-    on_portal(hive, lambda: mcp_server.over_http(app, listener))
+    hive.serve(lambda _folder: mcp_server.over_http(app, listener))
     return f"http://127.0.0.1:{listener.getsockname()[1]}{mcp_server.PATH}"
 
 

@@ -23,7 +23,7 @@ from mcp_types import (
 )
 
 from hive_jupyter import HiveManager, __version__, attach, mcp_server
-from hive_jupyter.agents import AGENT_TOOLS, AgentSession, on_portal
+from hive_jupyter.agents import AGENT_TOOLS, AgentSession
 from hive_jupyter.errors import ConfigError, HiveError, NodeStartError, ToolError
 from hive_jupyter.mcp_server import AgentServer, Progress, check
 from hive_jupyter.swarm.messages import Message
@@ -58,7 +58,7 @@ def with_client(hive, use, mode="legacy"):
         async with Client(server_of(hive), mode=mode) as client:
             return await use(client)
 
-    return on_portal(hive, work).result(60)
+    return hive.serve(lambda _folder: work()).result(60)
 
 
 def call(hive, name, arguments, mode="legacy"):
@@ -487,7 +487,7 @@ def test_several_calls_are_served_at_once(wire):
 @pytest.mark.parametrize("version", ["2024-11-05", "2025-03-26", "2025-06-18", OLD])
 def test_every_version_with_a_handshake_is_spoken(hive, version):
     ours, theirs = os.pipe(), os.pipe()
-    work = on_portal(hive, lambda: mcp_server.over_stdio(server_of(hive), (ours[0], theirs[1])))
+    work = hive.serve(lambda _folder: mcp_server.over_stdio(server_of(hive), (ours[0], theirs[1])))
     client = Wire.__new__(Wire)
     client._number = 0
     with os.fdopen(ours[1], "wb") as said, os.fdopen(theirs[0], "rb") as heard:
@@ -624,7 +624,7 @@ def test_the_server_serves_a_running_notebook(hive, tmp_path):
 def port(hive):
     listener = mcp_server.listen(0)
     app = mcp_server.guarded(server_of(hive), TOKEN)
-    on_portal(hive, lambda: mcp_server.over_http(app, listener))
+    hive.serve(lambda _folder: mcp_server.over_http(app, listener))
     return listener.getsockname()[1]
 
 

@@ -343,7 +343,7 @@ def test_the_magics_of_a_worker_say_that_it_does_not_delegate(hive):
         ("%hive restart --memory lots", "'lots' is no size"),
         ("%hive restart --memory 10M", "at least 128 MB"),
         ("%hive add", "say a NAME"),
-        ("%hive add r", "say a NAME and either --python PATH or --kernel KERNELSPEC"),
+        ("%hive add r", "say a NAME and one of --python, --kernel and --mcp"),
         ("%hive add r --kernel no-such", 'No kernelspec "no-such" is installed'),
         ("%hive add r --python /no/such", "'/no/such' is no program"),
         ("%hive add a/b --python /bin/sh", "'a/b' is no name for a worker"),

@@ -178,7 +178,7 @@ def test_a_name_stays_with_what_it_runs(hive, place):
 
     with pytest.raises(ConfigError, match='a worker "py" already'):
         hive.add("py", python="/bin/sh")
-    with pytest.raises(ConfigError, match="--python PATH or --kernel"):
+    with pytest.raises(ConfigError, match="--python PATH, --kernel KERNELSPEC or --mcp"):
         hive.add("both", python=sys.executable, kernel="python3")
-    with pytest.raises(ConfigError, match="--python PATH or --kernel"):
+    with pytest.raises(ConfigError, match="--python PATH, --kernel KERNELSPEC or --mcp"):
         hive.add("neither")

@@ -131,7 +131,7 @@ def test_ctrl_c_in_a_script_interrupts_the_tool(tmp_path):
 
 
 def test_an_mcp_server_is_a_worker_with_tools_alone(runtime):
-    with HiveManager(workers={"time": {"mcp": ["mcp-server-time"]}}) as hive:
+    with HiveManager(workers={"time": {"mcp": ["mcp-server-time"]}}, connect_timeout=60) as hive:
         assert {} == hive.known_tools("time")
         noon = hive.delegate_to_coder("convert_time", NOON, worker="time")
         unknown = hive.delegate_to_coder("read", "path=a", worker="time")
