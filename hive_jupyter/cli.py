@@ -609,7 +609,7 @@ class DenyApp(_AnswerApp):
     Refuse a request, also one that is approved and not carried out yet. REASON is for who asked.
     """
     usage = "ID [REASON]"
-    most_words = 1000
+    most_words = sys.maxsize
 
     def work(self) -> int:
         request_id = self.request

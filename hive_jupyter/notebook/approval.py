@@ -80,13 +80,12 @@ class Approvals:
 
     def requests(self, options: argparse.Namespace) -> Table:
         """The requests that wait, or the last ones of all."""
-        manager = self._manager
-        requests = manager.requests()
+        guard = self._manager.guard
+        requests = self._manager.requests()
+        note = "%hive approve REQUEST shows one, and asks." if requests else "Nothing waits."
         if options.all:
-            requests = manager.guard.latest(options.requests)
-        rows = tuple(Listed.of(manager.guard, request).row for request in requests)
-        note = "%hive approve REQUEST shows one, and asks." if rows else "Nothing waits."
-        return Table(COLUMNS, rows, note)
+            requests, note = guard.latest(options.requests), ""
+        return Table(COLUMNS, tuple(Listed.of(guard, one).row for one in requests), note)
 
     def approve(self, options: argparse.Namespace) -> str:
         """
