@@ -249,6 +249,9 @@ class HiveConfig(Configurable):
     max_cell_bytes = Size(128 * 2**20, help="The longest code that is sent to a worker.").tag(
         config=True
     )
+    approval_expiry = Duration(
+        300.0, min=1.0, help="Time within which the approval of a commit must be used."
+    ).tag(config=True, at_start=True)
     history_size = Int(1000, min=1, help="Runs that %hive history remembers.").tag(config=True)
 
     def __init__(self, **settings: Any) -> None:

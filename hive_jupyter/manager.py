@@ -16,8 +16,9 @@ import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
+from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from traitlets import TraitError
@@ -63,6 +64,11 @@ from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
 from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
+
+if TYPE_CHECKING:
+    from hive_jupyter.commits import Commits
+    from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
+    from hive_jupyter.guard.requests import CommitRequest, Requester
 
 _T = TypeVar("_T")
 
@@ -512,6 +518,81 @@ class HiveManager:
         """All workers as plain values that render themselves."""
         live = self._nodes and not self._closed
         return self._swarm_status(self._portal.call(self._statuses()) if live else [])
+
+    @cached_property
+    def commits(self) -> Commits:
+        """
+        What there is to do with commits; on the caller's thread, as git and the ledger block.
+
+        Raises:
+            AuthorizationError: this is a worker.
+        """
+        # SQLite and the guard cost as much as the rest of this module, and many never commit
+        from hive_jupyter.commits import Commits
+
+        return Commits(self.config.approval_expiry)
+
+    @property
+    def guard(self) -> AuthorizationGuard:
+        """The requests, and a human's answers: ``guard.approve(request.id)`` gives the token."""
+        return self.commits.guard
+
+    def request_commit(
+        self,
+        message: str,
+        paths: Sequence[str | os.PathLike[str]] | None = None,
+        *,
+        requester: Requester | None = None,
+        supersedes: str | None = None,
+    ) -> CommitRequest:
+        """
+        Freeze content of the working folder's project and ask for its commit.
+
+        Args:
+            message: of the commit.
+            paths: files and folders, relative to the working folder, whose present content is to
+                be committed. None: what is staged, or, with nothing staged, the changes of tracked
+                files.
+            requester: who asks; by default the user.
+            supersedes: the id of a waiting request in whose place this one comes.
+
+        Raises:
+            RepositoryError: there is nothing to commit, or something of it cannot be committed.
+            ConfigError: the message cannot be.
+            AuthorizationError: the asker may not ask for more, or this is a worker.
+            LedgerError: the ledger cannot be written.
+        """
+        request, _ = self.commits.request(
+            message, paths, requester=requester, supersedes=supersedes
+        )
+        return request
+
+    def commit(self, token: str) -> str:
+        """
+        Make the commit that a human approved.
+
+        Args:
+            token: what ``guard.approve`` gave; it is used up.
+
+        Returns:
+            The new commit's hash. The branch has it.
+
+        Raises:
+            Superseded: the branch moved since the request was made.
+            AuthorizationError: the token is not taken.
+            RepositoryError: git fails. As long as the token was not spent it may be used again.
+            LedgerError: the ledger cannot be written.
+        """
+        return self.commits.commit(token)
+
+    def requests(self) -> list[AnyRequest]:
+        """
+        Requests that wait for a human, or for their approval to be used, oldest first.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        return self.commits.open()
 
     def doctor(self) -> Report:
         """What this machine offers to workers, each proven by a probe."""

@@ -48,6 +48,15 @@ def read_stat(pid: int) -> ProcessStat | None:
     )
 
 
+def title(pid: int) -> str:
+    """How a process is called in ``ps``: its command line, words apart by a space; "" if gone."""
+    try:
+        with open(f"/proc/{pid}/cmdline", "rb") as file:
+            return os.fsdecode(file.read()).replace("\0", " ").strip()
+    except OSError:
+        return ""
+
+
 def children(pid: int) -> list[int]:
     """Direct children, found by scanning (``/proc/PID/task/*/children`` may not exist)."""
     return _family_tree().get(pid, [])

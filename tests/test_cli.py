@@ -21,6 +21,8 @@ from hive_jupyter.swarm import runtime
 APPS = (cli.HiveApp, *(app for app, _ in cli.HiveApp.subcommands.values()))
 # They speak to a running hive.
 ATTACHED = ("status", "logs", "run", "interrupt", "restart")
+# They need none.
+ANSWERS = ("requests", "approve", "deny")
 
 
 @pytest.fixture(autouse=True)
@@ -51,7 +53,7 @@ def test_the_commands_are_listed(words, capsys):
 
     shown = capsys.readouterr().out
     listed = [line.split()[0] for line in shown.splitlines() if line.startswith("  ")]
-    assert [*ATTACHED, "mcp", "demo", "doctor"] == [
+    assert [*ATTACHED, "mcp", *ANSWERS, "demo", "doctor"] == [
         word for word in listed if not word.startswith("-")
     ]
 

@@ -14,7 +14,7 @@ from hive_jupyter.cli import HiveApp
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, HiveConfig, Size
 from hive_jupyter.delegation import BaseDelegation
 from hive_jupyter.errors import remote_error
-from hive_jupyter.notebook.magics import COMMANDS, DELEGATE
+from hive_jupyter.notebook.magics import COMMANDS, COMMIT, DELEGATE
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.units import format_duration, format_size
 from tests.front_end import FrontEnd
@@ -75,6 +75,7 @@ def test_the_page_names_the_settings_that_are_read_when_the_hive_starts():
 
 def parsers():
     yield "## `%delegate` and `%%delegate`", DELEGATE
+    yield "## `%commit`", COMMIT
     for name, parser in COMMANDS.items():
         yield f"### `%hive {name}`", parser
 

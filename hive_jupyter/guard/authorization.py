@@ -52,6 +52,7 @@ _STATES: dict[str, State] = {
 
 # From where a request may come to its end otherwise than by a human or a clock.
 _CONCLUDED_FROM: dict[str, tuple[State, ...]] = {
+    "expired": ("pending", "approved"),
     "superseded": ("pending", "approved", "spent"),
     "committed": ("spent",),
     "void": ("spent",),
@@ -279,13 +280,7 @@ class AuthorizationGuard:
             now = self._now()
             entries.check()
             request = self._known(entries, now, request_id)
-            refusal = self._ended(request, entries)
-            if request.state == "approved":
-                msg = (
-                    f"Request {request.id} is approved already. Use the token that was made for "
-                    "it, or deny the request and have it made again."
-                )
-                refusal = AuthorizationError(msg, request=request.id, state=request.state)
+            refusal = self._answered(request, entries)
             if refusal is None:
                 details = {"digest": request.digest, "expiry": self.expiry, "origin": origin}
                 entries.append(
@@ -449,8 +444,8 @@ class AuthorizationGuard:
 
         Args:
             request_id: the request's id.
-            outcome: "committed", "void" (its token was spent, its branch did not get the commit)
-                or "superseded" (its branch moved).
+            outcome: "committed", "void" (its token was spent, its branch did not get the commit),
+                "superseded" (its branch moved) or "expired" (its asker waits no more).
             reason: for the record.
 
         Returns:
@@ -494,6 +489,37 @@ class AuthorizationGuard:
         with self.ledger.reading() as entries:
             return self._known(entries, self._now(), request_id)
 
+    def awaiting(self, request_id: str) -> AnyRequest:
+        """
+        A request that can be approved now: to be shown before the question is asked.
+
+        Raises:
+            RequestUnknown, RequestDenied, RequestExpired, Superseded, TokenSpent: it is too late.
+            AuthorizationError: it is approved already.
+            LedgerError: the ledger cannot be read.
+        """
+        with self.ledger.reading() as entries:
+            request = self._known(entries, self._now(), request_id)
+            refusal = self._answered(request, entries)
+        if refusal is not None:
+            raise refusal
+        return request
+
+    def is_allowed(self, request_id: str) -> bool:
+        """
+        Whether the token of a request was used, so that who asked may go on; False: not yet.
+
+        Raises:
+            RequestUnknown, RequestDenied, RequestExpired, Superseded: that will never be.
+            LedgerError: the ledger cannot be read.
+        """
+        with self.ledger.reading() as entries:
+            request = self._known(entries, self._now(), request_id)
+            refusal = self._ended(request, entries)
+        if refusal is not None and not isinstance(refusal, TokenSpent):
+            raise refusal
+        return refusal is not None
+
     def pending(self) -> list[AnyRequest]:
         """
         Requests that wait for a human, oldest first.
@@ -513,6 +539,20 @@ class AuthorizationGuard:
         with self.ledger.reading() as entries:
             found = self._open(entries, self._now())
         return [request for request in found if request.state in {"pending", "approved"}]
+
+    def latest(self, limit: int = 100) -> list[AnyRequest]:
+        """
+        Requests in whatever state, newest first.
+
+        Args:
+            limit: of how many.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        with self.ledger.reading() as entries:
+            now = self._now()
+            return [self._known(entries, now, name) for name in entries.latest_requests(limit)]
 
     def interrupted(self) -> list[CommitRequest]:
         """
@@ -614,6 +654,16 @@ class AuthorizationGuard:
             return "expired"
         return state
 
+    def _answered(self, request: AnyRequest, entries: Entries) -> AuthorizationError | None:
+        """Why a request cannot be approved any more."""
+        if request.state == "approved":
+            msg = (
+                f"Request {request.id} is approved already. Use the token that was made for "
+                "it, or deny the request and have it made again."
+            )
+            return AuthorizationError(msg, request=request.id, state=request.state)
+        return self._ended(request, entries)
+
     def _ended(self, request: AnyRequest, entries: Entries) -> AuthorizationError | None:
         """Why nothing can be done with a request any more."""
         name, state = request.id, request.state
@@ -628,8 +678,8 @@ class AuthorizationGuard:
             return RequestDenied(msg, request=name, state=state, reason=reason)
         if state == "expired":
             msg = (
-                f"Request {name} expired: it was not answered, or its approval not used, in time. "
-                "Nobody denied it; ask again."
+                f"Request {name} expired{said}: it was not answered, or its approval not used, in "
+                "time. Nobody denied it; ask again."
             )
             return RequestExpired(msg, request=name, state=state)
         if state == "superseded":

@@ -275,14 +275,23 @@ def _shown(patch: bytes) -> str:
 
 def render(files: tuple[FileChange, ...]) -> str:
     """Changes as text: a summary, what deserves a close look, and the patches."""
+    noted = [f"  {mark}" for mark in marked(files)]
+    if noted:
+        noted = ["", "Look closely at:", *noted]
+    return "\n".join([*summary(files), *noted, "", *(file.patch for file in files)])
+
+
+def summary(files: tuple[FileChange, ...]) -> list[str]:
+    """A line on all changes, and one for each file."""
     added = sum(file.added or 0 for file in files)
     removed = sum(file.removed or 0 for file in files)
     lines = [f"Files changed: {len(files)}. Lines added: {added}, removed: {removed}.", ""]
-    lines += [f"  {file.what:12}  {_numbers(file):>12}  {file.name}" for file in files]
-    noted = [f"  {file.name}: {mark}" for file in files for mark in file.marks]
-    if noted:
-        lines += ["", "Look closely at:", *noted]
-    return "\n".join([*lines, "", *(file.patch for file in files)])
+    return lines + [f"  {file.what:12}  {_numbers(file):>12}  {file.name}" for file in files]
+
+
+def marked(files: tuple[FileChange, ...]) -> list[str]:
+    """What deserves a close look, a line for each mark of each file."""
+    return [f"{file.name}: {mark}" for file in files for mark in file.marks]
 
 
 def _numbers(file: FileChange) -> str:

@@ -212,6 +212,13 @@ class Entries:
         """The last entries, newest first."""
         return self._select("ORDER BY number DESC LIMIT ?", limit)
 
+    def latest_requests(self, limit: int) -> list[str]:
+        """The ids of the requests that were made last, newest first."""
+        return self._ids(
+            "SELECT request FROM entries WHERE event = 'requested' ORDER BY number DESC LIMIT ?",
+            limit,
+        )
+
     def last_number(self) -> int:
         """The number of the last entry; 0 where there is none."""
         (number,) = self._connection.execute("SELECT max(number) FROM entries").fetchone()
@@ -223,8 +230,8 @@ class Entries:
         if said != "ok":
             raise _Damaged(said)
 
-    def _ids(self, query: str) -> list[str]:
-        return [request for (request,) in self._connection.execute(query)]
+    def _ids(self, query: str, *values: object) -> list[str]:
+        return [request for (request,) in self._connection.execute(query, values)]
 
     def _select(self, rest: str, *values: object) -> list[Entry]:
         query = f"SELECT {_COLUMNS} FROM entries {rest}"  # noqa: S608 - constants of ours

@@ -16,12 +16,13 @@ from IPython.core.completer import (
     context_matcher,
 )
 
-from hive_jupyter.errors import ConfigError
+from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.notebook.magics import (
     COMMANDS,
     DELEGATE,
     KERNEL,
     PROFILE,
+    REQUEST,
     SETTING,
     TOOL,
     WORKER,
@@ -165,12 +166,20 @@ class HiveCompleter:
             return _offer(PROFILES, typed)
         if kind == KERNEL:
             return _offer(_kernels(), typed)
+        if kind == REQUEST:
+            return _offer(self._requests(), typed)
         if kind == SETTING:
             traits = self._magics.manager.config.traits(config=True)
             # what is read when the hive starts can be shown only
             shown = (n if t.metadata.get("at_start") else f"{n}=" for n, t in traits.items())
             return _offer(sorted(shown), typed)
         return _NOTHING
+
+    def _requests(self) -> list[str]:
+        try:
+            return [request.id for request in self._magics.manager.guard.open()]
+        except HiveError:  # the magic will say so
+            return []
 
 
 def _values_of(name: str, schema: Any, typed: str, place: Place) -> _Offer:

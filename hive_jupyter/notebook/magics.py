@@ -1,4 +1,4 @@
-"""``%delegate``, ``%%delegate`` and ``%hive``."""
+"""``%delegate``, ``%%delegate``, ``%commit`` and ``%hive``."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections import defaultdict
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -44,11 +45,13 @@ if TYPE_CHECKING:
 
     from hive_jupyter.delegation import Delegation, RunRecord, ToolDelegation
     from hive_jupyter.manager import HiveManager
+    from hive_jupyter.notebook.approval import Approvals
     from hive_jupyter.swarm.node import NodeStatus
 
 _CODE_SHOWN = 60
 _HISTORY_SHOWN = 20
 _LOG_LINES_SHOWN = 50
+_REQUESTS_SHOWN = 20
 # How a run ends; see RunRecord.
 _ENDS = ("ok", "error", "timeout", "died", "instructions")
 
@@ -57,7 +60,7 @@ _FAILURES = (NodeError, RemoteError, ToolError)
 
 # What stands for what in the parsers below; completion.py knows the same words.
 WORKER, KERNEL, PATH, PROFILE, SETTING = "NAME", "KERNELSPEC", "PATH", "PROFILE", "SETTING[=VALUE]"
-TOOL = "TOOL"
+TOOL, REQUEST = "TOOL", "ID"
 
 # With these a line fails that was to be a tool and is no code either.
 _NO_CODE = ("SyntaxError", "NameError")
@@ -109,6 +112,29 @@ DELEGATE = (
     .option("-q", "--quiet", action="store_true", help="show no output; errors are shown")
 )
 
+COMMIT = (
+    Parser(
+        "%commit",
+        "-m MESSAGE [PATH ...]",
+        "Ask for a commit to git. What is to be committed is frozen now; nothing is\n"
+        "committed before you have seen it and said yes: %hive approve, or jupyter hive\n"
+        "approve in a terminal.",
+        "With paths: what these files and folders are now, new files included. Without:\n"
+        "what is staged, or, with nothing staged, the changes of tracked files.\n"
+        "\n"
+        "example: %commit -m 'Read the header once' src/reader.py tests",
+    )
+    .option(
+        "-m",
+        "--message",
+        metavar="MESSAGE",
+        action="append",
+        help="of the commit, in quotes; each further -m begins a paragraph",
+    )
+    .option("--supersedes", metavar=REQUEST, help="the waiting request that this one replaces")
+    .option("paths", nargs="*", metavar=PATH, help="relative to the working folder")
+)
+
 COMMANDS = {
     "status": Parser("%hive status", "", "Every worker: how it is, what it did, what it costs."),
     "start": Parser("%hive start", "[NAME]", "Start a worker before the first cell needs it."),
@@ -156,6 +182,28 @@ COMMANDS = {
         "Every setting, its value and where it came from; or set some for this session.",
         "example: %hive config timeout=30s spares=2",
     ).option("settings", nargs="*", metavar=SETTING, help="one to show, or one to set"),
+    "requests": Parser(
+        "%hive requests",
+        "[--all [-n REQUESTS]]",
+        "The commits, and calls of tools, that wait for your yes.",
+    )
+    .option("--all", action="store_true", help="also those that had an answer, the last first")
+    .option(
+        "-n", "--requests", type=count, default=_REQUESTS_SHOWN, metavar="REQUESTS", help="how many"
+    ),
+    "approve": Parser(
+        "%hive approve",
+        "ID [DIGEST] [--all] [--token]",
+        "Show what somebody asks for; with the digest's first characters, say yes to it.",
+        "A commit is made at once.",
+    )
+    .option("id", nargs="?", metavar=REQUEST, help="the request")
+    .option("digest", nargs="?", metavar="DIGEST", help="of the request, as it was shown")
+    .option("--all", action="store_true", help="show all of it, however long; approve nothing")
+    .option("--token", action="store_true", help="show the token, for HiveManager.commit(token)"),
+    "deny": Parser("%hive deny", "ID [REASON]", "Say no to what somebody asks for.")
+    .option("id", nargs="?", metavar=REQUEST, help="the request")
+    .option("reason", nargs="*", metavar="REASON", help="for who asked"),
     "doctor": Parser("%hive doctor", "", "What Hive can do on this machine, and what it cannot."),
 }
 for _name in ("start", "stop", "restart", "interrupt", "logs"):
@@ -241,6 +289,23 @@ class HiveMagics(Magics):
         coloured = in_terminal and compat.has_colours(self._shell) and sys.stdout.isatty()
         for data in bundles(answer, place, coloured=coloured):
             self._shell.display_pub.publish(data)
+
+    @no_var_expand
+    @line_magic
+    def commit(self, line: str) -> None:
+        options = COMMIT.read(line)
+        if options.help:
+            _say(COMMIT.format_help())
+            return
+        if not options.message:
+            COMMIT.error("say what the commit is for: -m MESSAGE")
+        try:
+            _say(self._approvals.commit(options))
+        except HiveError as error:
+            compat.render_briefly(error)
+            raise
+
+    commit.__doc__ = COMMIT.format_help()
 
     # --- %delegate ---
 
@@ -459,6 +524,27 @@ class HiveMagics(Magics):
         rows = tuple(self._config_row(name) for name in shown)
         self._show(Table(("setting", "value", "from", ""), rows))
 
+    @cached_property
+    def _approvals(self) -> Approvals:
+        # with the guard and SQLite, which many never need
+        from hive_jupyter.notebook.approval import Approvals
+
+        return Approvals(self._shell, self.manager)
+
+    def _requests(self, arguments: argparse.Namespace) -> None:
+        self._show(self._approvals.requests(arguments))
+
+    def _approve(self, arguments: argparse.Namespace) -> None:
+        if not arguments.id:
+            COMMANDS["approve"].error("say which request; %hive requests lists them")
+        if said := self._approvals.approve(arguments):
+            _say(said)
+
+    def _deny(self, arguments: argparse.Namespace) -> None:
+        if not arguments.id:
+            COMMANDS["deny"].error("say which request; %hive requests lists them")
+        _say(self._approvals.deny(arguments))
+
     def _doctor(self, _arguments: argparse.Namespace) -> None:
         self._show(self.manager.doctor())
 
@@ -493,13 +579,16 @@ def _refuse(_line: str, _cell: str | None = None) -> None:
     """Explain why there is no delegating here."""
     msg = (
         f'This code runs in the worker "{os.environ[WORKER_VARIABLE]}" already, and a worker does '
-        "not delegate. Run the code here as it is, or delegate from the notebook itself."
+        "neither delegate nor commit. Run the code as it is, or do so in the notebook itself."
     )
     raise UsageError(msg)
 
 
 # The magics inside a worker.
-REFUSALS = {"line": {"delegate": _refuse, "hive": _refuse}, "cell": {"delegate": _refuse}}
+REFUSALS = {
+    "line": {"delegate": _refuse, "hive": _refuse, "commit": _refuse},
+    "cell": {"delegate": _refuse},
+}
 
 
 def _check_variable(name: str) -> None:

@@ -1,0 +1,214 @@
+"""
+Requests, a human's answers, and what follows from them: what all fronts do in the same way.
+
+git and the ledger block, so this is called above the portal; an async caller needs a thread for it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import getpass
+import logging
+import os
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from hive_jupyter import procfs
+from hive_jupyter.errors import AuthorizationError, ConfigError, LedgerError, RepositoryError
+from hive_jupyter.guard import repository
+from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
+from hive_jupyter.guard.freeze import Frozen
+from hive_jupyter.guard.requests import CallRequest, CommitRequest, Requester
+from hive_jupyter.protocol import KERNEL, WORKER_VARIABLE
+from hive_jupyter.showing import place
+
+log = logging.getLogger(__name__)
+
+# Other processes' entries are no event that one could wait for (seconds).
+_LOOK = 1.0
+
+# How Hive's own processes are called; see ``worker.confine.prctl.set_title``.
+_TITLE = "hive: "
+
+
+class Commits:
+    """
+    What a host has to do with commits.
+
+    Args:
+        expiry: seconds within which an approval must be used.
+
+    Raises:
+        AuthorizationError: this is a worker.
+    """
+
+    def __init__(self, expiry: float) -> None:
+        refuse_in_worker()
+        self.guard = AuthorizationGuard(expiry=expiry)
+        # an earlier process may have been killed in the middle
+        with contextlib.suppress(LedgerError):  # whoever uses it is told
+            repository.settle(self.guard)
+
+    def request(
+        self,
+        message: str,
+        paths: Sequence[str | os.PathLike[str]] | None = None,
+        *,
+        requester: Requester | None = None,
+        supersedes: str | None = None,
+    ) -> tuple[CommitRequest, Frozen]:
+        """
+        Ask for a commit in the project of the working folder; see ``repository.request_commit``.
+
+        Args:
+            message: of the commit.
+            paths: relative to the working folder.
+            requester: who asks; by default the user.
+            supersedes: the id of a waiting request in whose place this one comes.
+        """
+        try:
+            folder = Path.cwd()
+        except FileNotFoundError:
+            msg = "The working folder does not exist any more. Go to another one: %cd FOLDER"
+            raise RepositoryError(msg) from None
+        return repository.request_commit(
+            self.guard,
+            folder,
+            message,
+            requester=requester or Requester("user", user_name()),
+            paths=paths,
+            supersedes=supersedes,
+        )
+
+    def commit(self, token: str) -> str:
+        """Make the commit that a token was given for; see ``repository.commit``."""
+        return repository.commit(self.guard, token)
+
+    def open(self) -> list[AnyRequest]:
+        """Requests that wait for a human, or for their approval to be used, oldest first."""
+        repository.settle(self.guard)
+        return self.guard.open()
+
+
+def user_name() -> str:
+    """The user's name, or number where the system knows no name."""
+    try:
+        return getpass.getuser()
+    except (KeyError, OSError):
+        return str(os.getuid())
+
+
+def refuse_in_worker() -> None:
+    """
+    See that this process is none of a worker's.
+
+    This keeps nobody out who means harm: whoever runs as the user can write the ledger itself.
+
+    Raises:
+        AuthorizationError: it is.
+    """
+    if WORKER_VARIABLE in os.environ or _is_below_worker(os.getpid()):
+        msg = (
+            "This runs in a worker, and nothing is approved or committed from there. Answer in "
+            "the notebook, or in a terminal of your own."
+        )
+        raise AuthorizationError(msg)
+
+
+def _is_below_worker(pid: int) -> bool:
+    """Whether an ancestor belongs to a worker; a kernel that the provisioner started is none."""
+    while pid > 1 and (stat := procfs.read_stat(pid)) is not None:
+        title = procfs.title(pid)
+        if title.startswith(_TITLE):
+            return not title.startswith(f"{_TITLE}{KERNEL} ")
+        pid = stat.parent
+    return False
+
+
+# --- answering ---
+
+
+def approve(
+    guard: AuthorizationGuard, request: AnyRequest, *, origin: str, wants_token: bool = False
+) -> str:
+    """
+    Say yes in the name of a human who saw the request, and carry it out at once.
+
+    Args:
+        guard: that keeps the request.
+        request: what was seen.
+        origin: where the human said it, for the record.
+        wants_token: carry nothing out; give the token of a commit instead.
+
+    Returns:
+        What to say: of a commit its hash; of a call that whoever waits for it goes on.
+
+    Raises:
+        AuthorizationError: it is too late, or the branch moved.
+        ConfigError: the token of a call is wanted.
+        RepositoryError: git fails; the message says whether the token is still good.
+        LedgerError: the ledger is damaged or cannot be written.
+    """
+    if isinstance(request, CallRequest):
+        if wants_token:
+            msg = "The token of a call is of use to nobody. Approve it without --token."
+            raise ConfigError(msg)
+        guard.spend(guard.approve(request.id, origin=origin), request=request.id)
+        return f"Request {request.id} is approved; whoever waits for it goes on."
+    token = guard.approve(request.id, origin=origin)
+    return token if wants_token else _committed(guard, request, token)
+
+
+def _committed(guard: AuthorizationGuard, request: CommitRequest, token: str) -> str:
+    try:
+        made = repository.commit(guard, token, request=request.id)
+    except RepositoryError as error:
+        if guard.get(request.id).state != "approved":
+            raise
+        msg = (
+            f"{error}\nRequest {request.id} is approved and not committed. Try again with its "
+            f'token, HiveManager().commit("{token}"), or deny it and ask again.'
+        )
+        raise RepositoryError(msg, command=error.command, stderr=error.stderr) from error
+    return f"Committed {made} to {place(request)}."
+
+
+# --- waiting for an answer ---
+
+
+def await_answer(guard: AuthorizationGuard, request_id: str, timeout: float) -> None:
+    """
+    Wait until a human allowed a call.
+
+    Blocks, and looks once a second. Who must not block asks ``guard.is_allowed`` as often, and
+    calls ``withdraw`` in the end.
+
+    Args:
+        guard: that keeps the request.
+        request_id: the request's id.
+        timeout: seconds; then the request expires.
+
+    Raises:
+        RequestDenied, RequestExpired, Superseded: it is not allowed.
+        LedgerError: the ledger cannot be read or written.
+    """
+    deadline = time.monotonic() + timeout
+    while not guard.is_allowed(request_id):
+        left = deadline - time.monotonic()
+        if left <= 0:
+            withdraw(guard, request_id)
+            return
+        time.sleep(min(_LOOK, left))
+
+
+def withdraw(guard: AuthorizationGuard, request_id: str) -> None:
+    """
+    Wait no more. Returns where a human allowed it in the last moment.
+
+    Raises:
+        RequestDenied, RequestExpired, Superseded: it is not allowed.
+        LedgerError: the ledger cannot be written.
+    """
+    guard.conclude(request_id, "expired", "who asked waits no more")
+    guard.is_allowed(request_id)

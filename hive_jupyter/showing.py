@@ -1,0 +1,245 @@
+"""
+A request as it is put before the human who decides: in lines, of which nothing may hide.
+
+Whatever others wrote has gone through ``units.visible``; fronts add colours, and nothing else.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
+from hive_jupyter.guard.diff import FileChange, marked, summary
+from hive_jupyter.guard.requests import CommitRequest
+from hive_jupyter.units import format_duration, visible
+
+Kind = Literal["plain", "head", "mark", "hunk", "added", "removed"]
+
+# How many characters of the digest a human types, and how many where something is to be looked at.
+_TYPED = 4
+_TYPED_IF_MARKED = 8
+
+_KINDS: dict[str, Kind] = {"+": "added", "-": "removed", "@": "hunk"}
+_FILE = "diff --git "
+
+# Of one request; a token may have been refused any number of times.
+_MOST_ENTRIES = 1000
+
+_BRANCHES = "refs/heads/"
+
+
+@dataclass(frozen=True)
+class Line:
+    """
+    One line to be shown.
+
+    Attributes:
+        kind: what it is, for colours.
+        text: without anything that a screen would obey or swallow, but for tabs.
+    """
+
+    kind: Kind
+    text: str
+
+
+@dataclass(frozen=True)
+class Showing:
+    """
+    All that there is to be seen of a request.
+
+    Attributes:
+        request: what is asked.
+        lines: what it is, what it changes in short, what deserves a close look, and the patch.
+        marks: what deserves a close look, once more.
+    """
+
+    request: AnyRequest
+    lines: tuple[Line, ...]
+    marks: tuple[str, ...]
+
+    @classmethod
+    def of(cls, request: AnyRequest) -> Showing:
+        """
+        See what a request is about.
+
+        Raises:
+            RepositoryError: its content cannot be shown, and so not be approved.
+        """
+        changes = request.changes() if isinstance(request, CommitRequest) else ()
+        marks = tuple(_marks(request, changes))
+        return cls(request, tuple(_lines(request, changes, marks)), marks)
+
+    @property
+    def needed(self) -> int:
+        """How many characters of the digest are to be typed."""
+        return _TYPED_IF_MARKED if self.marks else _TYPED
+
+    def is_confirmed_by(self, typed: str) -> bool:
+        """Whether somebody typed what only who looked at the digest can know."""
+        word = typed.strip().lower()
+        return len(word) >= self.needed and self.request.digest.startswith(word)
+
+    def cut(self, most_lines: int, most_letters: int) -> tuple[list[Line], int]:
+        """
+        As much of the beginning as fits.
+
+        Returns:
+            Lines, and how many are left out, one that is shown in part included.
+        """
+        shown = []
+        room = most_letters
+        for line in self.lines[:most_lines]:
+            if len(line.text) > room:
+                shown.append(Line(line.kind, f"{line.text[:room]} ..."))
+                return shown, len(self.lines) - len(shown) + 1
+            shown.append(line)
+            room -= len(line.text) + 1
+        return shown, len(self.lines) - len(shown)
+
+    @property
+    def letters(self) -> int:
+        """How long all of it is, in characters."""
+        return sum(len(line.text) + 1 for line in self.lines)
+
+
+def _marks(request: AnyRequest, changes: tuple[FileChange, ...]) -> Iterator[str]:
+    if isinstance(request, CommitRequest) and visible(request.message) != request.message:
+        yield "the message: invisible or control characters"
+    yield from marked(changes)
+
+
+def _lines(
+    request: AnyRequest, changes: tuple[FileChange, ...], marks: Sequence[str]
+) -> Iterator[Line]:
+    first, *rest = request.text().split("\n")
+    yield Line("head", first)
+    yield from (Line("plain", line) for line in rest)
+    if changes:
+        yield Line("plain", "")
+        yield from (Line("plain", line) for line in summary(changes))
+    yield from close_look(marks)
+    for change in changes:
+        yield Line("plain", "")
+        yield from _patch(change.patch)
+
+
+def close_look(marks: Sequence[str]) -> list[Line]:
+    """Lines that say what deserves a close look; none where nothing does."""
+    if not marks:
+        return []
+    lines = ["Look closely at:", *(f"  {mark}" for mark in marks)]
+    return [Line("plain", ""), *(Line("mark", line) for line in lines)]
+
+
+def _patch(patch: str) -> Iterator[Line]:
+    in_hunk = False
+    for line in patch.removesuffix("\n").split("\n"):
+        if line.startswith(_FILE):
+            in_hunk = False
+        elif line.startswith("@@"):
+            in_hunk = True
+        yield Line(_KINDS.get(line[:1], "plain") if in_hunk else "head", line)
+
+
+# --- in a list ---
+
+COLUMNS = ("request", "what", "asked by", "since", "state", "answer")
+_ANSWERS = {"approved", "denied", "expired", "superseded"}
+
+
+@dataclass(frozen=True)
+class Listed:
+    """
+    A request in a list, and how it came to its state.
+
+    Attributes:
+        request: as it is now.
+        time: when it was answered or ended, as Unix time in seconds; None where it was not.
+        origin: where the human was: "notebook", "terminal", ...; "" where none answered.
+        reason: why, if somebody said so.
+    """
+
+    request: AnyRequest
+    time: float | None
+    origin: str
+    reason: str
+
+    @classmethod
+    def of(cls, guard: AuthorizationGuard, request: AnyRequest) -> Listed:
+        """
+        Look up in the ledger what became of a request.
+
+        Raises:
+            LedgerError: the ledger cannot be read.
+        """
+        entries = guard.history(_MOST_ENTRIES, request=request.id)
+        answers = [entry for entry in entries if entry.event in _ANSWERS]
+        origins = [str(entry.details["origin"]) for entry in answers if "origin" in entry.details]
+        if not answers:
+            return cls(request, None, "", "")
+        reason = str(answers[0].details.get("reason", ""))
+        return cls(request, answers[0].at.time, origins[0] if origins else "", reason)
+
+    @property
+    def row(self) -> tuple[str, ...]:
+        """Its row in a table, see ``COLUMNS``; markup in it is not escaped."""
+        since = format_duration(max(0.0, time.time() - self.request.time))
+        answer = [
+            f"in the {self.origin}" if self.origin else "",
+            "" if self.time is None else time.strftime("%F %T", time.localtime(self.time)),
+            self.reason,
+        ]
+        return (
+            self.request.id,
+            what(self.request),
+            str(self.request.requester),
+            since,
+            self.request.state,
+            visible(", ".join(filter(None, answer)), keep=""),
+        )
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The same for programs, as JSON can hold it."""
+        made = {"commit": self.request.commit} if isinstance(self.request, CommitRequest) else {}
+        return {
+            **self.request.content,
+            "state": self.request.state,
+            "digest": self.request.digest,
+            **made,
+            "answered": self.time,
+            "origin": self.origin,
+            "reason": self.reason,
+        }
+
+
+def what(request: AnyRequest) -> str:
+    """What a request is about, on one line."""
+    if isinstance(request, CommitRequest):
+        subject = request.message.strip().partition("\n")[0]
+        return visible(f"commit to {place(request)}: {subject}", keep="")
+    return visible(f"call of {request.tool} on worker {request.worker}", keep="")
+
+
+def place(request: CommitRequest) -> str:
+    """The branch and the repository of a commit, as people call them."""
+    folder = request.repository.removesuffix("/.git")
+    return visible(f"{request.ref.removeprefix(_BRANCHES)} of {folder}", keep="")
+
+
+# --- in a terminal ---
+
+_COLOURS = {"head": "1", "mark": "1;33", "hunk": "36", "added": "32", "removed": "31"}
+
+
+def as_text(lines: Sequence[Line], *, coloured: bool = False) -> str:
+    """Lines as text, with ANSI colours if there may be some."""
+    return "\n".join(
+        f"\033[{_COLOURS[line.kind]}m{line.text}\033[0m"
+        if coloured and line.kind in _COLOURS and line.text
+        else line.text
+        for line in lines
+    )

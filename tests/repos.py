@@ -1,0 +1,63 @@
+"""Real git repositories for tests."""
+
+import os
+import subprocess
+
+
+class Repo:
+    """A repository of the test's own, and git as its user has it."""
+
+    def __init__(self, folder, *options):
+        self.folder = folder
+        folder.mkdir(parents=True, exist_ok=True)
+        self("init", "--quiet", "-b", "main", *options)
+
+    @classmethod
+    def at(cls, folder):
+        """One that is there already."""
+        repo = cls.__new__(cls)
+        repo.folder = folder
+        return repo
+
+    def __call__(self, *arguments, check=True, **environment):
+        done = subprocess.run(
+            ["git", *arguments], cwd=self.folder, capture_output=True, check=False,
+            env={**os.environ, **environment},
+        )  # fmt: skip
+        assert not check or done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return os.fsdecode(done.stdout).rstrip("\n")
+
+    def write(self, path, content="text\n", mode=None):
+        file = self.folder / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(content.encode() if isinstance(content, str) else content)
+        if mode is not None:
+            file.chmod(mode)
+        return file
+
+    def commit_all(self, message="more"):
+        self("add", "--all")
+        self("commit", "--quiet", "-m", message)
+        return self("rev-parse", "HEAD")
+
+    @property
+    def head(self):
+        return self("rev-parse", "HEAD")
+
+    def show(self, path, commit="HEAD"):
+        return self("show", f"{commit}:{path}")
+
+    def changed(self):
+        """Paths that the last commit changed."""
+        return self("show", "--name-only", "--no-renames", "--format=", "HEAD").split("\n")
+
+
+def at_home(tmp_path, monkeypatch):
+    """Give the test a home folder, and git no other configuration than what lies there."""
+    folder = tmp_path / "home"
+    folder.mkdir()
+    for name in [name for name in os.environ if name.startswith(("GIT_", "XDG_"))]:
+        monkeypatch.delenv(name)
+    monkeypatch.setenv("HOME", str(folder))
+    monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
+    return folder
