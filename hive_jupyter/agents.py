@@ -10,15 +10,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hive_jupyter.config import checked_worker
 from hive_jupyter.delegation import END, BaseDelegation, ToolDelegation
-from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
+from hive_jupyter.errors import HiveError, NodeError, RemoteError, ToolError
+from hive_jupyter.guard.requests import Requester
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
+from hive_jupyter.swarm.portal import apart
 from hive_jupyter.toolbox import BUILT_IN, spelled_out
 from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import as_seconds, nearest, printable
@@ -40,10 +43,8 @@ _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 _LONGEST_NAME = 60
 # Stands in the user's choice of tools for all that are not named there.
 _ALL_OTHERS = "*"
-# The seam for the guard: what needs it is not offered before it is there. A request for a commit is
-# served by the host; "ask" puts a call before the human who also answers such requests.
-_NEEDS_GUARD = frozenset({"request_commit"})
-_POLICY_NEEDS_GUARD = "ask"
+# Seconds between two looks at the ledger: another process's entry is no event.
+_LOOK = 1.0
 
 
 class Agent(Protocol):
@@ -69,7 +70,7 @@ class AgentSession:
         timeout: seconds, or such as "5m", that a tool may take.
 
     Raises:
-        ConfigError: the worker's name, the time, or the user's choice of tools cannot be.
+        ConfigError: the worker's name or the time cannot be.
     """
 
     def __init__(
@@ -80,16 +81,17 @@ class AgentSession:
         worker: str | None = None,
         timeout: float | str = TIMEOUT,
     ) -> None:
-        check_policies(manager.config.agent_tools)
         self.name = claimed(name)
         self.worker = checked_worker(manager.config.worker if worker is None else worker)
         self._manager = manager
         self._timeout = as_seconds(timeout)
         self._calls: set[asyncio.Task[ToolResult]] = set()
-        self._own: Mapping[str, Callable[[], Coroutine[Any, Any, ToolResult]]] = {
+        self._own: Mapping[str, Callable[[Mapping[str, Any]], Awaitable[ToolResult]]] = {
             "interrupt": self._interrupt,
             "restart": self._restart,
             "status": self._status,
+            "request_commit": self._request_commit,
+            "commit_status": self._commit_status,
         }
 
     async def tools(self) -> list[Tool]:
@@ -98,7 +100,7 @@ class AgentSession:
         was_asked = known and known is not BUILT_IN
         offered = known if was_asked else await self._offered()
         tools = {**offered, **AGENT_TOOLS}
-        return [tool for tool in tools.values() if self._refusal(tool.name) is None]
+        return [tool for tool in tools.values() if self._policy(tool.name) != "deny"]
 
     async def call(
         self, name: str, arguments: Mapping[str, Any], *, sink: AsyncSink | None = None
@@ -117,28 +119,58 @@ class AgentSession:
         Raises:
             CancelledError: nobody waits any more; the tool is interrupted.
         """
-        refusal = self._refusal(name)
-        if refusal is not None:
-            return ToolResult.failure(refusal)
         try:
+            policy = self._policy(name)
+            if policy == "deny":
+                return ToolResult.failure(_denied(name))
+            if policy == "ask":
+                arguments = await self._allowed(name, arguments, sink)
             if name in self._own:
-                AGENT_TOOLS[name].check(arguments)
-                return await self._own[name]()
+                return await self._own[name](_checked(name, arguments))
             return await self._call_worker(name, arguments, sink)
         except HiveError as error:
             return ToolResult.failure(str(error))
 
-    def _refusal(self, name: str) -> str | None:
-        """Why the agent may not call a tool, or None."""
-        if not is_offered(name):
-            return f"{name} is not part of this version of Hive. Ask the user to commit."
+    def _policy(self, name: str) -> str:
+        """What the user says of a tool: "auto", "ask" or "deny"."""
         policies = self._manager.config.agent_tools
-        if policies.get(name, policies.get(_ALL_OTHERS, "auto")) == "deny":
-            return (
-                f"The user does not let agents call {name} (HiveConfig.agent_tools). Do without "
-                "it, or ask the user."
+        return str(policies.get(name, policies.get(_ALL_OTHERS, "auto")))
+
+    async def _allowed(
+        self, name: str, arguments: Mapping[str, Any], sink: AsyncSink | None
+    ) -> Mapping[str, Any]:
+        """
+        Ask the human whether a call may be made, and wait for the answer.
+
+        Returns:
+            The arguments that the human has seen.
+
+        Raises:
+            RequestDenied, RequestExpired: it may not.
+            AuthorizationError: too many calls of agents wait already.
+            LedgerError: the ledger cannot be read or written.
+        """
+        commits = await apart(lambda: self._manager.commits)
+        asked = await apart(
+            lambda: commits.guard.request_call(
+                tool=name, arguments=arguments, worker=self.worker, requester=self._requester
             )
-        return None
+        )
+        waiting = f"Waiting for the human: %hive approve {asked.id}"
+        self._tell(f"asks whether it may call {name}: %hive approve {asked.id}")
+        if sink is not None:
+            await sink(Message("progress", {"text": waiting}))
+        deadline = time.monotonic() + commits.guard.expiry
+        try:
+            while not await apart(lambda: commits.guard.is_allowed(asked.id)):
+                if time.monotonic() > deadline:
+                    await apart(lambda: commits.withdraw(asked.id))
+                    break
+                await asyncio.sleep(_LOOK)
+        except asyncio.CancelledError:
+            await asyncio.shield(apart(lambda: commits.withdraw(asked.id)))
+            raise
+        return asked.arguments
 
     async def _call_worker(
         self, name: str, arguments: Mapping[str, Any], sink: AsyncSink | None
@@ -201,20 +233,35 @@ class AgentSession:
         problems = " ".join(["", *self._manager.tool_problems(self.worker)])
         return ToolResult.failure(f'There is no tool "{name}".{nearest(name, names)}{problems}')
 
-    async def _interrupt(self) -> ToolResult:
+    async def _interrupt(self, _arguments: Mapping[str, Any]) -> ToolResult:
         stopped = await self._manager.interrupt_worker(self.worker)
         said = "was interrupted; its variables are still there" if stopped else "runs nothing"
         return ToolResult.of(f'Worker "{self.worker}" {said}.')
 
-    async def _restart(self) -> ToolResult:
+    async def _restart(self, _arguments: Mapping[str, Any]) -> ToolResult:
         self._manager.checked(None, starts=True)
         status = await self._manager.restart_worker(self.worker)
         return ToolResult.of(
             f'Worker "{self.worker}" is {status.state}: a fresh process, without any variables.'
         )
 
-    async def _status(self) -> ToolResult:
+    async def _status(self, _arguments: Mapping[str, Any]) -> ToolResult:
         return ToolResult.of(dict(await self._manager.status_of_workers()))
+
+    async def _request_commit(self, arguments: Mapping[str, Any]) -> ToolResult:
+        answer = await apart(
+            lambda: self._manager.commits.serve_request(arguments, self._requester)
+        )
+        request = (answer.structured_content or {}).get("request")
+        self._tell(f"asks for a commit: %hive approve {request}")
+        return answer
+
+    async def _commit_status(self, arguments: Mapping[str, Any]) -> ToolResult:
+        return await apart(lambda: self._manager.commits.serve_status(arguments["request"]))
+
+    @property
+    def _requester(self) -> Requester:
+        return Requester("agent", self.name)
 
 
 AGENT_TOOLS: Mapping[str, Tool] = {
@@ -238,29 +285,33 @@ AGENT_TOOLS: Mapping[str, Tool] = {
             _NOTHING,
             read_only=True,
         ),
+        Tool(
+            "commit_status",
+            "What became of a commit that was asked for with request_commit: pending, approved, "
+            "denied, expired, superseded, or committed, with its hash.",
+            {
+                "type": "object",
+                "properties": {
+                    "request": {"type": "string", "description": "What request_commit answered."}
+                },
+                "required": ["request"],
+                "additionalProperties": False,
+            },
+            read_only=True,
+        ),
     )
 }
 
 
-def is_offered(name: str) -> bool:
-    """Whether this version serves a tool at all."""
-    return name not in _NEEDS_GUARD
+def _checked(name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
+    return (AGENT_TOOLS.get(name) or BUILT_IN[name]).check(arguments)
 
 
-def check_policies(policies: Mapping[str, str]) -> None:
-    """
-    See that the user's choice of agents' tools can be kept.
-
-    Raises:
-        ConfigError: a tool is to be asked about, which this version cannot.
-    """
-    asked = sorted(name for name, policy in policies.items() if policy == _POLICY_NEEDS_GUARD)
-    if asked:
-        msg = (
-            f"agent_tools says to ask before {' and '.join(asked)}; this version of Hive cannot "
-            'ask. Say "auto" or "deny".'
-        )
-        raise ConfigError(msg)
+def _denied(name: str) -> str:
+    return (
+        f"The user does not let agents call {name} (HiveConfig.agent_tools). Do without it, or ask "
+        "the user."
+    )
 
 
 def claimed(name: str) -> str:

@@ -35,7 +35,6 @@ import stat
 import struct
 import time
 from collections.abc import AsyncGenerator, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,6 +46,7 @@ from hive_jupyter.errors import ConfigError, HiveError, NodeDied, NodeTimeout, R
 from hive_jupyter.protocol import encode_line
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
+from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.runtime import living
 from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import nearest
@@ -307,13 +307,7 @@ class _Door:
         return {"worker": worker, "state": status.state, "pid": status.pid}
 
     async def _doctor(self, _request: Mapping[str, Any], _client: _Client) -> dict[str, Any]:
-        # it blocks; and the thread of asyncio.to_thread would stay in the user's process
-        thread = ThreadPoolExecutor(1, "hive doctor")
-        try:
-            examining = asyncio.get_running_loop().run_in_executor(thread, self._manager.doctor)
-            return (await examining).facts()
-        finally:
-            thread.shutdown(wait=False)
+        return (await apart(self._manager.doctor)).facts()
 
     async def _run(self, request: Mapping[str, Any], client: _Client) -> dict[str, Any]:
         delegation = self._manager.begin(

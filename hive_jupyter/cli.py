@@ -744,14 +744,13 @@ class McpApp(_OneHiveApp):
         return super().work() if self._is_attached else self._serve_own_hive()
 
     def _serve_own_hive(self) -> int:
-        from hive_jupyter.agents import TIMEOUT, AgentSession, check_policies
+        from hive_jupyter.agents import TIMEOUT, AgentSession
         from hive_jupyter.manager import HiveManager
         from hive_jupyter.policy import SandboxPolicy
 
         config = HiveConfig(parent=self)
         SandboxPolicy(self.sandbox or config.sandbox, config.memory)
         config.change(sandbox=self.sandbox or config.sandbox, worker=self.worker or config.worker)
-        check_policies(config.agent_tools)
         with HiveManager(config) as hive:
             # while the SDK is imported, which takes a second
             hive.warm_up()

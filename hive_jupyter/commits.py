@@ -10,23 +10,29 @@ import contextlib
 import getpass
 import logging
 import os
-import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from hive_jupyter import procfs
-from hive_jupyter.errors import AuthorizationError, ConfigError, LedgerError, RepositoryError
+from hive_jupyter.errors import (
+    AuthorizationError,
+    ConfigError,
+    LedgerError,
+    RepositoryError,
+    RequestUnknown,
+)
 from hive_jupyter.guard import repository
 from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
 from hive_jupyter.guard.freeze import Frozen
 from hive_jupyter.guard.requests import CallRequest, CommitRequest, Requester
 from hive_jupyter.protocol import KERNEL, WORKER_VARIABLE
 from hive_jupyter.showing import place
+from hive_jupyter.toolbox import BUILT_IN
+from hive_jupyter.tools import LARGEST_RESULT, ToolContent, ToolResult, within
+from hive_jupyter.units import visible
 
 log = logging.getLogger(__name__)
-
-# Other processes' entries are no event that one could wait for (seconds).
-_LOOK = 1.0
 
 # How Hive's own processes are called; see ``worker.confine.prctl.set_title``.
 _TITLE = "hive: "
@@ -49,6 +55,11 @@ class Commits:
         # an earlier process may have been killed in the middle
         with contextlib.suppress(LedgerError):  # whoever uses it is told
             repository.settle(self.guard)
+
+    @property
+    def user(self) -> Requester:
+        """The user, as the one who asks."""
+        return Requester("user", user_name())
 
     def request(
         self,
@@ -76,14 +87,79 @@ class Commits:
             self.guard,
             folder,
             message,
-            requester=requester or Requester("user", user_name()),
+            requester=requester or self.user,
             paths=paths,
             supersedes=supersedes,
         )
 
+    def serve_request(self, arguments: Mapping[str, Any], requester: Requester) -> ToolResult:
+        """
+        Serve the tool ``request_commit``; answers at once.
+
+        Raises:
+            HiveError: as ``request``; and ToolError where the arguments are wrong.
+        """
+        given = BUILT_IN["request_commit"].check(arguments)
+        request, frozen = self.request(given["message"], given.get("paths"), requester=requester)
+        names = [change.name for change in request.changes()]
+        hooks = ", ".join(frozen.skipped_hooks)
+        lines = [
+            f"Request {request.id}: {frozen.content}, for {place(request)}, waits for a human.",
+            f"`%hive approve {request.id}` in a notebook, or `jupyter hive approve {request.id}` in",
+            "a terminal, shows the human the change and takes the answer.",
+            "Nothing is committed before; commit_status tells what became of it.",
+            *([f"These hooks are not run: {hooks}."] if hooks else []),
+            *(visible(name, keep="") for name in names),
+        ]
+        structure = {"request": request.id, "state": request.state, "files": names}
+        text = "\n".join(lines)
+        return within(
+            ToolResult((ToolContent("text", text),), structured_content=structure), LARGEST_RESULT
+        )
+
+    def serve_status(self, request_id: str) -> ToolResult:
+        """
+        Serve the tool ``commit_status``, of commits that agents have asked for.
+
+        Raises:
+            AuthorizationError: there is no such request.
+            LedgerError: the ledger cannot be read.
+        """
+        repository.settle(self.guard)
+        request = self.guard.get(request_id)
+        if not isinstance(request, CommitRequest) or request.requester.kind != "agent":
+            msg = f"No agent has asked for a commit {visible(request_id, keep='')!r}."
+            raise RequestUnknown(msg, request=request_id)
+        state = "approved" if request.state == "spent" else request.state
+        text = {
+            "pending": f"Request {request.id} waits for the human's answer.",
+            "approved": f"Request {request.id} is approved, and not committed yet.",
+            "committed": f"Request {request.id} is committed as {request.commit}.",
+        }.get(state) or self._why_not(request)
+        structure = {"request": request.id, "state": state, "commit": request.commit}
+        return ToolResult((ToolContent("text", text),), structured_content=structure)
+
+    def _why_not(self, request: CommitRequest) -> str:
+        try:
+            self.guard.awaiting(request.id)
+        except AuthorizationError as error:
+            return str(error)
+        return f"Request {request.id} is {request.state}."
+
     def commit(self, token: str) -> str:
         """Make the commit that a token was given for; see ``repository.commit``."""
         return repository.commit(self.guard, token)
+
+    def withdraw(self, request_id: str) -> None:
+        """
+        Wait for an answer no more. Returns where a human allowed it in the last moment.
+
+        Raises:
+            RequestDenied, RequestExpired, Superseded: it is not allowed.
+            LedgerError: the ledger cannot be written.
+        """
+        self.guard.conclude(request_id, "expired", "who asked waits no more")
+        self.guard.is_allowed(request_id)
 
     def open(self) -> list[AnyRequest]:
         """Requests that wait for a human, or for their approval to be used, oldest first."""
@@ -172,43 +248,3 @@ def _committed(guard: AuthorizationGuard, request: CommitRequest, token: str) ->
         )
         raise RepositoryError(msg, command=error.command, stderr=error.stderr) from error
     return f"Committed {made} to {place(request)}."
-
-
-# --- waiting for an answer ---
-
-
-def await_answer(guard: AuthorizationGuard, request_id: str, timeout: float) -> None:
-    """
-    Wait until a human allowed a call.
-
-    Blocks, and looks once a second. Who must not block asks ``guard.is_allowed`` as often, and
-    calls ``withdraw`` in the end.
-
-    Args:
-        guard: that keeps the request.
-        request_id: the request's id.
-        timeout: seconds; then the request expires.
-
-    Raises:
-        RequestDenied, RequestExpired, Superseded: it is not allowed.
-        LedgerError: the ledger cannot be read or written.
-    """
-    deadline = time.monotonic() + timeout
-    while not guard.is_allowed(request_id):
-        left = deadline - time.monotonic()
-        if left <= 0:
-            withdraw(guard, request_id)
-            return
-        time.sleep(min(_LOOK, left))
-
-
-def withdraw(guard: AuthorizationGuard, request_id: str) -> None:
-    """
-    Wait no more. Returns where a human allowed it in the last moment.
-
-    Raises:
-        RequestDenied, RequestExpired, Superseded: it is not allowed.
-        LedgerError: the ledger cannot be written.
-    """
-    guard.conclude(request_id, "expired", "who asked waits no more")
-    guard.is_allowed(request_id)

@@ -269,6 +269,10 @@ class HiveManager:
             asker=asker,
         )
 
+        if tool == "request_commit":
+            delegation.follow(self._ask_for_commit(arguments))
+            return delegation
+
         def submit() -> Future[ToolResult]:
             return self._portal.submit(self._call(delegation, name, tool, arguments, seconds))
 
@@ -682,6 +686,15 @@ class HiveManager:
         except RuntimeError as error:  # the system gives no further thread
             msg = f'Worker "{name}" could not be started: {error}'
             delegation.follow(_failed(NodeStartError(msg, node=name)))
+
+    def _ask_for_commit(self, arguments: Mapping[str, Any]) -> Future[ToolResult]:
+        """The user's own call of the tool that is the host's."""
+        asked: Future[ToolResult] = Future()
+        try:
+            asked.set_result(self.commits.serve_request(arguments, self.commits.user))
+        except HiveError as error:
+            asked.set_result(ToolResult.failure(str(error)))
+        return asked
 
     def _remember(self, run: RunRecord) -> None:
         self._history.append(run)

@@ -14,7 +14,7 @@ import inspect
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any
 
-from hive_jupyter.agents import AGENT_TOOLS, AgentSession, is_offered
+from hive_jupyter.agents import AGENT_TOOLS, AgentSession
 from hive_jupyter.errors import ToolError
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.toolbox import BUILT_IN
@@ -35,7 +35,7 @@ _TOOLS = {f"{_PREFIX}{name}": tool for name, tool in {**BUILT_IN, **AGENT_TOOLS}
 
 def tools() -> list[str]:
     """Where the functions are: what the entry point promises."""
-    return [f"{__name__}:{name}" for name, tool in _TOOLS.items() if is_offered(tool.name)]
+    return [f"{__name__}:{name}" for name in _TOOLS]
 
 
 def __getattr__(name: str) -> Callable[..., Coroutine[Any, Any, Any]]:

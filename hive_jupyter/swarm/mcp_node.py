@@ -21,7 +21,6 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Coroutine, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -46,6 +45,7 @@ from hive_jupyter.swarm.launch import Kernel, Launch, drift, snapshot
 from hive_jupyter.swarm.messages import Message, Sink, ignore, progress
 from hive_jupyter.swarm.metrics import Metrics
 from hive_jupyter.swarm.node import NodeStatus, make_server
+from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.process import LOG_SHOWN, WorkerProcess, first_of, note_failure
 from hive_jupyter.swarm.run import Request, Run
 from hive_jupyter.swarm.runtime import RuntimeFolder
@@ -767,11 +767,7 @@ async def _listing(session: McpSession) -> tuple[Mapping[str, Tool], tuple[str, 
 
 async def _session_class() -> type[McpSession]:
     """Import it in a thread, for that takes a second; the thread does not stay."""
-    thread = ThreadPoolExecutor(1, "hive mcp")
-    try:
-        return await asyncio.get_running_loop().run_in_executor(thread, _import_session)
-    finally:
-        thread.shutdown(wait=False)
+    return await apart(_import_session)
 
 
 def _import_session() -> type[McpSession]:

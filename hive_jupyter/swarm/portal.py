@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future, wait
+from concurrent.futures import Future, ThreadPoolExecutor, wait
 from typing import Any, TypeVar
 
 from hive_jupyter.errors import HiveError
@@ -59,6 +59,15 @@ def deferring_sigint() -> Iterator[None]:
         handle_sigint(previous)
     if pressed:
         signal.raise_signal(signal.SIGINT)
+
+
+async def apart(work: Callable[[], _T]) -> _T:
+    """Await what blocks, in a thread that ends with it: asyncio's own would stay in the process."""
+    thread = ThreadPoolExecutor(1, "hive, for a moment")
+    try:
+        return await asyncio.get_running_loop().run_in_executor(thread, work)
+    finally:
+        thread.shutdown(wait=False)
 
 
 class Portal:
