@@ -52,10 +52,19 @@ class Terminal:
         self._write(f"{as_text(lines, coloured=self._coloured)}\n")
 
     def ask(self, question: str) -> str:
-        """What is typed after the question, and not before; "" for the end of input."""
-        termios.tcflush(self._descriptor, termios.TCIFLUSH)
-        self._write(question)
-        answer = os.read(self._descriptor, _LONGEST_ANSWER)
+        """
+        What is typed after the question, and not before; "" for the end of input.
+
+        Raises:
+            HiveError: the terminal was closed.
+        """
+        try:
+            termios.tcflush(self._descriptor, termios.TCIFLUSH)
+            self._write(question)
+            answer = os.read(self._descriptor, _LONGEST_ANSWER)
+        except (OSError, termios.error) as error:
+            msg = f"The terminal does not answer ({error}). Nothing was approved."
+            raise HiveError(msg) from None
         if not answer.endswith(b"\n"):
             self._write("\n")
         return answer.decode(errors="replace").strip()

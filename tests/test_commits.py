@@ -426,6 +426,22 @@ def test_nothing_is_committed_from_a_worker(repo, monkeypatch):
         hive.request_commit("x")
 
 
+@pytest.mark.parametrize(
+    ("title", "refused"),
+    [("hive: worker w", True), ("hive: supervisor of w", True), ("hive: kernel k", False)],
+)
+def test_ancestors_say_whether_this_is_a_worker(title, refused):
+    """A kernel that the provisioner started is its user's own."""
+    program = "from hive_jupyter.commits import refuse_in_worker; refuse_in_worker()"
+    shell = 'exec -a "$0" /bin/bash -c \'"$@"; exit $?\' "$@"'
+    # the innermost shell is called as $0 says, and keeps its name while Python runs below it
+    inner = ["/bin/bash", "-c", shell, title, "sh", sys.executable, "-c", program]
+    done = subprocess.run(inner, capture_output=True, text=True, check=False)
+
+    assert ("runs in a worker" in done.stderr) is refused, done.stderr
+    assert (done.returncode != 0) is refused
+
+
 def test_a_user_without_a_name_has_a_number(monkeypatch):
     def fail():
         raise KeyError
