@@ -18,7 +18,6 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 from hive_jupyter.config import checked_worker
 from hive_jupyter.delegation import END, BaseDelegation, ToolDelegation
 from hive_jupyter.errors import HiveError, NodeError, RemoteError, ToolError
-from hive_jupyter.guard.requests import Requester
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.portal import apart
@@ -152,9 +151,7 @@ class AgentSession:
         """
         commits = await apart(lambda: self._manager.commits)
         asked = await apart(
-            lambda: commits.guard.request_call(
-                tool=name, arguments=arguments, worker=self.worker, requester=self._requester
-            )
+            lambda: commits.request_call(name, arguments, worker=self.worker, agent=self.name)
         )
         waiting = f"Waiting for the human: %hive approve {asked.id}"
         self._tell(f"asks whether it may call {name}: %hive approve {asked.id}")
@@ -249,19 +246,13 @@ class AgentSession:
         return ToolResult.of(dict(await self._manager.status_of_workers()))
 
     async def _request_commit(self, arguments: Mapping[str, Any]) -> ToolResult:
-        answer = await apart(
-            lambda: self._manager.commits.serve_request(arguments, self._requester)
-        )
+        answer = await apart(lambda: self._manager.commits.serve_request(arguments, self.name))
         request = (answer.structured_content or {}).get("request")
         self._tell(f"asks for a commit: %hive approve {request}")
         return answer
 
     async def _commit_status(self, arguments: Mapping[str, Any]) -> ToolResult:
         return await apart(lambda: self._manager.commits.serve_status(arguments["request"]))
-
-    @property
-    def _requester(self) -> Requester:
-        return Requester("agent", self.name)
 
 
 AGENT_TOOLS: Mapping[str, Tool] = {

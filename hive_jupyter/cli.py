@@ -66,7 +66,8 @@ _INSTRUCTIONS = (
     "Tools that read, search, change and run Python code in a worker: a process of its own, whose "
     "working folder is the user's project. execute keeps its variables from call to call, as a "
     "notebook does; a crash costs them, and nothing else. interrupt stops what runs, restart gives "
-    "a fresh worker, status tells how it is. Nothing here commits to git."
+    "a fresh worker, status tells how it is. "
+    "Commits are the human's: request_commit asks for one, commit_status tells what became of it."
 )
 _OWN = "The worker is yours alone."
 _SHARED = (

@@ -92,21 +92,34 @@ class Commits:
             supersedes=supersedes,
         )
 
-    def serve_request(self, arguments: Mapping[str, Any], requester: Requester) -> ToolResult:
+    def request_call(
+        self, tool: str, arguments: Mapping[str, Any], *, worker: str, agent: str
+    ) -> CallRequest:
+        """Ask for a call that an agent wants to make; see ``AuthorizationGuard.request_call``."""
+        return self.guard.request_call(
+            tool=tool, arguments=arguments, worker=worker, requester=Requester("agent", agent)
+        )
+
+    def serve_request(self, arguments: Mapping[str, Any], agent: str | None = None) -> ToolResult:
         """
         Serve the tool ``request_commit``; answers at once.
+
+        Args:
+            arguments: of the tool.
+            agent: what the agent that asks calls itself; None: the user asks.
 
         Raises:
             HiveError: as ``request``; and ToolError where the arguments are wrong.
         """
         given = BUILT_IN["request_commit"].check(arguments)
+        requester = self.user if agent is None else Requester("agent", agent)
         request, frozen = self.request(given["message"], given.get("paths"), requester=requester)
         names = [change.name for change in request.changes()]
         hooks = ", ".join(frozen.skipped_hooks)
         lines = [
             f"Request {request.id}: {frozen.content}, for {place(request)}, waits for a human.",
-            f"`%hive approve {request.id}` in a notebook, or `jupyter hive approve {request.id}` in",
-            "a terminal, shows the human the change and takes the answer.",
+            f"`%hive approve {request.id}` in a notebook shows the change and takes the answer,",
+            f"and so does `jupyter hive approve {request.id}` in a terminal.",
             "Nothing is committed before; commit_status tells what became of it.",
             *([f"These hooks are not run: {hooks}."] if hooks else []),
             *(visible(name, keep="") for name in names),

@@ -691,7 +691,7 @@ class HiveManager:
         """The user's own call of the tool that is the host's."""
         asked: Future[ToolResult] = Future()
         try:
-            asked.set_result(self.commits.serve_request(arguments, self.commits.user))
+            asked.set_result(self.commits.serve_request(arguments))
         except HiveError as error:
             asked.set_result(ToolResult.failure(str(error)))
         return asked

@@ -1,19 +1,22 @@
 """What agents may do with a hive: their tools, the user's choice of them, and how calls end."""
 
 import asyncio
+import re
 import sys
 
 import pytest
 
-from hive_jupyter import HiveManager
+from hive_jupyter import HiveManager, agents
 from hive_jupyter.agents import AGENT_TOOLS, AgentSession, claimed
 from hive_jupyter.attach import AttachedAgent, AttachedHive, attachments
-from hive_jupyter.errors import ConfigError, NodeStartError
+from hive_jupyter.commits import approve
+from hive_jupyter.errors import ConfigError, NodeStartError, RequestExpired
 from hive_jupyter.swarm.messages import ignore
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.toolbox import BUILT_IN
 from tests.front_end import FrontEnd
 from tests.processes import wait_until
+from tests.repos import Repo, at_home
 
 ENDLESS = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)"
 
@@ -49,15 +52,17 @@ def names(hive):
 
 
 def test_an_agent_gets_the_workers_tools_and_its_own(hive):
-    assert {*BUILT_IN, *AGENT_TOOLS} - {"request_commit"} == set(names(hive))
+    assert {*BUILT_IN, *AGENT_TOOLS} == set(names(hive))
 
 
 def test_no_tool_approves_anything_or_speaks_of_tokens(hive):
     async def work():
-        return str([tool.to_wire() for tool in await AgentSession(hive, "x").tools()])
+        return [tool.to_wire() for tool in await AgentSession(hive, "x").tools()]
 
-    told = do(hive, work).lower()
-    assert not [word for word in ("approve", "deny", "spend", "token") if word in told]
+    tools = do(hive, work)
+    words = {word for tool in tools for word in re.split(r"[^a-z]+", tool["name"])}
+    assert not words & {"approve", "allow", "deny", "spend", "policy", "token"}
+    assert "token" not in str(tools).lower()
 
 
 def test_code_runs_and_keeps_its_variables(hive):
@@ -94,7 +99,6 @@ def test_a_name_is_a_short_claim_on_one_line(name, expected):
         ("execute", {"code": 3}, "code has to be text"),
         ("ping", {"x": 1}, 'ping has no argument "x"'),
         ("restart", {"x": 1}, 'restart has no argument "x"'),
-        ("request_commit", {"message": "x"}, "not part of this version"),
         ("execute", {"code": "1/0"}, "ZeroDivisionError"),
         ("execute", {"code": "import os; os._exit(3)"}, "exit code 3"),
     ],
@@ -121,13 +125,6 @@ def test_a_star_stands_for_all_that_is_not_named(hive, choosing):
 
     assert ["ping"] == names(hive)
     assert "pong" == str(call(hive, "ping"))
-
-
-def test_nobody_is_asked_in_this_version_and_that_is_said_at_once(hive, choosing):
-    choosing(execute="ask")
-
-    with pytest.raises(ConfigError, match="cannot ask"):
-        call(hive, "execute", code="1")
 
 
 def test_only_three_policies_can_be_chosen():
@@ -324,3 +321,173 @@ def test_a_cell_shows_what_agents_do_while_others_run(runtime, tmp_path):
     assert "[agent Bee] called execute" in "".join(later)
     assert "hello\n" in "".join(later)
     assert "agent Bee" in history.of("display_data")[0]["data"]["text/plain"]
+
+
+# What a human answers
+
+
+@pytest.fixture
+def repo(tmp_path, monkeypatch):
+    """A repository with a change in it, as the hive's project, and a ledger of its own."""
+    at_home(tmp_path, monkeypatch)
+    made = Repo(tmp_path / "repo")
+    made("config", "user.name", "Ada")
+    made("config", "user.email", "ada@example.org")
+    made.write("a.py", "a = 1\n")
+    made.commit_all("begin")
+    made.write("a.py", "a = 2\n")
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(made.folder)
+    return made
+
+
+@pytest.fixture
+def here(repo, runtime):
+    with HiveManager(connect_timeout=60) as hive:
+        yield hive
+
+
+def status_of(hive, request):
+    return call(hive, "commit_status", request=request).structured_content
+
+
+def test_an_agent_asks_for_a_commit_and_learns_what_became_of_it(here, repo):
+    asked = call(here, "request_commit", agent="Bee", message="Change a")
+    request = asked.structured_content["request"]
+    (pending,) = here.guard.pending()
+
+    assert not asked.is_error
+    assert (request, "agent", "Bee") == (
+        pending.id,
+        pending.requester.kind,
+        pending.requester.name,
+    )
+    assert "pending" == status_of(here, request)["state"]
+    token = here.guard.approve(request)
+    assert "approved" == status_of(here, request)["state"]
+    made = here.commit(token)
+    assert {"request": request, "state": "committed", "commit": made} == status_of(here, request)
+    assert made == repo.head
+    for answer in (asked, call(here, "commit_status", request=request)):
+        assert token not in str(answer.to_wire())
+        assert pending.digest[:8] not in str(answer.to_wire())
+
+
+def test_an_agent_learns_why_its_commit_was_not_made(here, repo):
+    request = call(here, "request_commit", message="Change a").structured_content["request"]
+    other = call(here, "request_commit", message="Another").structured_content["request"]
+    here.guard.deny(request, "not on a Friday")
+    denied = call(here, "commit_status", request=request)
+    repo.commit_all("meanwhile")
+    superseded = call(here, "commit_status", request=other)
+
+    assert "denied" == denied.structured_content["state"]
+    assert "not on a Friday" in str(denied)
+    assert "superseded" == superseded.structured_content["state"]
+
+
+def test_an_agent_learns_nothing_of_others_requests(here, repo):
+    users = here.request_commit("mine")
+    calls = here.guard.request_call(tool="ping", arguments={}, worker="coder", requester="x")
+    for request in (users.id, calls.id, "nonsense", "\033[2J"):
+        answer = call(here, "commit_status", request=request)
+        assert answer.is_error
+        assert "\033" not in str(answer)
+    assert "needs request" in str(call(here, "commit_status"))
+
+
+def test_without_a_repository_an_agent_is_told(runtime, tmp_path, monkeypatch):
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    monkeypatch.chdir(tmp_path)
+    with HiveManager() as hive:
+        answer = call(hive, "request_commit", message="Change a")
+
+    assert answer.is_error
+    assert "repository" in str(answer)
+
+
+@pytest.fixture
+def quick(monkeypatch):
+    """Looks at the ledger that follow each other quickly."""
+    monkeypatch.setattr(agents, "_LOOK", 0.02)
+
+
+def asking(hive, name, said=None, **arguments):
+    """A call that waits for the human, and what the human is asked."""
+
+    async def work():
+        async def sink(message):
+            (said if said is not None else []).append(message)
+
+        return await AgentSession(hive, "Bee").call(name, arguments, sink=sink)
+
+    calling = hive.serve(lambda _folder: work())
+    wait_until(lambda: calling.done() or hive.guard.pending())
+    return calling, hive.guard.pending()
+
+
+def test_a_call_that_is_to_be_asked_about_waits_for_the_human(here, quick):
+    here.config.agent_tools = {"execute": "ask"}
+    said = []
+    calling, (request,) = asking(here, "execute", said, code="6 * 7")
+
+    assert not calling.done()
+    assert ("execute", {"code": "6 * 7"}) == (request.tool, dict(request.arguments))
+    assert f"%hive approve {request.id}" in said[0].content["text"]
+    assert [] == here.history()
+    approve(here.guard, request, origin="a test")
+    assert "42" == str(calling.result(60))
+
+
+@pytest.mark.parametrize("name", ["restart", "request_commit"])
+def test_the_hosts_own_tools_can_be_asked_about_too(here, quick, name):
+    here.config.agent_tools = {"*": "ask"}
+    calling, (request,) = asking(here, name, **({"message": "m"} if name != "restart" else {}))
+    approve(here.guard, request, origin="a test")
+
+    assert not calling.result(60).is_error
+
+
+def test_a_call_that_the_human_denies_is_not_made(here, quick):
+    here.config.agent_tools = {"execute": "ask"}
+    calling, (request,) = asking(here, "execute", code="1")
+    here.guard.deny(request.id, "not now")
+    answer = calling.result(60)
+
+    assert answer.is_error
+    assert "not now" in str(answer)
+    assert [] == here.history()
+
+
+def test_a_call_that_nobody_answers_is_not_made_and_asked_about_no_more(repo, runtime, quick):
+    with HiveManager(approval_expiry=1) as hive:
+        hive.config.agent_tools = {"execute": "ask"}
+        calling, _ = asking(hive, "execute", code="1")
+        answer = calling.result(60)
+
+        assert answer.is_error
+        assert "expired" in str(answer)
+        assert [] == hive.guard.pending() == hive.history()
+
+
+def test_a_call_that_its_agent_takes_back_is_asked_about_no_more(here, quick):
+    here.config.agent_tools = {"execute": "ask"}
+    calling, (request,) = asking(here, "execute", code="1")
+    calling.cancel()
+    wait_until(lambda: not here.guard.pending())
+
+    with pytest.raises(RequestExpired):
+        here.guard.approve(request.id)
+
+
+def test_no_more_than_a_few_calls_wait_for_the_human(here, quick):
+    here.config.agent_tools = {"execute": "ask"}
+    most = here.guard.max_pending
+    calls = [here.guard.request_call(**ANY_CALL) for _ in range(most)]
+    calling, _ = asking(here, "execute", code="1")
+
+    assert calling.result(60).is_error
+    assert most == len(calls) == len(here.guard.pending())
+
+
+ANY_CALL = {"tool": "ping", "arguments": {}, "worker": "coder", "requester": "x"}

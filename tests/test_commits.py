@@ -3,7 +3,6 @@
 import os
 import subprocess
 import sys
-import threading
 import time
 
 import pytest
@@ -12,7 +11,6 @@ from hypothesis import strategies as st
 from IPython.core.error import UsageError
 
 from hive_jupyter import commits
-from hive_jupyter.commits import await_answer, withdraw
 from hive_jupyter.errors import (
     AuthorizationError,
     ConfigError,
@@ -542,76 +540,81 @@ def call(guard):
     )
 
 
-@pytest.fixture
-def quick(monkeypatch):
-    """Looks that follow each other quickly."""
-    monkeypatch.setattr(commits, "_LOOK", 0.01)
-
-
-def test_a_call_waits_for_its_answer_and_goes_on(type_in, shown, hive, guard, quick):
+def test_a_call_that_is_approved_may_go_on(type_in, shown, hive, guard):
     request = call(guard)
-    ended = []
-    waiting = threading.Thread(
-        target=lambda: ended.append(await_answer(guard, request.id, timeout=60))
-    )
-    waiting.start()
     type_in(f"%hive approve {request.id}")
     assert "save_file" in shown[-1]["text/plain"]
-    assert ended == []
     with pytest.raises(ConfigError, match="token of a call"):
         type_in(f"%hive approve {request.id} {request.digest} --token")
     assert not guard.is_allowed(request.id)
     said = type_in(f"%hive approve {request.id} {request.digest}")
-    waiting.join(60)
 
     assert said == f"Request {request.id} is approved; whoever waits for it goes on.\n"
-    assert ended == [None]
     assert guard.is_allowed(request.id)
 
 
-def test_a_call_that_is_denied_says_why(guard, quick):
-    request = call(guard)
-    guard.deny(request.id, "no")
-
-    with pytest.raises(RequestDenied, match="no"):
-        await_answer(guard, request.id, timeout=60)
-
-
-def test_a_call_that_nobody_answers_expires_and_is_asked_for_no_more(guard, quick):
-    request = call(guard)
-
-    with pytest.raises(RequestExpired, match="who asked waits no more"):
-        await_answer(guard, request.id, timeout=0.05)
-    assert guard.open() == []
-    with pytest.raises(RequestExpired):
-        guard.approve(request.id)
-
-
-def test_those_that_were_given_up_do_not_count_as_waiting(guard):
+def test_those_that_were_given_up_do_not_count_as_waiting(hive, guard):
     requests = [call(guard) for _ in range(guard.max_pending)]
     with pytest.raises(TooManyRequests):
         call(guard)
-    with pytest.raises(RequestExpired):
-        withdraw(guard, requests[0].id)
+    with pytest.raises(RequestExpired, match="who asked waits no more"):
+        hive.commits.withdraw(requests[0].id)
 
     assert call(guard).state == "pending"
+    with pytest.raises(RequestExpired):
+        guard.approve(requests[0].id)
 
 
-def test_a_yes_in_the_last_moment_counts(guard):
+def test_a_yes_in_the_last_moment_counts(hive, guard):
     request = call(guard)
     guard.spend(guard.approve(request.id))
 
-    withdraw(guard, request.id)
-    await_answer(guard, request.id, timeout=0)
+    hive.commits.withdraw(request.id)
+    assert guard.is_allowed(request.id)
 
 
-def test_approved_and_not_used_is_not_allowed_yet(guard):
+def test_approved_and_not_used_is_not_allowed_yet(hive, guard):
     request = call(guard)
     guard.approve(request.id)
 
     assert not guard.is_allowed(request.id)
     with pytest.raises(RequestExpired):
-        withdraw(guard, request.id)
+        hive.commits.withdraw(request.id)
+
+
+# --- as tools ---
+
+
+def test_the_tool_asks_for_a_commit_of_the_users_own(hive, guard):
+    answer = hive.delegate_to_coder("request_commit", {"message": "Change a", "paths": ["a.py"]})
+    (request,) = guard.pending()
+
+    assert not answer.is_error
+    assert {"request": request.id, "state": "pending", "files": ["a.py"]} == (
+        answer.structured_content
+    )
+    assert f"%hive approve {request.id}" in str(answer)
+    assert request.digest[:8] not in str(answer)
+    assert "user" == request.requester.kind
+    assert ("ok", "") == (hive.history()[-1].status, hive.history()[-1].asker)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        ({}, "needs message"),
+        ({"message": 1}, "message has to be text"),
+        ({"message": "a", "paths": "a.py"}, "paths has to be a list"),
+        ({"message": "a", "paths": ["gone"]}, "gone"),
+        ({"message": " "}, "needs a message"),
+    ],
+)
+def test_a_wrong_wish_for_a_commit_is_answered_with_what_is_wrong(hive, guard, arguments, said):
+    answer = hive.delegate_to_coder("request_commit", arguments)
+
+    assert answer.is_error
+    assert said in str(answer)
+    assert [] == guard.pending()
 
 
 def test_limits_of_a_notebook_leave_room_for_both_texts():

@@ -45,7 +45,7 @@ def test_the_entry_point_leads_to_functions():
 
     names = [spec.partition(":")[2] for spec in entry.load()()]
 
-    assert {f"hive_{name}" for name in {*BUILT_IN, *AGENT_TOOLS} - {"request_commit"}} == set(names)
+    assert {f"hive_{name}" for name in {*BUILT_IN, *AGENT_TOOLS}} == set(names)
     assert all(callable(getattr(server_tools, name)) for name in names)
     with pytest.raises(AttributeError):
         _ = server_tools.hive_approve
