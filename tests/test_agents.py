@@ -431,6 +431,7 @@ def test_a_call_that_is_to_be_asked_about_waits_for_the_human(here, quick):
     said = []
     calling, (request,) = asking(here, "execute", said, code="6 * 7")
 
+    wait_until(lambda: said)
     assert not calling.done()
     assert ("execute", {"code": "6 * 7"}) == (request.tool, dict(request.arguments))
     assert f"%hive approve {request.id}" in said[0].content["text"]
