@@ -880,7 +880,12 @@ class HiveManager:
         task.add_done_callback(self._serving.discard)
         if self._closed:
             raise asyncio.CancelledError
-        return await server(self._runtime_folder().path)
+        try:
+            folder = self._runtime_folder().path
+        except Exception as error:
+            msg = f"This hive has no folder for its runtime files: {error}"
+            raise NodeStartError(msg, node=self.config.worker) from error
+        return await server(folder)
 
     async def _warm_up(self) -> None:
         await self._server(Kernel()).warm_up()

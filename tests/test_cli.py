@@ -5,7 +5,6 @@ import os
 import signal
 import subprocess
 import sys
-from concurrent.futures import Future
 
 import nbformat.v4
 import psutil
@@ -13,7 +12,7 @@ import pytest
 
 from hive_jupyter import __version__, attach, cli
 from hive_jupyter.config import ENVIRONMENT_PREFIX
-from hive_jupyter.errors import ConfigError, HiveError
+from hive_jupyter.errors import ConfigError
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm import runtime
@@ -144,14 +143,6 @@ def test_a_file_that_cannot_be_run_is_named(tmp_path, content, expected):
 
     with pytest.raises(ConfigError, match=expected):
         cli._code(str(script))
-
-
-def test_a_server_that_cannot_begin_is_not_waited_for(monkeypatch):
-    monkeypatch.setattr(cli, "_LOOK_UP", 0.01)
-    monkeypatch.setattr(cli, "_PATIENCE", 0.02)
-
-    with pytest.raises(HiveError, match="could not be started"):
-        cli._wait_for(Future())
 
 
 def test_what_a_hive_says_of_itself_cannot_disturb_a_terminal():

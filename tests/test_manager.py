@@ -10,6 +10,7 @@ from hive_jupyter import HiveManager
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError, NodeDied, NodeStartError
 from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.swarm.runtime import RuntimeFolder
 from tests.processes import family, wait_gone
 
 
@@ -109,3 +110,12 @@ def test_without_a_further_thread_workers_are_refused_and_loading_goes_on(monkey
         assert isinstance(hive.delegate("1"), Instructions)
         with pytest.raises(NodeStartError, match="can't start new thread"):
             hive.start()
+
+
+def test_what_cannot_be_served_says_why(monkeypatch):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(RuntimeFolder, "create", full)
+    with HiveManager() as hive, pytest.raises(NodeStartError, match="No space left"):
+        hive.serve(None).result(60)

@@ -73,7 +73,7 @@ def test_the_tools_are_listed_with_their_schemas_and_hints(hive, mode):
     listed = with_client(hive, lambda client: client.list_tools(), mode).tools
 
     tools = {tool.name: tool for tool in listed}
-    assert {*BUILT_IN, *AGENT_TOOLS} - {"request_commit"} == set(tools)
+    assert {*BUILT_IN, *AGENT_TOOLS} == set(tools)
     assert dict(BUILT_IN["read_file"].input_schema) == tools["read_file"].input_schema
     assert tools["read_file"].annotations.read_only_hint
     assert tools["restart"].annotations.destructive_hint
@@ -564,7 +564,7 @@ def run(*words, stdin=subprocess.DEVNULL, **environment):
         (("--http", "0", "--sandbox", "strict"), {}, 1, '"strict" needs confinement'),
         (("--http", "0", "--sandbox", "stritc"), {}, 2, 'Did you mean "strict"?'),
         (("--http", "0", "--worker", "../x"), {}, 2, "../x"),
-        (("--http", "0"), {"HIVE_JUPYTER_AGENT_TOOLS": "execute=ask"}, 2, "cannot ask"),
+        (("--http", "0"), {"HIVE_JUPYTER_AGENT_TOOLS": "execute=asks"}, 2, "AGENT_TOOLS"),
         (("--http", "0"), {"HIVE_JUPYTER_HTTP_TOKEN": "short"}, 2, "at least 16"),
         (("--http", "0"), {"HIVE_JUPYTER_IN_WORKER": "x"}, 1, "This is a worker already"),
         (("--http", "http"), {}, 2, '"http" is no port'),
