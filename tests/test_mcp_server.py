@@ -34,7 +34,14 @@ from tests.processes import family, wait_gone, wait_until
 
 ENDLESS = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)"
 TOKEN = "a-token-of-the-tests"
-COMMAND = (sys.executable, "-c", "from hive_jupyter.cli import main; main()", "mcp")
+# Hives in folders below /tmp are others', who test beside this.
+PROGRAM = (
+    "from hive_jupyter.swarm import runtime\n"
+    "runtime._temporary_folders = list\n"
+    "from hive_jupyter.cli import main\n"
+    "main()"
+)
+COMMAND = (sys.executable, "-c", PROGRAM, "mcp")
 OLD, NEW = "2025-11-25", "2026-07-28"
 # "legacy" has a handshake; each version is tried once.
 MODES = ("legacy", NEW)
@@ -564,7 +571,7 @@ def run(*words, stdin=subprocess.DEVNULL, **environment):
         (("--http", "0", "--sandbox", "strict"), {}, 1, '"strict" needs confinement'),
         (("--http", "0", "--sandbox", "stritc"), {}, 2, 'Did you mean "strict"?'),
         (("--http", "0", "--worker", "../x"), {}, 2, "../x"),
-        (("--http", "0"), {"HIVE_JUPYTER_AGENT_TOOLS": "execute=asks"}, 2, "AGENT_TOOLS"),
+        (("--http", "0"), {"HIVE_JUPYTER_AGENT_TOOLS": "execute=asks"}, 2, "agent_tools"),
         (("--http", "0"), {"HIVE_JUPYTER_HTTP_TOKEN": "short"}, 2, "at least 16"),
         (("--http", "0"), {"HIVE_JUPYTER_IN_WORKER": "x"}, 1, "This is a worker already"),
         (("--http", "http"), {}, 2, '"http" is no port'),
