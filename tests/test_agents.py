@@ -11,6 +11,7 @@ from hive_jupyter.agents import AGENT_TOOLS, AgentSession, claimed
 from hive_jupyter.attach import AttachedAgent, AttachedHive, attachments
 from hive_jupyter.commits import approve
 from hive_jupyter.errors import ConfigError, NodeStartError, RequestExpired
+from hive_jupyter.swarm import runtime as runtime_folders
 from hive_jupyter.swarm.messages import ignore
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.toolbox import BUILT_IN
@@ -300,7 +301,8 @@ def test_the_users_own_runs_are_none_of_the_watchers_business(hive, watched):
     assert "mine" not in told(watched)
 
 
-def test_a_cell_shows_what_agents_do_while_others_run(runtime, tmp_path):
+def test_a_cell_shows_what_agents_do_while_others_run(runtime, tmp_path, monkeypatch):
+    monkeypatch.setattr(runtime_folders, "_temporary_folders", list)
     with FrontEnd(tmp_path) as kernel:
         kernel.play("%load_ext hive_jupyter\n%delegate 1")
         watching = kernel.play("%hive agents")
