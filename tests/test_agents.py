@@ -483,6 +483,16 @@ def test_a_call_that_its_agent_takes_back_is_asked_about_no_more(here, quick):
         here.guard.approve(request.id)
 
 
+def test_a_request_for_very_many_files_can_be_asked_about(here, repo):
+    for number in range(1300):
+        (repo.folder / f"{'x' * 200}{number}").touch()
+
+    asked = call(here, "request_commit", message="Many", paths=["."])
+
+    request = asked.structured_content["request"]
+    assert "pending" == call(here, "commit_status", request=request).structured_content["state"]
+
+
 def test_a_call_that_is_taken_back_while_the_human_is_asked_is_cancelled(here, quick):
     here.config.agent_tools = {"ping": "ask"}
 
