@@ -9,6 +9,7 @@ agent may call is the user's choice (``HiveConfig.agent_tools``).
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -22,10 +23,12 @@ from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.toolbox import BUILT_IN, spelled_out
-from hive_jupyter.tools import Tool, ToolResult
+from hive_jupyter.tools import LONGEST_NAME, Tool, ToolResult
 from hive_jupyter.units import as_seconds, nearest, printable
 
 if TYPE_CHECKING:
+    from hive_jupyter.commits import Commits
+    from hive_jupyter.guard.requests import CallRequest
     from hive_jupyter.manager import HiveManager
 
 log = logging.getLogger(__name__)
@@ -118,6 +121,8 @@ class AgentSession:
         Raises:
             CancelledError: nobody waits any more; the tool is interrupted.
         """
+        if len(name) > LONGEST_NAME:
+            return ToolResult.failure(f'There is no tool "{name[:LONGEST_NAME]}...".')
         try:
             policy = self._policy(name)
             if policy == "deny":
@@ -150,23 +155,32 @@ class AgentSession:
             LedgerError: the ledger cannot be read or written.
         """
         commits = await apart(lambda: self._manager.commits)
-        asked = await apart(
-            lambda: commits.request_call(name, arguments, worker=self.worker, agent=self.name)
+        asking = asyncio.create_task(
+            apart(
+                lambda: commits.request_call(name, arguments, worker=self.worker, agent=self.name)
+            )
         )
+        try:
+            return await self._answered(name, asking, commits, sink)
+        except asyncio.CancelledError:
+            await asyncio.shield(_withdrawn(asking, commits))
+            raise
+
+    async def _answered(
+        self, name: str, asking: asyncio.Task[CallRequest], commits: Commits, sink: AsyncSink | None
+    ) -> Mapping[str, Any]:
+        # who is cancelled has to know what the ledger holds by then
+        asked = await asyncio.shield(asking)
         waiting = f"Waiting for the human: %hive approve {asked.id}"
         self._tell(f"asks whether it may call {name}: %hive approve {asked.id}")
         if sink is not None:
             await sink(Message("progress", {"text": waiting}))
         deadline = time.monotonic() + commits.guard.expiry
-        try:
-            while not await apart(lambda: commits.guard.is_allowed(asked.id)):
-                if time.monotonic() > deadline:
-                    await apart(lambda: commits.withdraw(asked.id))
-                    break
-                await asyncio.sleep(_LOOK)
-        except asyncio.CancelledError:
-            await asyncio.shield(apart(lambda: commits.withdraw(asked.id)))
-            raise
+        while not await apart(lambda: commits.guard.is_allowed(asked.id)):
+            if time.monotonic() > deadline:
+                await apart(lambda: commits.withdraw(asked.id))
+                break
+            await asyncio.sleep(_LOOK)
         return asked.arguments
 
     async def _call_worker(
@@ -253,6 +267,13 @@ class AgentSession:
 
     async def _commit_status(self, arguments: Mapping[str, Any]) -> ToolResult:
         return await apart(lambda: self._manager.commits.serve_status(arguments["request"]))
+
+
+async def _withdrawn(asking: asyncio.Task[CallRequest], commits: Commits) -> None:
+    """Ask the human no more; nobody is there to be told that the call may not be made."""
+    with contextlib.suppress(HiveError):
+        asked = await asking
+        await apart(lambda: commits.withdraw(asked.id))
 
 
 AGENT_TOOLS: Mapping[str, Tool] = {

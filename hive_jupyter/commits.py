@@ -11,6 +11,7 @@ import getpass
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ log = logging.getLogger(__name__)
 
 # How Hive's own processes are called; see ``worker.confine.prctl.set_title``.
 _TITLE = "hive: "
+# Bytes of what is told of a request besides its files.
+_SHORT_STRUCTURE = 200
 
 
 class Commits:
@@ -126,9 +129,12 @@ class Commits:
         ]
         structure = {"request": request.id, "state": request.state, "files": names}
         text = "\n".join(lines)
-        return within(
-            ToolResult((ToolContent("text", text),), structured_content=structure), LARGEST_RESULT
-        )
+        answer = ToolResult((ToolContent("text", text),), structured_content=structure)
+        kept = within(answer, LARGEST_RESULT - _SHORT_STRUCTURE)
+        if kept.structured_content is not None:
+            return kept
+        # too many files; who asked needs the rest of it to ask further
+        return replace(kept, structured_content={**structure, "files": []})
 
     def serve_status(self, request_id: str) -> ToolResult:
         """

@@ -37,6 +37,7 @@ from hive_jupyter import __version__
 from hive_jupyter.agents import AGENT_TOOLS, Agent, AsyncSink
 from hive_jupyter.errors import ConfigError, HiveError, ToolError
 from hive_jupyter.swarm.messages import Message
+from hive_jupyter.swarm.portal import apart
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import Tool, ToolResult
 
@@ -55,6 +56,15 @@ _CLOSE = (b"connection", b"close")
 # Key in an ASGI scope: an event that comes when the client has hung up.
 _GONE = "hive_jupyter.gone"
 _LONGEST_SENTENCE = 500
+# Keywords that a check of arguments looks at; a schema can have itself be gone through for ever.
+_MOST_STEPS = 10_000
+_UNBOUNDED = (
+    "pattern",
+    "patternProperties",
+    "unevaluatedItems",
+    "unevaluatedProperties",
+    "uniqueItems",
+)
 
 Scope = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[MutableMapping[str, Any]]]
@@ -113,7 +123,7 @@ class AgentServer:
         try:
             tool = self._tools.get(params.name) or (await self._known(agent)).get(params.name)
             if tool is not None:
-                check(tool, arguments)
+                await apart(lambda: check(tool, arguments))
         except HiveError as error:
             return as_mcp(ToolResult.failure(str(error)))
         # of a tool that nobody knows, the agent's way says which is the nearest
@@ -124,7 +134,7 @@ class AgentServer:
         """Ask for the tools; one whose schema is none would cost a client the whole list."""
         tools = {}
         for tool in await agent.tools():
-            trouble = trouble_with_schema(tool)
+            trouble = await apart(lambda: trouble_with_schema(tool))  # noqa: B023
             if trouble:
                 log.warning("The tool %s is left out, its schema is none: %s", tool.name, trouble)
             else:
@@ -194,15 +204,12 @@ def check(tool: Tool, arguments: Mapping[str, Any]) -> None:
     from referencing import Registry
     from referencing.exceptions import Unresolvable
 
-    # a worker's own schema: its patterns could take for ever, and its references lead anywhere
-    kind = jsonschema.validators.extend(
-        jsonschema.Draft202012Validator,
-        {"pattern": lambda *_: None, "patternProperties": lambda *_: None},
-    )
+    # a worker's own schema: its references lead anywhere
+    kind = jsonschema.validators.extend(jsonschema.Draft202012Validator, _keywords())
     try:
-        errors = kind(tool.input_schema, registry=Registry()).iter_errors(arguments)
+        errors = kind(_of_one_draft(tool.input_schema), registry=Registry()).iter_errors(arguments)
         wrong = jsonschema.exceptions.best_match(errors)
-    except (Unresolvable, RecursionError) as error:
+    except (Unresolvable, RecursionError, _TooMuch) as error:
         # the tool itself may know better
         log.warning("The schema of %s cannot be used: %s", tool.name, error)
         return
@@ -212,6 +219,41 @@ def check(tool: Tool, arguments: Mapping[str, Any]) -> None:
         place = ".".join(map(str, wrong.absolute_path))
         msg = f"{tool.name}: {f'{place}: ' if place else ''}{wrong.message[:_LONGEST_SENTENCE]}."
         raise ToolError(msg)
+
+
+class _TooMuch(Exception):
+    """To hold arguments against a schema takes too long."""
+
+
+def _keywords() -> dict[str, Callable[..., Any]]:
+    """JSON Schema's keywords for one check of bounded length; without those that have no bound."""
+    import jsonschema
+
+    left = iter(range(_MOST_STEPS))
+
+    def counted(keyword: Callable[..., Any]) -> Callable[..., Any]:
+        def step(*given: Any) -> Any:
+            if next(left, None) is None:
+                msg = f"it takes more than {_MOST_STEPS} steps"
+                raise _TooMuch(msg)
+            return keyword(*given)
+
+        return step
+
+    known = jsonschema.Draft202012Validator.VALIDATORS
+    keywords = {name: counted(keyword) for name, keyword in known.items()}
+    return {**keywords, **dict.fromkeys(_UNBOUNDED, lambda *_: None)}
+
+
+def _of_one_draft(schema: Any) -> Any:
+    """A schema without ``$schema``, which would bring back the keywords as others have them."""
+    if isinstance(schema, Mapping):
+        return {
+            name: _of_one_draft(value)
+            for name, value in schema.items()
+            if not (name == "$schema" and isinstance(value, str))
+        }
+    return [_of_one_draft(entry) for entry in schema] if isinstance(schema, list) else schema
 
 
 def as_mcp(result: ToolResult) -> types.CallToolResult:

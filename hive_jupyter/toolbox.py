@@ -11,6 +11,7 @@ import difflib
 import json
 import shlex
 from collections.abc import Mapping
+from itertools import islice
 from typing import Any
 
 from hive_jupyter.errors import ConfigError
@@ -18,6 +19,7 @@ from hive_jupyter.tools import Tool
 
 # Of an argument, in what people are shown, in characters.
 _SHOWN = 200
+_MOST_ARGUMENTS = 50
 
 
 def _argument(kind: str, description: str, **more: Any) -> dict[str, Any]:
@@ -291,11 +293,11 @@ def _is_meant_as_name(tool: Tool, word: str) -> bool:
 def spelled_out(name: str, arguments: Mapping[str, Any]) -> str:
     """A call as a person would type it, long values shortened."""
     words = [name] if name else []
-    for key, value in arguments.items():
+    for key, value in islice(arguments.items(), _MOST_ARGUMENTS):
         text = value if isinstance(value, str) else json.dumps(value, default=repr)
         text = text if len(text) <= _SHOWN else f"{text[:_SHOWN]} ..."
-        words.append(f"{key}={shlex.quote(text)}")
-    return " ".join(words)
+        words.append(f"{key[:_SHOWN]}={shlex.quote(text)}")
+    return " ".join([*words, "..."] if len(arguments) > _MOST_ARGUMENTS else words)
 
 
 def _converted(text: str, schema: object) -> Any:

@@ -29,6 +29,9 @@ from hive_jupyter.units import nearest
 
 # As much of a result is sent, in bytes of JSON; more is superlinearly slow in MCP's stdio.
 LARGEST_RESULT = 256 * 2**10
+LONGEST_NAME = 128
+# Blocks of a result that are looked at; more of them take longer than their bytes.
+MOST_BLOCKS = 5000
 
 _TYPES: Mapping[str, tuple[type, ...]] = {
     "string": (str,),
@@ -122,6 +125,9 @@ class Tool:
         if not isinstance(name, str) or not name:
             msg = "A tool without a name."
             raise ToolError(msg)
+        if len(name) > LONGEST_NAME or not name.isprintable() or " " in name:
+            msg = f"A tool whose name has spaces or more than {LONGEST_NAME} characters."
+            raise ToolError(msg)
         if not isinstance(schema, dict) or schema.get("type") != "object":
             msg = f'The tool "{name}" has no schema of an object for its arguments.'
             raise ToolError(msg)
@@ -151,7 +157,9 @@ class Tool:
         for name in arguments:
             if name not in self.arguments:
                 near = nearest(str(name), self.arguments)
-                msg = f'{self.name} has no argument "{name}".{near} {self._signature()}'
+                msg = (
+                    f'{self.name} has no argument "{str(name)[:_SHOWN]}".{near} {self._signature()}'
+                )
                 raise ToolError(msg)
         missing = [name for name in self.required if name not in arguments]
         if missing:
@@ -297,14 +305,19 @@ class ToolResult:
 
     @classmethod
     def from_wire(cls, wire: Mapping[str, Any]) -> ToolResult:
-        """The inverse of ``to_wire``; what is no block is left out."""
+        """The inverse of ``to_wire``; what is no block, or one too many, is left out."""
         blocks, structure = wire.get("content"), wire.get("structuredContent")
+        blocks = blocks if isinstance(blocks, list) else []
+        content = [
+            ToolContent.from_wire(block)
+            for block in blocks[:MOST_BLOCKS]
+            if isinstance(block, dict)
+        ]
+        if len(blocks) > MOST_BLOCKS:
+            left_out = len(blocks) - MOST_BLOCKS
+            content.append(ToolContent("text", f"[Cut: {left_out} blocks more.]"))
         return cls(
-            content=tuple(
-                ToolContent.from_wire(block)
-                for block in (blocks if isinstance(blocks, list) else ())
-                if isinstance(block, dict)
-            ),
+            content=tuple(content),
             is_error=wire.get("isError") is True,
             structured_content=structure if isinstance(structure, dict) else None,
         )

@@ -28,6 +28,8 @@ _HOUR = 60 * _MINUTE
 _KILO = 1024
 # From here on one decimal would say "1024.0".
 _ROUNDS_UP = 1023.95
+# Nobody mistypes a longer word, and to compare one takes long.
+_LONGEST_WORD = 200
 
 
 def parse_duration(text: str) -> float | None:
@@ -178,7 +180,7 @@ def nearest(word: str, known: Iterable[str]) -> str:
         ``word``, or a list of all there are, or "" where there are none.
     """
     words = sorted(known)
-    close = difflib.get_close_matches(word, words, n=1)
+    close = difflib.get_close_matches(word[:_LONGEST_WORD], words, n=1)
     if close:
         return f' Did you mean "{close[0]}"?'
     return f" There are: {', '.join(words)}." if words else ""

@@ -89,6 +89,10 @@ def tool_huge(number, text, _meta):
     print(lines[order], flush=True)
 
 
+def tool_blocks(number, text, _meta):
+    send(id=number, result={"content": [{"type": "text", "text": ""}] * int(text)})
+
+
 def tool_ask(number, _text, _meta):
     params = {"message": "Your password?", "requestedSchema": SCHEMA}
     send(id="q1", method="elicitation/create", params=params)
@@ -128,6 +132,7 @@ TOOLS = {
     "die_safely": tool_die_safely,
     "steps": tool_steps,
     "huge": tool_huge,
+    "blocks": tool_blocks,
     "environment": lambda number, *_: answer(number, json.dumps(dict(os.environ))),
     "ask": tool_ask,
     "chatter": tool_chatter,

@@ -483,6 +483,75 @@ def test_a_call_that_its_agent_takes_back_is_asked_about_no_more(here, quick):
         here.guard.approve(request.id)
 
 
+def test_a_request_for_very_many_files_can_be_asked_about(here, repo):
+    for number in range(1300):
+        (repo.folder / f"{'x' * 200}{number}").touch()
+
+    asked = call(here, "request_commit", message="Many", paths=["."])
+
+    request = asked.structured_content["request"]
+    assert "pending" == call(here, "commit_status", request=request).structured_content["state"]
+
+
+def test_a_call_that_is_taken_back_while_the_human_is_asked_is_cancelled(here, quick):
+    here.config.agent_tools = {"ping": "ask"}
+
+    async def work():
+        calling = asyncio.create_task(AgentSession(here, "Bee").call("ping", {}))
+        while not here.guard.pending():
+            await asyncio.sleep(0.01)
+        calling.cancel()
+        await asyncio.wait({calling})
+        return calling.cancelled()
+
+    assert do(here, work)
+    wait_until(lambda: not here.guard.pending())
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("read" * 4 * 10**6, {}),
+        ("read_file", {"path" * 3 * 10**6: "x"}),
+        ("read_file", {f"k{number}": 1 for number in range(10**5)}),
+    ],
+)
+def test_a_large_wrong_call_is_answered_and_remembered_in_short(hive, name, arguments):
+    async def work():
+        return await AgentSession(hive, "x").call(name, arguments)
+
+    answer = do(hive, work)
+
+    assert answer.is_error
+    assert len(str(answer)) < 2000
+    assert all(len(run.code) < 20_000 for run in hive.history())
+
+
+def test_a_lying_workers_list_of_tools_is_bounded(hive):
+    lie = """
+box = next(o for o in vars(get_ipython().kernel).values() if type(o).__name__ == "Toolbox")
+schema = {"type": "object"}
+box.list_tools = lambda: {"problems": ["\\x1b[2J" * 10**5] * 100, "tools": [
+    {"name": "a\\x1b[2Jb", "inputSchema": schema},
+    {"name": "long", "description": "D" * 10**7, "inputSchema": schema},
+    {"name": "wide", "inputSchema": {"type": "object", "title": "T" * 10**7}},
+]}
+"""
+    try:
+        hive.delegate(lie)
+        do(hive, lambda: hive.tools_of_worker("coder"))
+        listed = [tool for tool in do(hive, AgentSession(hive, "x").tools) if "long" == tool.name]
+        answer = call(hive, "no_such_tool")
+        known = hive.known_tools("coder")
+    finally:
+        hive.restart("coder")
+
+    assert 10_000 == len(listed[0].description)
+    assert not {"wide", "a\x1b[2Jb"} & set(known)
+    assert "\x1b" not in str(answer)
+    assert len(str(answer)) < 20_000
+
+
 def test_no_more_than_a_few_calls_wait_for_the_human(here, quick):
     here.config.agent_tools = {"execute": "ask"}
     most = here.guard.max_pending

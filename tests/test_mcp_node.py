@@ -35,7 +35,7 @@ from hive_jupyter.swarm.mcp_node import McpNode, checked_command, find_program
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder
-from hive_jupyter.tools import LARGEST_RESULT, Tool
+from hive_jupyter.tools import LARGEST_RESULT, MOST_BLOCKS, Tool
 from tests import hosts
 from tests.processes import family, rested, stopped, wait_gone, wait_until
 
@@ -546,6 +546,13 @@ async def test_the_last_failure_before_the_rest_says_so(make_node):
     node = await make_node(max_failures=1)
     with pytest.raises(NodeDied, match="It failed once and rests for 30 s."):
         await node.call_tool("die", {"text": "1"})
+
+
+async def test_a_result_of_many_blocks_does_not_take_the_loop_for_long(node):
+    result = await node.call_tool("blocks", {"text": "200000"})
+
+    assert "blocks more" in str(result)
+    assert len(result.content) <= MOST_BLOCKS
 
 
 @pytest.mark.parametrize("order", ["first", "last"])

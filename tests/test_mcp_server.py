@@ -270,6 +270,13 @@ def test_what_only_a_validator_knows_is_said_in_its_words(schema, arguments, exp
     assert len(str(wrong.value)) < 600
 
 
+DRAFT = "https://json-schema.org/draft/2020-12/schema"
+DOUBLING = {
+    **{f"d{n}": {"allOf": [{"$ref": f"#/$defs/d{n + 1}"}] * 2} for n in range(40)},
+    "d40": {"type": "object"},
+}
+
+
 @pytest.mark.parametrize(
     "schema",
     [
@@ -277,6 +284,9 @@ def test_what_only_a_validator_knows_is_said_in_its_words(schema, arguments, exp
         {"properties": {"x": {"$ref": "#/nowhere"}}},
         {"properties": {"x": {"pattern": "(a+)+$"}}},
         {"$defs": {"a": {"$ref": "#/$defs/a"}}, "properties": {"x": {"$ref": "#/$defs/a"}}},
+        {"properties": {"x": {"$schema": DRAFT, "pattern": "(a+)+$"}}},
+        {"$defs": DOUBLING, "allOf": [{"$ref": "#/$defs/d0"}]},
+        {"$defs": DOUBLING, "allOf": [{"$ref": "#/$defs/d0"}], "unevaluatedProperties": True},
     ],
 )
 def test_a_schema_of_a_hostile_worker_leads_nowhere(schema):

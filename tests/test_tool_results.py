@@ -170,6 +170,13 @@ def test_what_is_left_is_the_beginning_and_the_cut_is_told(lines):
         assert note.endswith("Ask for less.]")
 
 
+def test_more_blocks_than_anybody_reads_are_cut():
+    read = ToolResult.from_wire({"content": [{"type": "text", "text": ""}] * 10**6})
+
+    assert len(read.content) < 10_000
+    assert "blocks more" in read.content[-1].text
+
+
 def test_structure_goes_before_text():
     text = ToolContent("text", "a" * 1000)
 

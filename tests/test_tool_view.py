@@ -364,8 +364,9 @@ def test_a_number_that_is_no_lines_is_not_believed():
         result("--- a/x\n" + "+x\n" * 70_000, diff="--- a/x\n"),
         result("", matches=[{"path": f"{n}.py", "line": n, "text": "x"} for n in range(1, 4000)]),
         result("", rows=[{"path": f"{n}.py", "size": n} for n in range(4000)]),
+        ToolResult((ToolContent("image", data=" " * 30_000 + "!", mime_type="image/png"),)),
     ],
-    ids=["code", "brackets", "quotes", "escapes", "diff", "hits", "rows"],
+    ids=["code", "brackets", "quotes", "escapes", "diff", "hits", "rows", "blanks"],
 )
 def test_the_largest_answers_are_shown_quickly(answer):
     """In 0.1 s on an idle machine; a tenfold of the time would be another kind of algorithm."""

@@ -603,3 +603,18 @@ def test_a_file_as_large_as_may_be_is_read(project, monkeypatch):
 
     assert "a" * 100 in str(project.ok("read_file", path="a.txt"))
     assert "101 B" in project.error("read_file", path="b.txt")
+
+
+def test_what_git_names_behind_a_link_is_not_listed(project, tmp_path):
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("x")
+    project.write("here/b.py", "x")
+    project.commit()
+    (project.root / "link").symlink_to(outside)
+    content = project.git("rev-parse", "HEAD:here/b.py").decode().strip()
+    project.git("update-index", "--add", "--cacheinfo", f"100644,{content},link/secret")
+
+    listed = project.ok("list_files").structured_content["entries"]
+
+    assert ["here", "here/b.py", "link"] == sorted(entry["path"] for entry in listed)

@@ -254,6 +254,29 @@ def test_no_program_of_the_repository_runs(repository, setting):
     assert not proof.exists()
 
 
+@pytest.mark.parametrize("tool", ["git_status", "git_diff", "list_files"])
+def test_nothing_is_fetched_for_a_partial_clone(repository, tool):
+    proof = repository.root.parent / "proof"
+    program = repository.write("run", f"#!/bin/sh\ntouch {proof}\n")
+    program.chmod(0o755)
+    content = repository.git("rev-parse", "HEAD:a.py").decode().strip()
+    settings = {
+        "core.repositoryFormatVersion": "1",
+        "extensions.partialClone": "origin",
+        "remote.origin.promisor": "true",
+        "remote.origin.url": f"ext::{program}",
+        "protocol.ext.allow": "always",
+    }
+    for name, value in settings.items():
+        repository.git("config", name, value)
+    (repository.root / ".git/objects" / content[:2] / content[2:]).unlink()
+    repository.write("a.py", "two\n")
+
+    repository.call(tool)
+
+    assert not proof.exists()
+
+
 def test_no_variable_of_the_worker_reaches_git(repository, monkeypatch):
     proof = repository.root.parent / "proof"
     monkeypatch.setenv("GIT_DIR", "/nowhere")

@@ -32,7 +32,8 @@ _MOST_COLUMNS = 20
 # More than that is no line's number.
 _LAST_LINE = 10**9
 _IMAGES = ("image/png", "image/jpeg")
-_BASE64 = re.compile(r"[A-Za-z0-9+/\s]*={0,2}\s*", re.ASCII)
+# Possessive, since blanks could otherwise be shared out in quadratically many ways.
+_BASE64 = re.compile(r"[A-Za-z0-9+/\s]*+={0,2}\s*+", re.ASCII)
 # Of use to who calls a tool again, and not to who looks on.
 _DIGEST = re.compile(r" \[digest [0-9a-f]{64}\]|, digest [0-9a-f]{64}(?=\])")
 _LANGUAGES = {

@@ -32,7 +32,7 @@ from hive_jupyter import __version__
 from hive_jupyter.errors import HiveError, ToolError
 from hive_jupyter.protocol import encode_line
 from hive_jupyter.swarm.process import first_of
-from hive_jupyter.tools import LARGEST_RESULT, Tool, ToolResult, within
+from hive_jupyter.tools import LARGEST_RESULT, MOST_BLOCKS, Tool, ToolResult, within
 from hive_jupyter.units import format_size, printable
 
 # Where nobody has set up logging, Python prints warnings to stderr: a server must not write there.
@@ -302,6 +302,11 @@ class _Dispatcher(JSONRPCDispatcher):
         self, method: str, params: Mapping[str, Any] | None, opts: Any = None, **related: Any
     ) -> dict[str, Any]:
         answer = await super().send_raw_request(method, params, opts, **related)
+        content = answer.get("content")
+        if method == "tools/call" and isinstance(content, list) and len(content) > MOST_BLOCKS:
+            # here, since to validate each would take the loop for seconds
+            note = {"type": "text", "text": f"[Cut: {len(content) - MOST_BLOCKS} blocks more.]"}
+            return {**answer, "content": [*content[: MOST_BLOCKS - 1], note]}
         tools = answer.get("tools")
         if method != "tools/list" or not isinstance(tools, list):
             return answer

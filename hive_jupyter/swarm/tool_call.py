@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
+import math
 import re
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 from hive_jupyter.errors import RemoteError, ToolError
@@ -12,10 +15,16 @@ from hive_jupyter.swarm.outputs import Outputs
 from hive_jupyter.swarm.run import Request, execute_content
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import LARGEST_RESULT, Tool, ToolContent, ToolResult, within
+from hive_jupyter.units import printable
 
 _COLOUR = re.compile(r"\033\[[\d;]*m")
 _IMAGES = ("image/png", "image/jpeg")
 _MOST_TOOLS = 500
+_MOST_PROBLEMS = 20
+_LONGEST_COMPLAINT = 500
+_LONGEST_DESCRIPTION = 10_000
+# Bytes of JSON; the door of a hive sends a few times as much in one line.
+_LARGEST_LIST = 2 * 2**20
 # Bytes of output that are kept, so that JSON's escapes and a traceback find their place beside it.
 _MOST_OUTPUT = LARGEST_RESULT * 3 // 4
 _SAYS_NOTHING = "The code ran; it printed and returned nothing."
@@ -125,13 +134,28 @@ def listed_tools(reply: Message) -> tuple[dict[str, Tool], tuple[str, ...]]:
         The tools by name, and why some are missing.
     """
     offered, problems = reply.content.get("tools"), reply.content.get("problems")
-    missing = [str(text) for text in problems] if isinstance(problems, list) else []
+    told = problems if isinstance(problems, list) else []
+    missing = [printable(str(text)[:_LONGEST_COMPLAINT]) for text in told[:_MOST_PROBLEMS]]
     tools: dict[str, Tool] = {}
+    left: float = _LARGEST_LIST
     for wire in (offered if isinstance(offered, list) else [])[:_MOST_TOOLS]:
         try:
             tool = Tool.from_wire(wire if isinstance(wire, dict) else {})
         except ToolError as error:
-            missing.append(str(error))
+            missing.append(printable(str(error)[:_LONGEST_COMPLAINT]))
         else:
-            tools[tool.name] = BUILT_IN.get(tool.name, tool)
+            tool = replace(tool, description=tool.description[:_LONGEST_DESCRIPTION])
+            tool = BUILT_IN.get(tool.name, tool)
+            left -= _size(tool)
+            if left < 0:
+                missing.append(f"The tool {tool.name} is left out: the list is too large.")
+                break
+            tools[tool.name] = tool
     return tools, tuple(missing)
+
+
+def _size(tool: Tool) -> float:
+    try:
+        return len(json.dumps(tool.to_wire()))
+    except RecursionError:
+        return math.inf

@@ -27,7 +27,6 @@ _OPTIONS = (
     *("-c", "core.quotePath=false"),
     *("-c", "color.ui=false"),
     *("-c", "diff.autoRefreshIndex=false"),
-    *("-c", "protocol.allow=never"),
     *("-c", "safe.bareRepository=explicit"),
 )
 _DIFF = (
@@ -137,7 +136,11 @@ def _git(
         msg = "There is no git on this machine, or the worker does not find it on its PATH."
         raise ToolError(msg)
     ours = {
+        # the configuration may allow a protocol by its name, and the objects of a partial clone are
+        # fetched by the programs that it names
+        "GIT_ALLOW_PROTOCOL": "none",
         "GIT_CEILING_DIRECTORIES": workspace.ceiling(),
+        "GIT_NO_LAZY_FETCH": "1",
         "GIT_TERMINAL_PROMPT": "0",
         "LC_ALL": "C",
         **(environment or {}),

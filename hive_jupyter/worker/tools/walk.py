@@ -48,8 +48,13 @@ def walk(folder: workspace.Opened, *, hidden: bool) -> Iterator[Entry]:
         yield from _everything(folder, "", hidden=hidden)
         return
     seen: set[str] = set()
+    is_inside: dict[str, bool] = {}
     for name in names:
-        if is_hidden(name):
+        above = os.path.dirname(name)
+        if above not in is_inside:  # git's index may name what is behind a link
+            place = os.path.realpath(os.path.join(folder.path, above))
+            is_inside[above] = workspace.is_inside(place)
+        if is_hidden(name) or not is_inside[above]:
             continue
         parts = name.split("/")
         for depth in range(1, len(parts)):
