@@ -49,6 +49,8 @@ HOST = "127.0.0.1"
 LONGEST_REQUEST = 16 * 2**20
 
 _PIECE = 2**16
+# Whoever opens more is told to come back later.
+_MOST_CONNECTIONS = 200
 # Seconds that open connections get at the end.
 _LAST_MOMENT = 1
 _UNKNOWN, _TOO_LARGE = 401, 413
@@ -488,6 +490,7 @@ async def over_http(app: App, listener: socket.socket) -> None:
         log_config=None,
         access_log=False,
         ws="none",
+        limit_concurrency=_MOST_CONNECTIONS,
         timeout_graceful_shutdown=_LAST_MOMENT,
     )
     http = _Http(config)
