@@ -531,7 +531,8 @@ class RequestsApp(_App):
         if self.as_json:
             print(json.dumps({"requests": [request.facts for request in listed]}, indent=2))
         else:
-            print("\n".join(in_columns(rows)) if listed else "Nothing waits.")
+            nothing = "Nothing was ever asked for." if self.all else "Nothing waits."
+            print("\n".join(in_columns(rows)) if listed else nothing)
         return 0
 
     def _listed(self) -> list[Listed]:
