@@ -16,9 +16,9 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
-from hive_jupyter.config import checked_worker
+from hive_jupyter.config import HiveConfig, checked_worker
 from hive_jupyter.delegation import END, BaseDelegation, ToolDelegation
-from hive_jupyter.errors import HiveError, NodeError, RemoteError, ToolError
+from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.portal import apart
@@ -43,6 +43,8 @@ AsyncSink = Callable[[Message], Awaitable[None]]
 
 _NOTHING = {"type": "object", "properties": {}, "additionalProperties": False}
 _LONGEST_NAME = 60
+# Of a call or an error, to somebody who watches, in characters.
+_SHOWN = 4000
 # Stands in the user's choice of tools for all that are not named there.
 _ALL_OTHERS = "*"
 # Seconds between two looks at the ledger: another process's entry is no event.
@@ -72,7 +74,7 @@ class AgentSession:
         timeout: seconds, or such as "5m", that a tool may take.
 
     Raises:
-        ConfigError: the worker's name or the time cannot be.
+        ConfigError: the worker's name, the time or the user's choice of tools cannot be.
     """
 
     def __init__(
@@ -83,6 +85,7 @@ class AgentSession:
         worker: str | None = None,
         timeout: float | str = TIMEOUT,
     ) -> None:
+        check_policies(manager.config, manager.is_server(worker))
         self.name = claimed(name)
         self.worker = checked_worker(manager.config.worker if worker is None else worker)
         self._manager = manager
@@ -198,7 +201,7 @@ class AgentSession:
             kind=_AwaitedCall,
         )
         assert isinstance(delegation, _AwaitedCall)
-        self._tell(f"called {spelled_out(name, arguments)} in {self.worker}")
+        self._tell(f"calls in {self.worker}: {spelled_out(name, arguments)}")
         # a task of its own: also a call that nobody waits for any more has an end, and a history
         following = asyncio.create_task(self._followed(delegation, sink))
         self._calls.add(following)
@@ -216,12 +219,17 @@ class AgentSession:
             if sink is not None:
                 await sink(message)
         result = _result(delegation)
-        self._tell("got an error" if result.is_error else "got its answer")
+        value = (result.structured_content or {}).get("value")
+        if value is not None:
+            self._manager.overhear(Message("stream", {"name": "stdout", "text": f"{value}\n"}))
+        self._tell(f"got an error: {result.trouble}" if result.is_error else "got its answer")
         return result
 
     def _tell(self, happened: str) -> None:
         """Tell the user, if he watches."""
-        text = f"[agent {self.name}] {printable(happened)}\n"
+        # what follows on other lines must not look like the beginning of something else
+        lines = "\n    ".join(map(printable, happened[:_SHOWN].splitlines()))
+        text = f"[agent {self.name}] {lines}\n"
         self._manager.overhear(Message("stream", {"name": "stdout", "text": text}))
 
     async def _offered(self) -> Mapping[str, Tool]:
@@ -313,6 +321,25 @@ AGENT_TOOLS: Mapping[str, Tool] = {
         ),
     )
 }
+
+
+def check_policies(config: HiveConfig, is_server: bool) -> None:
+    """
+    See that the tools exist of which the user says what agents may do with them.
+
+    A mistyped name would leave open what was to be shut. Where the user has tools of his own, or
+    the worker is an MCP server, other names may exist.
+
+    Raises:
+        ConfigError: there is no such tool.
+    """
+    known = {*BUILT_IN, *AGENT_TOOLS, _ALL_OTHERS}
+    if config.tool_modules or is_server:
+        return
+    for name in config.agent_tools:
+        if name not in known:
+            msg = f'The setting agent_tools speaks of a tool "{name}".{nearest(name, known)}'
+            raise ConfigError(msg)
 
 
 def _checked(name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:

@@ -531,7 +531,8 @@ class RequestsApp(_App):
         if self.as_json:
             print(json.dumps({"requests": [request.facts for request in listed]}, indent=2))
         else:
-            print("\n".join(in_columns(rows)) if listed else "Nothing waits.")
+            nothing = "Nothing was ever asked for." if self.all else "Nothing waits."
+            print("\n".join(in_columns(rows)) if listed else nothing)
         return 0
 
     def _listed(self) -> list[Listed]:
@@ -745,7 +746,7 @@ class McpApp(_OneHiveApp):
         return super().work() if self._is_attached else self._serve_own_hive()
 
     def _serve_own_hive(self) -> int:
-        from hive_jupyter.agents import TIMEOUT, AgentSession
+        from hive_jupyter.agents import TIMEOUT, AgentSession, check_policies
         from hive_jupyter.manager import HiveManager
         from hive_jupyter.policy import SandboxPolicy
 
@@ -753,6 +754,7 @@ class McpApp(_OneHiveApp):
         SandboxPolicy(self.sandbox or config.sandbox, config.memory)
         config.change(sandbox=self.sandbox or config.sandbox, worker=self.worker or config.worker)
         with HiveManager(config) as hive:
+            check_policies(config, hive.is_server(None))
             # while the SDK is imported, which takes a second
             hive.warm_up()
             boundaries = _BOUNDARIES[config.sandbox]
@@ -789,7 +791,7 @@ class McpApp(_OneHiveApp):
             from hive_jupyter import mcp_server
         except ModuleNotFoundError as error:
             msg = (
-                f'An MCP server needs "{error.name}", which is not installed here. Install it '
+                f'An MCP server needs more packages ("{error.name}" is missing). Install them '
                 f'with: {sys.executable} -m pip install "hive-jupyter[mcp]"'
             )
             raise HiveError(msg) from None

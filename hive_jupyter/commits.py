@@ -125,6 +125,7 @@ class Commits:
             f"and so does `jupyter hive approve {request.id}` in a terminal.",
             "Nothing is committed before; commit_status tells what became of it.",
             *([f"These hooks are not run: {hooks}."] if hooks else []),
+            "Files that it changes:",
             *(visible(name, keep="") for name in names),
         ]
         structure = {"request": request.id, "state": request.state, "files": names}

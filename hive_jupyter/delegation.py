@@ -369,7 +369,7 @@ class ToolDelegation(BaseDelegation[ToolResult]):
     """The call of a tool, seen from the caller's thread; ``outcome`` is a ToolResult."""
 
     def _succeeded(self, answer: ToolResult) -> ToolResult:
-        self._note("error" if answer.is_error else "ok", str(answer) if answer.is_error else "")
+        self._note("error" if answer.is_error else "ok", answer.trouble)
         return answer
 
     def _failed(self, error: RemoteError | NodeError) -> None:

@@ -425,7 +425,10 @@ class HiveManager:
             chosen = _kernelspec(kernel)
         else:
             chosen = _mcp_server(mcp or (), worker_environment(self.config))
-        if name in self._nodes or self._kernels.get(name, chosen) != chosen:
+        known = self._kernels.get(name)
+        if known == chosen:
+            return
+        if known is not None or name in self._nodes:
             msg = f'There is a worker "{name}" already, that runs something else. Rename one.'
             raise ConfigError(msg)
         self._kernels[name] = chosen

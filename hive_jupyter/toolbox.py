@@ -291,7 +291,9 @@ def _is_meant_as_name(tool: Tool, word: str) -> bool:
 
 
 def spelled_out(name: str, arguments: Mapping[str, Any]) -> str:
-    """A call as a person would type it, long values shortened."""
+    """A call as a person would type it, long values shortened; code stands as it is."""
+    if set(arguments) == {"code"} and isinstance(arguments["code"], str):
+        return f"{name} {arguments['code']}"
     words = [name] if name else []
     for key, value in islice(arguments.items(), _MOST_ARGUMENTS):
         text = value if isinstance(value, str) else json.dumps(value, default=repr)

@@ -296,6 +296,14 @@ class ToolResult:
     def __str__(self) -> str:
         return "\n".join(map(str, self.content))
 
+    @property
+    def trouble(self) -> str:
+        """What went wrong, in short; "" where nothing did."""
+        if not self.is_error:
+            return ""
+        raised = self.structured_content or {}
+        return f"{raised['ename']}: {raised.get('evalue')}" if "ename" in raised else str(self)
+
     def to_wire(self) -> dict[str, Any]:
         """The shape of the answer to MCP's ``tools/call``."""
         wire = {"content": [block.to_wire() for block in self.content], "isError": self.is_error}

@@ -270,18 +270,36 @@ def told(said):
 
 
 def test_who_watches_sees_what_agents_do_marked_with_their_names(hive, watched):
-    call(hive, "execute", agent="Bee", code="print('hello')\ndisplay('shown')")
+    call(hive, "execute", agent="Bee", code="print('hello')\ndisplay('shown')\n42")
     call(hive, "read_file", agent="Wasp", path="no such file")
     wait_until(lambda: "Wasp] got an error" in told(watched))
 
-    assert told(watched).startswith("[agent Bee] called execute code=")
-    assert "in coder\nhello\n[agent Bee] got its answer\n" in told(watched)
-    assert "[agent Wasp] called read_file path='no such file' in coder\n" in told(watched)
+    assert told(watched).startswith(
+        "[agent Bee] calls in coder: execute print('hello')\n    display('shown')\n    42\n"
+        "hello\n42\n[agent Bee] got its answer\n"
+        "[agent Wasp] calls in coder: read_file path='no such file'\n"
+    )
+    assert "[agent Wasp] got an error: There is no no such file" in told(watched)
     assert ["'shown'"] == [
         message.content["data"]["text/plain"]
         for message in watched
         if message.type == "display_data"
     ]
+
+
+def test_an_error_is_told_in_short(hive, watched):
+    call(hive, "execute", agent="Bee", code="1 / 0")
+    wait_until(lambda: "got an error" in told(watched))
+
+    assert told(watched).endswith("[agent Bee] got an error: ZeroDivisionError: division by zero\n")
+    assert "ZeroDivisionError: division by zero" == hive.history()[-1].detail
+
+
+def test_a_mistyped_tool_in_the_users_choice_opens_nothing(hive, choosing):
+    choosing(execut="deny")
+
+    with pytest.raises(ConfigError, match='Did you mean "execute"'):
+        call(hive, "execute", code="1")
 
 
 def test_an_agents_words_cannot_look_like_something_else(hive, watched):
@@ -320,7 +338,7 @@ def test_a_cell_shows_what_agents_do_while_others_run(runtime, tmp_path, monkeyp
         history = kernel.play("%hive history")
 
     assert "appears here" in watching.stream()
-    assert "[agent Bee] called execute" in "".join(later)
+    assert "[agent Bee] calls in coder: execute" in "".join(later)
     assert "hello\n" in "".join(later)
     assert "agent Bee" in history.of("display_data")[0]["data"]["text/plain"]
 

@@ -620,7 +620,10 @@ class AuthorizationGuard:
         name = _typed(request_id)
         history = entries.of_request(name)
         if not history:
-            msg = f"There is no request {visible(name, keep='')!r}. Ask which ones wait."
+            msg = (
+                f"There is no request {visible(name, keep='')!r}. `%hive requests` in a notebook "
+                "and `jupyter hive requests` in a terminal list those that wait."
+            )
             raise RequestUnknown(msg, request=name)
         asked = history[0]
         try:
@@ -718,7 +721,10 @@ def _hash(token: str) -> str:
 
 
 def _spent(request: AnyRequest) -> TokenSpent:
-    msg = f"The approval of request {request.id} has been used: it is good once. Ask again."
+    msg = (
+        f"The approval of request {request.id} has been used already, and is good once. To have "
+        "the same again, make a new request."
+    )
     return TokenSpent(msg, request=request.id, state=request.state)
 
 

@@ -19,6 +19,7 @@ from IPython.core.completer import (
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.notebook.magics import (
     COMMANDS,
+    COMMIT,
     DELEGATE,
     KERNEL,
     PROFILE,
@@ -40,7 +41,7 @@ if TYPE_CHECKING:
     from hive_jupyter.tools import Tool
 
 # The magic, the words before the cursor's, and the cursor's.
-_LINE = re.compile(r"\s*(%hive|%?%delegate)\s(.*?)(\S*)", re.DOTALL)
+_LINE = re.compile(r"\s*(%hive|%commit|%?%delegate)\s(.*?)(\S*)", re.DOTALL)
 # The details of a tool: whole words, and the cursor's, in which a quote may be open.
 _WORD = r"""(?:\\.|"[^"]*"|'[^']*'|[^\s"'\\])"""
 _DETAILS = re.compile(rf"""((?:{_WORD}+\s+)*)({_WORD}*(?:"[^"]*|'[^']*)?)""", re.DOTALL)
@@ -80,6 +81,7 @@ class HiveCompleter:
 
     def __init__(self, magics: HiveMagics) -> None:
         self._magics = magics
+        self._offers = {"%hive": self._hive, "%commit": self._commit}
 
     @context_matcher()  # type: ignore[untyped-decorator]
     def match(self, context: CompletionContext) -> SimpleMatcherResult:
@@ -90,7 +92,7 @@ class HiveCompleter:
         if match and (context.cursor_line == 0 or not match[1].startswith("%%")):
             magic, before, typed = match.groups()
             try:
-                offer = (self._hive if magic == "%hive" else self._delegate)(before, typed)
+                offer = self._offers.get(magic, self._delegate)(before, typed)
             except ConfigError:
                 # The words before make no sense; the magic will say so.
                 offer = _NOTHING
@@ -110,6 +112,9 @@ class HiveCompleter:
         if offer := self._flag(parser, words, typed):
             return offer
         return self._values(parser.positionals[0], typed) if parser.positionals else _NOTHING
+
+    def _commit(self, before: str, typed: str) -> _Offer:
+        return self._flag(COMMIT, before.split(), typed) or _NOTHING
 
     def _delegate(self, before: str, typed: str) -> _Offer:
         words, code = DELEGATE.options_of(before)

@@ -163,12 +163,11 @@ COMMANDS = {
     "add": Parser(
         "%hive add",
         "NAME --python PATH | NAME --kernel KERNELSPEC | NAME --mcp PROGRAM [ARGUMENT ...]",
-        "Make a worker of another Python (with ipykernel), of an installed kernel, or of an\n"
-        "MCP server, whose command line is all that follows --mcp.",
+        "Make a worker of another Python, of an installed kernel, or of an MCP server.",
     )
-    .option("--python", metavar=PATH, help="the interpreter's executable")
+    .option("--python", metavar=PATH, help="the interpreter's executable; it needs ipykernel")
     .option("--kernel", metavar=KERNEL, help="a name from: jupyter kernelspec list")
-    .option("--mcp", nargs=REST, metavar="PROGRAM", help="the program, and its arguments"),
+    .option("--mcp", nargs=REST, metavar="PROGRAM", help="a program, and all its arguments"),
     "logs": Parser("%hive logs", "[NAME] [-n LINES]", "The last lines that a worker logged.")
     .option("-n", "--lines", type=count, default=_LOG_LINES_SHOWN, metavar="LINES", help="how many")
     .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the same as NAME"),
@@ -337,8 +336,9 @@ class HiveMagics(Magics):
 
     def _is_tool(self, word: str, details: str, worker: str | None) -> bool:
         """Whether a line calls a tool; a variable of the same name can still be set."""
-        may_be = word.isidentifier() or self.manager.is_server(worker)
-        if not may_be or details.startswith("="):
+        if self.manager.is_server(worker):
+            return bool(word)
+        if not word.isidentifier() or details.startswith("="):
             return False
         try:
             self.manager.find_tool(word, worker)

@@ -27,7 +27,7 @@ def test_a_task_is_given_in_words_as_json_or_as_a_dict(hive, details):
 
     assert isinstance(answer, ToolResult)
     assert ("42", False) == (answer.content[0].text, answer.is_error)
-    assert ("execute code='6 * 7'", "ok", "") == last(hive)
+    assert ("execute 6 * 7", "ok", "") == last(hive)
 
 
 def test_tools_and_cells_share_variables(hive):
@@ -137,6 +137,7 @@ def test_an_mcp_server_is_a_worker_with_tools_alone(runtime):
         unknown = hive.delegate_to_coder("read", "path=a", worker="time")
         with pytest.raises(ConfigError, match="runs no code"):
             hive.delegate("1", worker="time")
+        hive.add("time", mcp=["mcp-server-time"])
         status = hive.swarm_status()["workers"]["time"]
 
     assert "T13:00:00" in str(noon)

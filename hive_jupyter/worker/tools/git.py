@@ -148,7 +148,7 @@ def _git(
     command = [program, *_OPTIONS, *arguments]
     status, output, said = programs.output_of(command, folder=folder, environment=ours, most=most)
     if "not a git repository" in said:
-        msg = f"{workspace.shown(folder.path)} is in no git repository of this project."
+        msg = f"{str(folder.path)!r} is in no git repository of this project."
         raise ToolError(msg)
     if status != 0:
         msg = f"git {arguments[0]} failed: {said}"
