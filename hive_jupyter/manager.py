@@ -47,17 +47,13 @@ from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
-from hive_jupyter.swarm.forkserver import ForkServer
+from hive_jupyter.swarm.forkserver import ForkServer, make_server
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.launch import Kernel, worker_environment
+from hive_jupyter.swarm.life import NodeStatus, never_used
 from hive_jupyter.swarm.mcp_node import McpNode, checked_command, find_program
 from hive_jupyter.swarm.messages import Message, Sink
-from hive_jupyter.swarm.node import (
-    NodeStatus,
-    SwarmNode,
-    make_server,
-    never_used,
-)
+from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.portal import Portal, deferring_sigint
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep

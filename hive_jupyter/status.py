@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from hive_jupyter.swarm.node import NodeStatus
+from hive_jupyter.swarm.life import NodeStatus
 from hive_jupyter.units import format_duration, format_size, in_columns
 
 _COLUMNS = (

@@ -28,9 +28,10 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import channels
 from hive_jupyter.swarm import node as module
 from hive_jupyter.swarm.channels import Context
+from hive_jupyter.swarm.forkserver import make_server
 from hive_jupyter.swarm.launch import Kernel
 from hive_jupyter.swarm.messages import Message
-from hive_jupyter.swarm.node import SwarmNode, make_server
+from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.replies import payloads
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder
