@@ -123,14 +123,23 @@ class AgentServer:
         agent = self._agent(context)
         arguments = params.arguments or {}
         try:
-            tool = self._tools.get(params.name) or (await self._known(agent)).get(params.name)
-            if tool is not None:
-                await apart(lambda: check(tool, arguments))
+            await self._check(agent, params.name, arguments)
         except HiveError as error:
             return as_mcp(ToolResult.failure(str(error)))
         # of a tool that nobody knows, the agent's way says which is the nearest
         work = agent.call(params.name, arguments, sink=_progress(context))
         return as_mcp(await _unless_gone(context, work))
+
+    async def _check(self, agent: Agent, name: str, arguments: Mapping[str, Any]) -> None:
+        """Hold arguments against a tool's schema; one that has changed is asked for again."""
+        tool = self._tools.get(name)
+        if tool is not None:
+            with contextlib.suppress(ToolError):
+                await apart(lambda: check(tool, arguments))
+                return
+        known = (await self._known(agent)).get(name)
+        if known is not None:
+            await apart(lambda: check(known, arguments))
 
     async def _known(self, agent: Agent) -> Mapping[str, Tool]:
         """Ask for the tools; one whose schema is none would cost a client the whole list."""
@@ -312,7 +321,7 @@ class Progress:
 
     def step(self, message: Message) -> tuple[float, float | None, str] | None:
         """How far the tool is, of how much, and what it does; None where that is no news."""
-        if message.type != "progress":
+        if message.type != "progress" or not message.content["text"]:
             return None
         done, total = message.content.get("progress"), message.content.get("total")
         if done is None:
