@@ -40,7 +40,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hive_jupyter import __version__
-from hive_jupyter.agents import TIMEOUT, AgentSession, AsyncSink, Awaited, claimed
+from hive_jupyter.agents import AgentSession, AsyncSink, Awaited, claimed
 from hive_jupyter.delegation import Delegation, Result
 from hive_jupyter.errors import ConfigError, HiveError, NodeDied, NodeTimeout, RemoteError
 from hive_jupyter.protocol import encode_line
@@ -48,7 +48,7 @@ from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.runtime import living
-from hive_jupyter.tools import Tool, ToolResult
+from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult
 from hive_jupyter.units import nearest
 
 if TYPE_CHECKING:
@@ -358,7 +358,7 @@ class _Door:
             self._manager,
             _text(request, "agent"),
             worker=_text_or_none(request, "worker"),
-            timeout=_text_or_none(request, "timeout") or TIMEOUT,
+            timeout=_text_or_none(request, "timeout") or TOOL_TIMEOUT,
         )
 
 

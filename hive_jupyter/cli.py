@@ -746,9 +746,10 @@ class McpApp(_OneHiveApp):
         return super().work() if self._is_attached else self._serve_own_hive()
 
     def _serve_own_hive(self) -> int:
-        from hive_jupyter.agents import TIMEOUT, AgentSession, check_policies
+        from hive_jupyter.agents import AgentSession, check_policies
         from hive_jupyter.manager import HiveManager
         from hive_jupyter.policy import SandboxPolicy
+        from hive_jupyter.tools import TOOL_TIMEOUT
 
         config = HiveConfig(parent=self)
         SandboxPolicy(self.sandbox or config.sandbox, config.memory)
@@ -759,7 +760,7 @@ class McpApp(_OneHiveApp):
             hive.warm_up()
             boundaries = _BOUNDARIES[config.sandbox]
             serving = self._serving(
-                lambda name: AgentSession(hive, name, timeout=self.timeout or TIMEOUT),
+                lambda name: AgentSession(hive, name, timeout=self.timeout or TOOL_TIMEOUT),
                 f"{_INSTRUCTIONS} {_OWN} {boundaries}",
             )
             self._say(f'Serving worker "{config.worker}", which is started when it is needed.')

@@ -58,7 +58,7 @@ from hive_jupyter.swarm.portal import Portal, deferring_sigint
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
-from hive_jupyter.tools import Tool, ToolResult
+from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult
 from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
 
 if TYPE_CHECKING:
@@ -67,9 +67,6 @@ if TYPE_CHECKING:
     from hive_jupyter.guard.requests import CommitRequest, Requester
 
 _T = TypeVar("_T")
-
-# Seconds that a tool may take.
-TOOL_TIMEOUT = 120.0
 
 # Under which those who watch agents are known.
 _AGENTS = "agents"
@@ -250,10 +247,12 @@ class HiveManager:
             kind: the class of what is returned.
 
         Raises:
-            ConfigError: the worker's name or the timeout is wrong.
+            ConfigError: the worker's name or the timeout is wrong, or code is too long.
         """
         name = checked_worker(self.config.worker if worker is None else worker)
         seconds = self._checked_timeout(timeout) or TOOL_TIMEOUT
+        if tool == "execute" and isinstance(arguments.get("code"), str):
+            self._check_length(arguments["code"])
         asked = spelled_out(tool, arguments)
         delegation = kind(
             name,
@@ -265,7 +264,7 @@ class HiveManager:
             asker=asker,
         )
 
-        if tool == "request_commit":
+        if tool == "request_commit" and not self.is_server(name):
             delegation.follow(self._ask_for_commit(arguments))
             return delegation
 
@@ -789,6 +788,9 @@ class HiveManager:
         if "\0" in code:
             msg = "The code holds a NUL character, which Python does not take."
             raise ConfigError(msg)
+        self._check_length(code)
+
+    def _check_length(self, code: str) -> None:
         try:
             size = len(code.encode())
         except UnicodeEncodeError as error:

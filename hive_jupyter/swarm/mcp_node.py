@@ -52,7 +52,7 @@ from hive_jupyter.swarm.process import (
 )
 from hive_jupyter.swarm.run import Request, Run, or_stopped
 from hive_jupyter.swarm.runtime import RuntimeFolder
-from hive_jupyter.tools import Tool, ToolResult
+from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult
 from hive_jupyter.units import format_duration, nearest, printable
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ class McpNode:
         self,
         name: str,
         arguments: Mapping[str, Any] | None = None,
-        timeout: float = 120.0,
+        timeout: float = TOOL_TIMEOUT,
         *,
         sink: Sink = ignore,
         began: Callable[[Run], object] = id,

@@ -52,7 +52,7 @@ from hive_jupyter.swarm.run import Request, Run, or_stopped
 from hive_jupyter.swarm.runtime import LEAST_SPACE, RuntimeFolder
 from hive_jupyter.swarm.tool_call import ToolCall, listed_tools
 from hive_jupyter.toolbox import BUILT_IN
-from hive_jupyter.tools import Tool, ToolResult
+from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
 from hive_jupyter.units import format_duration, format_size, memory_option
 
 log = logging.getLogger(__name__)
@@ -95,7 +95,8 @@ class SwarmNode:
         ConfigError: a worker cannot be called so.
 
     Attributes:
-        tools: what the worker offers, as it said last; before that, Hive's own.
+        tools: what the worker offers, as it said last; before that, and after each start, Hive's
+            own.
         tool_problems: why some of the tools that the settings name are missing.
     """
 
@@ -206,7 +207,7 @@ class SwarmNode:
         self,
         name: str,
         arguments: Mapping[str, Any] | None = None,
-        timeout: float = 120.0,
+        timeout: float = TOOL_TIMEOUT,
         *,
         sink: Sink = ignore,
         began: Callable[[Run], object] = id,
@@ -229,13 +230,15 @@ class SwarmNode:
             What it answered; ``is_error`` where it failed or was called wrongly.
 
         Raises:
-            ToolError: the worker does not speak tools.
+            ToolError: the worker does not speak tools, or the arguments cannot be sent.
             RemoteError: it was interrupted; named KeyboardInterrupt.
             NodeTimeout, NodeDied, NodeStartError, CircuitOpen: as ``execute``.
         """
+        given = dict(arguments or {})
+        check_sendable(name, given)
         deadline = time.monotonic() + timeout
         for attempt in itertools.count():
-            call = ToolCall(name, dict(arguments or {}), deadline - time.monotonic(), sink)
+            call = ToolCall(name, given, deadline - time.monotonic(), sink)
             began(call.run)
             try:
                 return call.result(await self.execute(call.run))
@@ -422,6 +425,8 @@ class SwarmNode:
             raise failure from error
         self._life.note_start()
         self._names = ()
+        # the user's own are imported anew, and may be others
+        self.tools, self.tool_problems = BUILT_IN, ()
 
     async def _spawn_and_probe(self, launch: Launch) -> None:
         server = self._server or self._make_server()
