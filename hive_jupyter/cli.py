@@ -31,7 +31,14 @@ from hive_jupyter import __version__
 from hive_jupyter.config import ENVIRONMENT_PREFIX, HiveConfig
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.protocol import WORKER_VARIABLE
-from hive_jupyter.units import as_seconds, format_duration, in_columns, nearest, printable
+from hive_jupyter.units import (
+    as_seconds,
+    format_duration,
+    in_columns,
+    nearest,
+    printable,
+    without_colours,
+)
 
 if TYPE_CHECKING:
     from hive_jupyter.agents import Agent
@@ -59,7 +66,6 @@ _TOO_LATE = 124
 _STOPS = 2
 # What the ledger says of an answer given here.
 _ORIGIN = "terminal"
-_COLOUR = re.compile(r"\033\[[\d;]*m")
 
 # What `jupyter hive mcp` tells the agents, and the person who starts it.
 _INSTRUCTIONS = (
@@ -892,7 +898,7 @@ class _Shown:
         self.end()
         stream = sys.stderr if place in ("stderr", "error") else sys.stdout
         if place == "error" and not self._has_colours:
-            text = _COLOUR.sub("", text)
+            text = without_colours(text)
         stream.write(text + "\n" * (is_end and place not in ("stdout", "stderr")))
         stream.flush()
 
@@ -930,7 +936,7 @@ class _Collected:
             "stderr": texts.get("stderr", ""),
             "display": texts.get("display", ""),
             "value": texts.get("result"),
-            "traceback": _COLOUR.sub("", texts.get("error", "")),
+            "traceback": without_colours(texts.get("error", "")),
         }
 
 

@@ -58,7 +58,7 @@ from hive_jupyter.swarm.portal import Portal, deferring_sigint
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
-from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult
+from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
 from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
 
 if TYPE_CHECKING:
@@ -269,6 +269,7 @@ class HiveManager:
             return delegation
 
         def submit() -> Future[ToolResult]:
+            check_sendable(tool, arguments)
             return self._portal.submit(self._call(delegation, name, tool, arguments, seconds))
 
         self._follow(delegation, name, submit)
@@ -681,18 +682,18 @@ class HiveManager:
             delegation.follow(submit())
         except NodeStartError as error:
             delegation.follow(_failed(error))
+        except ToolError as error:
+            delegation.follow(_done(ToolResult.failure(str(error))))
         except RuntimeError as error:  # the system gives no further thread
             msg = f'Worker "{name}" could not be started: {error}'
             delegation.follow(_failed(NodeStartError(msg, node=name)))
 
     def _ask_for_commit(self, arguments: Mapping[str, Any]) -> Future[ToolResult]:
         """The user's own call of the tool that is the host's."""
-        asked: Future[ToolResult] = Future()
         try:
-            asked.set_result(self.commits.serve_request(arguments))
+            return _done(self.commits.serve_request(arguments))
         except HiveError as error:
-            asked.set_result(ToolResult.failure(str(error)))
-        return asked
+            return _done(ToolResult.failure(str(error)))
 
     def _remember(self, run: RunRecord) -> None:
         self._history.append(run)
@@ -947,6 +948,12 @@ class HiveManager:
             self._context.destroy(linger=0)
         if self._runtime is not None:
             self._runtime.remove()
+
+
+def _done(result: _T) -> Future[_T]:
+    future: Future[_T] = Future()
+    future.set_result(result)
+    return future
 
 
 def _failed(error: Exception) -> Future[Any]:
