@@ -811,7 +811,7 @@ class HiveManager:
             raise ConfigError(msg)
 
     def _instructions(
-        self, worker: str, asked: str, error: Exception | None, language: str | None = None
+        self, worker: str, asked: str, error: Exception, language: str | None = None
     ) -> Instructions:
         kernel = self._kernels.get(worker, Kernel())
         return Instructions(
@@ -929,10 +929,10 @@ class HiveManager:
             raise node.last_error
         return node.status()
 
-    async def _stop_node(self, name: str, reason: str = "stop") -> None:
+    async def _stop_node(self, name: str) -> None:
         node = self._nodes.get(name)
         if node is not None:
-            await node.stop(reason)
+            await node.stop()
 
     async def _statuses(self) -> list[NodeStatus]:
         return [node.status() for node in self._nodes.values()]
