@@ -252,7 +252,14 @@ def _keywords() -> dict[str, Callable[..., Any]]:
         return step
 
     known = jsonschema.Draft202012Validator.VALIDATORS
-    keywords = {name: counted(keyword) for name, keyword in known.items()}
+    further = known["additionalProperties"]
+
+    def unless_by_pattern(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+        # which properties are further ones, the patterns say
+        return () if "patternProperties" in schema else further(validator, value, instance, schema)
+
+    chosen = {**known, "additionalProperties": unless_by_pattern}
+    keywords = {name: counted(keyword) for name, keyword in chosen.items()}
     return {**keywords, **dict.fromkeys(_UNBOUNDED, lambda *_: None)}
 
 
