@@ -540,7 +540,7 @@ class _Guarded:
             await self._app(scope, receive, send)
             return
         if not self._is_known(scope):
-            await _refuse(send)
+            await _refuse(receive, send)
             return
         gone = asyncio.Event()
 
@@ -564,7 +564,13 @@ class _Guarded:
         return hmac.compare_digest(token.strip(), self._token) and scheme.lower() == b"bearer"
 
 
-async def _refuse(send: Send) -> None:
+async def _refuse(receive: Receive, send: Send) -> None:
+    # a client that is still sending when the connection is closed does not see the answer
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_MOMENT):
+            while size < _PIECE and (message := await receive()).get("more_body"):
+                size += len(message["body"])
     text = b"Send the token that `jupyter hive mcp` was started with: Authorization: Bearer ...\n"
     headers = [(b"content-type", b"text/plain"), (b"www-authenticate", b"Bearer"), _CLOSE]
     await send({"type": "http.response.start", "status": _UNKNOWN, "headers": headers})
