@@ -23,7 +23,7 @@ from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.toolbox import BUILT_IN, spelled_out
-from hive_jupyter.tools import LONGEST_NAME, Tool, ToolResult
+from hive_jupyter.tools import LONGEST_NAME, TOOL_TIMEOUT, Tool, ToolResult
 from hive_jupyter.units import as_seconds, nearest, printable
 
 if TYPE_CHECKING:
@@ -34,9 +34,6 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 _T = TypeVar("_T")
-
-# Seconds that a tool may take where the agent's user says nothing else.
-TIMEOUT = 120.0
 
 # Takes what a tool says while it runs; who cannot show it is silent.
 AsyncSink = Callable[[Message], Awaitable[None]]
@@ -83,7 +80,7 @@ class AgentSession:
         name: str,
         *,
         worker: str | None = None,
-        timeout: float | str = TIMEOUT,
+        timeout: float | str = TOOL_TIMEOUT,
     ) -> None:
         check_policies(manager.config, manager.is_server(worker))
         self.name = claimed(name)
@@ -319,6 +316,7 @@ AGENT_TOOLS: Mapping[str, Tool] = {
             },
             read_only=True,
         ),
+        BUILT_IN["request_commit"],
     )
 }
 
@@ -343,7 +341,7 @@ def check_policies(config: HiveConfig, is_server: bool) -> None:
 
 
 def _checked(name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    return (AGENT_TOOLS.get(name) or BUILT_IN[name]).check(arguments)
+    return AGENT_TOOLS[name].check(arguments)
 
 
 def _denied(name: str) -> str:

@@ -40,15 +40,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hive_jupyter import __version__
-from hive_jupyter.agents import TIMEOUT, AgentSession, AsyncSink, Awaited, claimed
+from hive_jupyter.agents import AgentSession, AsyncSink, Awaited, claimed
 from hive_jupyter.delegation import Delegation, Result
 from hive_jupyter.errors import ConfigError, HiveError, NodeDied, NodeTimeout, RemoteError
 from hive_jupyter.protocol import encode_line
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
+from hive_jupyter.swarm.outputs import plain_text
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.runtime import living
-from hive_jupyter.tools import Tool, ToolResult
+from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult
 from hive_jupyter.units import nearest
 
 if TYPE_CHECKING:
@@ -358,7 +359,7 @@ class _Door:
             self._manager,
             _text(request, "agent"),
             worker=_text_or_none(request, "worker"),
-            timeout=_text_or_none(request, "timeout") or TIMEOUT,
+            timeout=_text_or_none(request, "timeout") or TOOL_TIMEOUT,
         )
 
 
@@ -426,19 +427,13 @@ def _lines_of(message: Message) -> Iterator[dict[str, Any]]:
     if message.type == "stream":
         yield from _cut("stderr" if content["name"] == "stderr" else "stdout", content["text"])
     elif message.type == "execute_result":
-        yield from _cut("result", _plain(content["data"]))
+        yield from _cut("result", plain_text(content["data"]))
     elif message.type in ("display_data", "update_display_data"):
-        yield from _cut("display", _plain(content["data"]))
+        yield from _cut("display", plain_text(content["data"]))
     elif message.type == "error":
         yield from _cut("error", "\n".join(content["traceback"]))
     elif message.type == "progress":
         yield {"say": "progress", "text": content["text"], "more": False}
-
-
-def _plain(data: Mapping[str, Any]) -> str:
-    """The text of something displayed, or its types where it has none."""
-    text = data.get("text/plain", f"<{', '.join(map(str, data)) or 'nothing'}>")
-    return "".join(map(str, text)) if isinstance(text, list) else str(text)
 
 
 def _cut(place: str, text: str) -> Iterator[dict[str, Any]]:
@@ -858,10 +853,19 @@ class AttachedAgent:
             return ToolResult.failure(str(error))
         return ToolResult.from_wire(answer["result"])
 
+    async def _attachment(self) -> Attachment:
+        """Connect in a thread: a host that is stopped lets nobody else wait."""
+        connecting = asyncio.ensure_future(apart(self._hive.attachment))
+        try:
+            return await asyncio.shield(connecting)
+        except asyncio.CancelledError:
+            connecting.add_done_callback(_hang_up)
+            raise
+
     async def _ask(
         self, verb: str, sink: AsyncSink | None = None, **arguments: Any
     ) -> dict[str, Any]:
-        attachment = self._hive.attachment()
+        attachment = await self._attachment()
         line: dict[str, Any] = {}
         try:
             said = attachment.converse(verb, **self._words, **arguments)
@@ -872,3 +876,8 @@ class AttachedAgent:
         finally:
             attachment.close()
         return dict(line["answer"])
+
+
+def _hang_up(connected: asyncio.Future[Attachment]) -> None:
+    if not connected.cancelled() and connected.exception() is None:
+        connected.result().close()

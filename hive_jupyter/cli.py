@@ -31,7 +31,14 @@ from hive_jupyter import __version__
 from hive_jupyter.config import ENVIRONMENT_PREFIX, HiveConfig
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.protocol import WORKER_VARIABLE
-from hive_jupyter.units import as_seconds, format_duration, in_columns, nearest, printable
+from hive_jupyter.units import (
+    as_seconds,
+    format_duration,
+    in_columns,
+    nearest,
+    printable,
+    without_colours,
+)
 
 if TYPE_CHECKING:
     from hive_jupyter.agents import Agent
@@ -59,7 +66,6 @@ _TOO_LATE = 124
 _STOPS = 2
 # What the ledger says of an answer given here.
 _ORIGIN = "terminal"
-_COLOUR = re.compile(r"\033\[[\d;]*m")
 
 # What `jupyter hive mcp` tells the agents, and the person who starts it.
 _INSTRUCTIONS = (
@@ -746,9 +752,10 @@ class McpApp(_OneHiveApp):
         return super().work() if self._is_attached else self._serve_own_hive()
 
     def _serve_own_hive(self) -> int:
-        from hive_jupyter.agents import TIMEOUT, AgentSession, check_policies
+        from hive_jupyter.agents import AgentSession, check_policies
         from hive_jupyter.manager import HiveManager
         from hive_jupyter.policy import SandboxPolicy
+        from hive_jupyter.tools import TOOL_TIMEOUT
 
         config = HiveConfig(parent=self)
         SandboxPolicy(self.sandbox or config.sandbox, config.memory)
@@ -759,7 +766,7 @@ class McpApp(_OneHiveApp):
             hive.warm_up()
             boundaries = _BOUNDARIES[config.sandbox]
             serving = self._serving(
-                lambda name: AgentSession(hive, name, timeout=self.timeout or TIMEOUT),
+                lambda name: AgentSession(hive, name, timeout=self.timeout or TOOL_TIMEOUT),
                 f"{_INSTRUCTIONS} {_OWN} {boundaries}",
             )
             self._say(f'Serving worker "{config.worker}", which is started when it is needed.')
@@ -891,7 +898,7 @@ class _Shown:
         self.end()
         stream = sys.stderr if place in ("stderr", "error") else sys.stdout
         if place == "error" and not self._has_colours:
-            text = _COLOUR.sub("", text)
+            text = without_colours(text)
         stream.write(text + "\n" * (is_end and place not in ("stdout", "stderr")))
         stream.flush()
 
@@ -929,7 +936,7 @@ class _Collected:
             "stderr": texts.get("stderr", ""),
             "display": texts.get("display", ""),
             "value": texts.get("result"),
-            "traceback": _COLOUR.sub("", texts.get("error", "")),
+            "traceback": without_colours(texts.get("error", "")),
         }
 
 

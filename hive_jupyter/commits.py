@@ -59,11 +59,6 @@ class Commits:
         with contextlib.suppress(LedgerError):  # whoever uses it is told
             repository.settle(self.guard)
 
-    @property
-    def user(self) -> Requester:
-        """The user, as the one who asks."""
-        return Requester("user", user_name())
-
     def request(
         self,
         message: str,
@@ -90,7 +85,7 @@ class Commits:
             self.guard,
             folder,
             message,
-            requester=requester or self.user,
+            requester=requester or _user(),
             paths=paths,
             supersedes=supersedes,
         )
@@ -115,15 +110,16 @@ class Commits:
             HiveError: as ``request``; and ToolError where the arguments are wrong.
         """
         given = BUILT_IN["request_commit"].check(arguments)
-        requester = self.user if agent is None else Requester("agent", agent)
+        requester = _user() if agent is None else Requester("agent", agent)
         request, frozen = self.request(given["message"], given.get("paths"), requester=requester)
         names = [change.name for change in request.changes()]
         hooks = ", ".join(frozen.skipped_hooks)
+        teller = "%hive requests --all" if agent is None else "commit_status"
         lines = [
             f"Request {request.id}: {frozen.content}, for {place(request)}, waits for a human.",
             f"`%hive approve {request.id}` in a notebook shows the change and takes the answer,",
             f"and so does `jupyter hive approve {request.id}` in a terminal.",
-            "Nothing is committed before; commit_status tells what became of it.",
+            f"Nothing is committed before; {teller} tells what became of it.",
             *([f"These hooks are not run: {hooks}."] if hooks else []),
             "Files that it changes:",
             *(visible(name, keep="") for name in names),
@@ -187,12 +183,13 @@ class Commits:
         return self.guard.open()
 
 
-def user_name() -> str:
-    """The user's name, or number where the system knows no name."""
+def _user() -> Requester:
+    """The user, by name, or by number where the system knows no name."""
     try:
-        return getpass.getuser()
+        name = getpass.getuser()
     except (KeyError, OSError):
-        return str(os.getuid())
+        name = str(os.getuid())
+    return Requester("user", name)
 
 
 def refuse_in_worker() -> None:

@@ -47,22 +47,18 @@ from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
-from hive_jupyter.swarm.forkserver import ForkServer
+from hive_jupyter.swarm.forkserver import ForkServer, make_server
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.launch import Kernel, worker_environment
+from hive_jupyter.swarm.life import NodeStatus, never_used
 from hive_jupyter.swarm.mcp_node import McpNode, checked_command, find_program
 from hive_jupyter.swarm.messages import Message, Sink
-from hive_jupyter.swarm.node import (
-    NodeStatus,
-    SwarmNode,
-    make_server,
-    never_used,
-)
+from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.portal import Portal, deferring_sigint
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
-from hive_jupyter.tools import Tool, ToolResult
+from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
 from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
 
 if TYPE_CHECKING:
@@ -71,9 +67,6 @@ if TYPE_CHECKING:
     from hive_jupyter.guard.requests import CommitRequest, Requester
 
 _T = TypeVar("_T")
-
-# Seconds that a tool may take.
-TOOL_TIMEOUT = 120.0
 
 # Under which those who watch agents are known.
 _AGENTS = "agents"
@@ -254,10 +247,12 @@ class HiveManager:
             kind: the class of what is returned.
 
         Raises:
-            ConfigError: the worker's name or the timeout is wrong.
+            ConfigError: the worker's name or the timeout is wrong, or code is too long.
         """
         name = checked_worker(self.config.worker if worker is None else worker)
         seconds = self._checked_timeout(timeout) or TOOL_TIMEOUT
+        if tool == "execute" and isinstance(arguments.get("code"), str):
+            self._check_length(arguments["code"])
         asked = spelled_out(tool, arguments)
         delegation = kind(
             name,
@@ -269,11 +264,12 @@ class HiveManager:
             asker=asker,
         )
 
-        if tool == "request_commit":
+        if tool == "request_commit" and not self.is_server(name):
             delegation.follow(self._ask_for_commit(arguments))
             return delegation
 
         def submit() -> Future[ToolResult]:
+            check_sendable(tool, arguments)
             return self._portal.submit(self._call(delegation, name, tool, arguments, seconds))
 
         self._follow(delegation, name, submit)
@@ -686,18 +682,18 @@ class HiveManager:
             delegation.follow(submit())
         except NodeStartError as error:
             delegation.follow(_failed(error))
+        except ToolError as error:
+            delegation.follow(_done(ToolResult.failure(str(error))))
         except RuntimeError as error:  # the system gives no further thread
             msg = f'Worker "{name}" could not be started: {error}'
             delegation.follow(_failed(NodeStartError(msg, node=name)))
 
     def _ask_for_commit(self, arguments: Mapping[str, Any]) -> Future[ToolResult]:
         """The user's own call of the tool that is the host's."""
-        asked: Future[ToolResult] = Future()
         try:
-            asked.set_result(self.commits.serve_request(arguments))
+            return _done(self.commits.serve_request(arguments))
         except HiveError as error:
-            asked.set_result(ToolResult.failure(str(error)))
-        return asked
+            return _done(ToolResult.failure(str(error)))
 
     def _remember(self, run: RunRecord) -> None:
         self._history.append(run)
@@ -793,6 +789,9 @@ class HiveManager:
         if "\0" in code:
             msg = "The code holds a NUL character, which Python does not take."
             raise ConfigError(msg)
+        self._check_length(code)
+
+    def _check_length(self, code: str) -> None:
         try:
             size = len(code.encode())
         except UnicodeEncodeError as error:
@@ -812,7 +811,7 @@ class HiveManager:
             raise ConfigError(msg)
 
     def _instructions(
-        self, worker: str, asked: str, error: Exception | None, language: str | None = None
+        self, worker: str, asked: str, error: Exception, language: str | None = None
     ) -> Instructions:
         kernel = self._kernels.get(worker, Kernel())
         return Instructions(
@@ -930,10 +929,10 @@ class HiveManager:
             raise node.last_error
         return node.status()
 
-    async def _stop_node(self, name: str, reason: str = "stop") -> None:
+    async def _stop_node(self, name: str) -> None:
         node = self._nodes.get(name)
         if node is not None:
-            await node.stop(reason)
+            await node.stop()
 
     async def _statuses(self) -> list[NodeStatus]:
         return [node.status() for node in self._nodes.values()]
@@ -949,6 +948,12 @@ class HiveManager:
             self._context.destroy(linger=0)
         if self._runtime is not None:
             self._runtime.remove()
+
+
+def _done(result: _T) -> Future[_T]:
+    future: Future[_T] = Future()
+    future.set_result(result)
+    return future
 
 
 def _failed(error: Exception) -> Future[Any]:

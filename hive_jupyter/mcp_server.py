@@ -123,14 +123,23 @@ class AgentServer:
         agent = self._agent(context)
         arguments = params.arguments or {}
         try:
-            tool = self._tools.get(params.name) or (await self._known(agent)).get(params.name)
-            if tool is not None:
-                await apart(lambda: check(tool, arguments))
+            await self._check(agent, params.name, arguments)
         except HiveError as error:
             return as_mcp(ToolResult.failure(str(error)))
         # of a tool that nobody knows, the agent's way says which is the nearest
         work = agent.call(params.name, arguments, sink=_progress(context))
         return as_mcp(await _unless_gone(context, work))
+
+    async def _check(self, agent: Agent, name: str, arguments: Mapping[str, Any]) -> None:
+        """Hold arguments against a tool's schema; one that has changed is asked for again."""
+        tool = self._tools.get(name)
+        if tool is not None:
+            with contextlib.suppress(ToolError):
+                await apart(lambda: check(tool, arguments))
+                return
+        known = (await self._known(agent)).get(name)
+        if known is not None:
+            await apart(lambda: check(known, arguments))
 
     async def _known(self, agent: Agent) -> Mapping[str, Tool]:
         """Ask for the tools; one whose schema is none would cost a client the whole list."""
@@ -243,7 +252,14 @@ def _keywords() -> dict[str, Callable[..., Any]]:
         return step
 
     known = jsonschema.Draft202012Validator.VALIDATORS
-    keywords = {name: counted(keyword) for name, keyword in known.items()}
+    further = known["additionalProperties"]
+
+    def unless_by_pattern(validator: Any, value: Any, instance: Any, schema: Any) -> Any:
+        # which properties are further ones, the patterns say
+        return () if "patternProperties" in schema else further(validator, value, instance, schema)
+
+    chosen = {**known, "additionalProperties": unless_by_pattern}
+    keywords = {name: counted(keyword) for name, keyword in chosen.items()}
     return {**keywords, **dict.fromkeys(_UNBOUNDED, lambda *_: None)}
 
 
@@ -312,7 +328,7 @@ class Progress:
 
     def step(self, message: Message) -> tuple[float, float | None, str] | None:
         """How far the tool is, of how much, and what it does; None where that is no news."""
-        if message.type != "progress":
+        if message.type != "progress" or not message.content["text"]:
             return None
         done, total = message.content.get("progress"), message.content.get("total")
         if done is None:
@@ -524,7 +540,7 @@ class _Guarded:
             await self._app(scope, receive, send)
             return
         if not self._is_known(scope):
-            await _refuse(send)
+            await _refuse(receive, send)
             return
         gone = asyncio.Event()
 
@@ -548,7 +564,13 @@ class _Guarded:
         return hmac.compare_digest(token.strip(), self._token) and scheme.lower() == b"bearer"
 
 
-async def _refuse(send: Send) -> None:
+async def _refuse(receive: Receive, send: Send) -> None:
+    # a client that is still sending when the connection is closed does not see the answer
+    size = 0
+    with contextlib.suppress(TimeoutError):
+        async with asyncio.timeout(_LAST_MOMENT):
+            while size < _PIECE and (message := await receive()).get("more_body"):
+                size += len(message["body"])
     text = b"Send the token that `jupyter hive mcp` was started with: Authorization: Bearer ...\n"
     headers = [(b"content-type", b"text/plain"), (b"www-authenticate", b"Bearer"), _CLOSE]
     await send({"type": "http.response.start", "status": _UNKNOWN, "headers": headers})

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from hive_jupyter.swarm.node import NodeStatus
-from hive_jupyter.units import format_duration, format_size, in_columns
+from hive_jupyter.swarm.life import NodeStatus
+from hive_jupyter.units import as_markdown, format_duration, format_size, in_columns
 
 _COLUMNS = (
     "worker",
@@ -62,8 +61,8 @@ class SwarmStatus(dict[str, Any]):
 
     def _repr_markdown_(self) -> str:
         cells = [_COLUMNS, ("---",) * len(_COLUMNS), *self.rows()]
-        table = "\n".join(f"| {' | '.join(_plain(cell) for cell in row)} |" for row in cells)
-        notes = "\n".join(f"- {_plain(note)}" for note in self.notes())
+        table = "\n".join(f"| {' | '.join(as_markdown(cell) for cell in row)} |" for row in cells)
+        notes = "\n".join(f"- {as_markdown(note)}" for note in self.notes())
         return f"{table}\n\n{notes}" if notes else table
 
     def __str__(self) -> str:
@@ -91,8 +90,3 @@ def _cell(column: str, node: Mapping[str, Any]) -> str:
     if column in ("up", "p50", "p95", "CPU"):
         return format_duration(value)
     return format_size(value) if column == "memory" else str(value)
-
-
-def _plain(text: str) -> str:
-    """Text that is no Markdown, on one line."""
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))

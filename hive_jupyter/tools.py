@@ -27,6 +27,8 @@ from typing import Any
 from hive_jupyter.errors import ToolError
 from hive_jupyter.units import nearest
 
+# Seconds that a tool may take where nobody says otherwise.
+TOOL_TIMEOUT = 120.0
 # As much of a result is sent, in bytes of JSON; more is superlinearly slow in MCP's stdio.
 LARGEST_RESULT = 256 * 2**10
 LONGEST_NAME = 128
@@ -250,7 +252,9 @@ class ToolContent:
         if self.type == "resource_link":
             return {"type": self.type, "uri": self.uri, "name": self.name}
         if self.type == "resource":
-            return {"type": self.type, "resource": {"uri": self.uri, "text": self.text}}
+            held = {"blob": self.data} if self.data else {"text": self.text}
+            kind = {"mimeType": self.mime_type} if self.mime_type else {}
+            return {"type": self.type, "resource": {"uri": self.uri, **kind, **held}}
         return {"type": "text", "text": self.text}
 
     @classmethod
@@ -359,6 +363,29 @@ class ToolResult:
             return cls((ToolContent("text", text),), structured_content=value)
         msg = f"it returned {type(value).__name__}; a tool returns text, a dict or a ToolResult"
         raise ToolError(msg)
+
+
+def check_sendable(name: str, arguments: Mapping[str, Any]) -> int:
+    """
+    See that a call's arguments can be written as JSON, and that as UTF-8.
+
+    Returns:
+        Bytes that they take.
+
+    Raises:
+        ToolError: they cannot.
+    """
+    try:
+        return len(json.dumps(dict(arguments), ensure_ascii=False).encode())
+    except UnicodeEncodeError:
+        msg = (
+            f"The arguments of {name} hold half a character (a lone surrogate), which no file "
+            "can. Read what it came from with the right encoding."
+        )
+        raise ToolError(msg) from None
+    except (TypeError, ValueError, RecursionError) as error:
+        msg = f"The arguments of {name} cannot be written as JSON: {error}"
+        raise ToolError(msg) from None
 
 
 def within(result: ToolResult, limit: int, rest: str = "") -> ToolResult:
@@ -509,9 +536,31 @@ def _schema_of(function: Callable[..., Any]) -> dict[str, Any]:
         if parameter.default is parameter.empty:
             required.append(name)
         elif parameter.default is not None:
+            _check_default(parameter.default, f"{function.__name__}: {name}")
             properties[name] = {**properties[name], "default": parameter.default}
     schema = {"type": "object", "properties": properties, "additionalProperties": False}
     return {**schema, "required": required} if required else schema
+
+
+def _schema_of_union(parts: list[dict[str, Any]]) -> dict[str, Any]:
+    """One of several schemas; as plain as it can be, for whoever reads a word as a value."""
+    null = {"type": "null"}
+    choices = [choice for part in parts for choice in part.get("enum", ())]
+    if choices and all("enum" in part or part == null for part in parts):
+        return {"enum": [*choices, None] if null in parts else choices}
+    if any(not isinstance(part.get("type"), str) for part in parts):
+        return {"anyOf": parts}
+    # what else they say is of one type alone, such as of a list's items
+    merged = {key: value for part in parts for key, value in part.items()}
+    return {**merged, "type": [part["type"] for part in parts]}
+
+
+def _check_default(value: object, where: str) -> None:
+    try:
+        json.dumps(value, allow_nan=False)
+    except (TypeError, ValueError):
+        msg = f"{where} has the default {value!r}, which no JSON can hold. Use None, and set it."
+        raise ToolError(msg) from None
 
 
 def _schema(hint: Any, where: str) -> dict[str, Any]:
@@ -523,8 +572,7 @@ def _schema(hint: Any, where: str) -> dict[str, Any]:
     if origin is typing.Literal:
         return {"enum": list(arguments)}
     if origin in (typing.Union, types.UnionType):
-        kinds = [_schema(part, where).get("type") for part in arguments]
-        return {"type": kinds}
+        return _schema_of_union([_schema(part, where) for part in arguments])
     if origin in (list, Sequence):
         return {"type": "array", "items": _schema(arguments[0], where)}
     plain = origin or hint

@@ -23,6 +23,9 @@ _BYTES = {"k": 2**10, "m": 2**20, "g": 2**30, "t": 2**40}
 LONGEST_DURATION = 100 * 365 * 24 * 3600
 LARGEST_SIZE = 2**63 - 1
 
+_COLOUR = re.compile(r"\033\[[\d;]*m")
+_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&:@-]|(?<=www)\.)", re.IGNORECASE)
+
 _MINUTE = 60
 _HOUR = 60 * _MINUTE
 _KILO = 1024
@@ -189,6 +192,16 @@ def nearest(word: str, known: Iterable[str]) -> str:
 def printable(text: str) -> str:
     """Text on one line, with a space for each character that a screen would obey or swallow."""
     return "".join(letter if letter.isprintable() else " " for letter in text)
+
+
+def without_colours(text: str) -> str:
+    """Text without the escape sequences that colour a terminal."""
+    return _COLOUR.sub("", text)
+
+
+def as_markdown(text: str) -> str:
+    """Text on one line of which Markdown obeys nothing, addresses that it would link included."""
+    return _MARKDOWN.sub(r"\\\1", printable(text))
 
 
 def visible(text: str, keep: str = "\n\t") -> str:

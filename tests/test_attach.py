@@ -12,6 +12,7 @@ import threading
 import time
 from collections import defaultdict
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -630,6 +631,34 @@ async def test_an_agent_in_another_process_has_the_same_tools(hive, door):
     assert "200 ms" in str(late)
     other = await attached(worker="apart").call("execute", {"code": "import os; os.getpid()"})
     assert str(other) == str(hive.swarm_status()["workers"]["apart"]["pid"])
+
+
+@pytest.mark.parametrize("is_cancelled", [False, True])
+async def test_a_hive_that_greets_late_lets_nobody_else_wait(is_cancelled):
+    greeted, hung_up = threading.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    class Late:
+        """A hive that greets once the loop has gone on."""
+
+        def attachment(self):
+            assert greeted.wait(60)
+            if not is_cancelled:
+                raise HiveError("It has ended.")
+            return SimpleNamespace(close=lambda: loop.call_soon_threadsafe(hung_up.set))
+
+    calling = asyncio.create_task(attach.AttachedAgent(Late(), "claude").call("ping", {}))
+    await asyncio.sleep(0)
+    if is_cancelled:
+        calling.cancel()
+        await asyncio.wait({calling})
+    greeted.set()
+
+    if is_cancelled:
+        await asyncio.wait_for(hung_up.wait(), 60)
+        assert calling.cancelled()
+    else:
+        assert "It has ended." == str(await calling)
 
 
 async def test_an_agent_in_another_process_interrupts_what_it_no_longer_wants(hive, door):

@@ -445,7 +445,7 @@ def test_a_user_without_a_name_has_a_number(monkeypatch):
         raise KeyError
 
     monkeypatch.setattr(commits.getpass, "getuser", fail)
-    assert commits.user_name() == str(os.getuid())
+    assert commits._user().name == str(os.getuid())
 
 
 # --- what others wrote stays text ---

@@ -203,6 +203,7 @@ def test_progress_is_told_while_a_tool_runs(hive, mode, monkeypatch):
         ([{"progress": "far"}, {"progress": 10**400}, {"progress": []}], []),
         ([{"progress": 1, "total": float("nan")}, {"progress": 1, "total": "all"}], []),
         ([{"progress": -1}, {"progress": 0}], []),
+        ([{"progress": 1}, {"text": ""}], [(1, None)]),
     ],
 )
 def test_progress_only_grows_whatever_a_worker_says(contents, expected):
@@ -228,6 +229,7 @@ def test_a_call_that_a_client_takes_back_is_interrupted(hive, mode):
             await running
         return await client.call_tool("ping", {})
 
+    call(hive, "ping", {}, mode)  # a worker that lists its tools is busy, too
     assert "pong" == with_client(hive, take_back, mode).content[0].text
     assert "KeyboardInterrupt" in hive.history()[-2].detail
 
@@ -287,10 +289,18 @@ DOUBLING = {
         {"properties": {"x": {"$schema": DRAFT, "pattern": "(a+)+$"}}},
         {"$defs": DOUBLING, "allOf": [{"$ref": "#/$defs/d0"}]},
         {"$defs": DOUBLING, "allOf": [{"$ref": "#/$defs/d0"}], "unevaluatedProperties": True},
+        {"patternProperties": {"(a+)+$": {}}, "additionalProperties": False},
+        {"allOf": [{"patternProperties": {"(a+)+$": {}}}], "unevaluatedProperties": False},
     ],
 )
 def test_a_schema_of_a_hostile_worker_leads_nowhere(schema):
     check(made_of(schema), {"x": "a" * 50 + "b"})
+    check(made_of({**schema, "properties": {}}), {"a" * 50 + "b": 1})
+
+
+def test_an_argument_that_another_schema_does_not_have_is_named():
+    with pytest.raises(ToolError, match="no argument"):
+        check(made_of({"properties": {"x": {}}, "additionalProperties": False}), {"y": 1})
 
 
 class Offering:
@@ -309,6 +319,19 @@ class Offering:
 async def offered(agent, use, mode="legacy"):
     async with Client(AgentServer(lambda _: agent, "").server, mode=mode) as client:
         return await use(client)
+
+
+async def test_a_tool_that_has_changed_is_asked_for_again():
+    agent = Offering(Tool("t", "", {**SCHEMA, "required": ["a"]}), result=ToolResult.of("done"))
+
+    async def use(client):
+        refused = await client.call_tool("t", {})
+        agent._tools = (Tool("t", "", SCHEMA),)
+        return refused, await client.call_tool("t", {})
+
+    refused, taken = await offered(agent, use)
+    assert refused.is_error
+    assert "done" == taken.content[0].text
 
 
 async def test_a_tool_whose_schema_is_none_does_not_cost_the_others():

@@ -28,12 +28,14 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import channels
 from hive_jupyter.swarm import node as module
 from hive_jupyter.swarm.channels import Context
+from hive_jupyter.swarm.forkserver import make_server
 from hive_jupyter.swarm.launch import Kernel
 from hive_jupyter.swarm.messages import Message
-from hive_jupyter.swarm.node import SwarmNode, make_server
+from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.replies import payloads
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder
+from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import LARGEST_RESULT
 from tests.processes import family, rested, stopped, titled, wait_gone, wait_until
 
@@ -793,6 +795,28 @@ async def test_a_tool_that_kills_its_worker_is_tried_thrice_at_most(
         await node.call_tool(name, {"trace": str(own_tools / "trace")})
 
     assert "x" * attempts == (own_tools / "trace").read_text()
+
+
+async def test_a_fresh_worker_is_asked_for_its_tools_again(make_node, own_tools):
+    """Its modules may have changed, and what they offered before is believed no more."""
+    node = await make_node(tool_modules=["own_tools"])
+    await node.list_tools()
+    before = set(node.tools)
+    await node.stop()
+    await node.connect()
+
+    assert BUILT_IN is node.tools
+    await node.list_tools()
+    assert before == set(node.tools)
+
+
+@pytest.mark.parametrize("value", ["\ud800", b"x", float])
+async def test_arguments_that_no_json_can_hold_are_not_sent(make_node, value):
+    node = await make_node()
+    with pytest.raises(ToolError, match="The arguments of save_file"):
+        await node.call_tool("save_file", {"path": "x", "content": value})
+
+    assert "cold" == node.status().state
 
 
 async def test_tools_of_the_users_own_are_listed_and_called_like_others(make_node, own_tools):

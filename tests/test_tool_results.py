@@ -1,6 +1,7 @@
 """What tools are and answer, on the wire and within its limits; tools of the user's own."""
 
 import json
+import math
 from typing import Annotated, Literal, Optional
 
 import pytest
@@ -216,6 +217,8 @@ def test_a_function_is_described_by_its_signature(registered):
         names: list[str] | None = None,
         share: Optional[float] = None,  # noqa: UP045
         other="x",
+        mode: Literal["r", "w"] | None = None,
+        place: Literal["here"] | int = 0,
     ):
         """Tell rows."""
 
@@ -230,6 +233,9 @@ def test_a_function_is_described_by_its_signature(registered):
     assert {"type": "integer", "default": 3} == described.arguments["count"]
     assert {"enum": ["a", "b"], "default": "a"} == described.arguments["kind"]
     assert {"array", "null"} == set(described.arguments["names"]["type"])
+    assert {"type": "string"} == described.arguments["names"]["items"]
+    assert {"enum": ["r", "w", None]} == described.arguments["mode"]
+    assert [{"enum": ["here"]}, {"type": "integer"}] == described.arguments["place"]["anyOf"]
     assert {"number", "null"} == set(described.arguments["share"]["type"])
     assert "string" == described.arguments["other"]["type"]
     json.dumps(described.to_wire())
@@ -250,6 +256,17 @@ def test_an_annotation_without_a_schema_is_refused(registered):
 
         @tool
         def odd(x: complex):
+            """Do it."""
+
+    assert "odd" not in registered
+
+
+@pytest.mark.parametrize("value", [object(), math.inf, {1}, b""])
+def test_a_default_that_json_cannot_hold_is_refused(registered, value):
+    with pytest.raises(ToolError, match="odd: x has the default"):
+
+        @tool
+        def odd(x=value):
             """Do it."""
 
     assert "odd" not in registered

@@ -20,7 +20,9 @@ def module(tmp_path, monkeypatch):
     before = dict(REGISTERED)
 
     def make(name, code):
-        (tmp_path / f"{name}.py").write_text(f"from hive_jupyter.tools import tool\n{code}")
+        (tmp_path / f"{name}.py").write_text(
+            f"from hive_jupyter.tools import ToolResult, tool\n{code}"
+        )
         monkeypatch.delitem(sys.modules, name, raising=False)
         return name
 
@@ -118,6 +120,8 @@ def test_tools_of_the_users_own_are_there_too(module):
         ("raise SystemExit(3)", "failing failed: SystemExit: 3"),
         ("return 3", "it returned int; a tool returns text, a dict or a ToolResult"),
         ("return {'a': {1, 2}}", "it returned a dict that is no JSON"),
+        ("return ToolResult('a')", "failing failed: "),
+        ("return ToolResult((), structured_content={'a': {1}})", "failing failed: TypeError"),
     ],
 )
 def test_a_tool_that_fails_is_a_result(module, code, said):

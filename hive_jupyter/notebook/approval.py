@@ -7,10 +7,9 @@ import sys
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from hive_jupyter.commits import approve, user_name
+from hive_jupyter.commits import approve
 from hive_jupyter.errors import ConfigError, RepositoryError
 from hive_jupyter.guard import repository
-from hive_jupyter.guard.requests import Requester
 from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.tables import Table
 from hive_jupyter.showing import COLUMNS, Line, Listed, Showing, as_text, close_look, place
@@ -66,7 +65,6 @@ class Approvals:
         request, frozen = self._manager.commits.request(
             "\n\n".join(options.message),
             options.paths or None,
-            requester=Requester("user", user_name()),
             supersedes=options.supersedes,
         )
         lines = [

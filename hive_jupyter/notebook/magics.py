@@ -46,7 +46,7 @@ if TYPE_CHECKING:
     from hive_jupyter.delegation import Delegation, RunRecord, ToolDelegation
     from hive_jupyter.manager import HiveManager
     from hive_jupyter.notebook.approval import Approvals
-    from hive_jupyter.swarm.node import NodeStatus
+    from hive_jupyter.swarm.life import NodeStatus
 
 _CODE_SHOWN = 60
 _HISTORY_SHOWN = 20

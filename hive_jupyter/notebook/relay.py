@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import builtins
 import getpass
-import re
 import signal
 import sys
 import threading
@@ -22,6 +21,7 @@ from typing import TYPE_CHECKING, Any, Self
 from hive_jupyter.errors import HiveError, NodeDied, RemoteError
 from hive_jupyter.notebook import compat
 from hive_jupyter.swarm.portal import handle_sigint
+from hive_jupyter.units import without_colours
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -41,7 +41,6 @@ _END_OF_INPUT = "\x04"
 # Nobody reacts faster (seconds): Ctrl-C during a shorter run was meant for the loop around it.
 _REACTION = 0.3
 _WIDGET = "application/vnd.jupyter.widget-view+json"
-_COLOUR = re.compile(r"\033\[[\d;]*m")
 _CLEAR_LINE = "\r\033[K"
 # Messages a second on their way to the front-ends, and how many may go ahead of that.
 # jupyter_server drops what reaches it above 1000 a second over three seconds, a stall of its own
@@ -127,7 +126,7 @@ class Cell:
     def dress(self, error: BaseException) -> None:
         """Take the worker's colours off where this shell shows none."""
         if not compat.has_colours(self._shell):
-            compat.render_as(error, [_COLOUR.sub("", line) for line in compat.rendered(error)])
+            compat.render_as(error, list(map(without_colours, compat.rendered(error))))
 
     def progress(self, text: str) -> None:
         """Say what takes so long, in place of what was said before; "" clears it."""

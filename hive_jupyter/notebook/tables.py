@@ -8,10 +8,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from hive_jupyter.tools import Tool
-from hive_jupyter.units import in_columns, printable
+from hive_jupyter.units import as_markdown, in_columns, printable
 
-# What Markdown would obey, in a table's cell.
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&:@-]|(?<=www)\.)", re.IGNORECASE)
 _KINDS = {
     "string": "text",
     "integer": "whole number",
@@ -40,9 +38,9 @@ class Table:
 
     def _repr_markdown_(self) -> str:
         lines = [self.columns, ("---",) * len(self.columns)]
-        lines += [tuple(map(_escaped, row)) for row in self.rows]
+        lines += [tuple(map(as_markdown, row)) for row in self.rows]
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-        return f"{table}\n\n{_escaped(self.note)}".rstrip()
+        return f"{table}\n\n{as_markdown(self.note)}".rstrip()
 
     def __str__(self) -> str:
         rows = [self.columns, *(tuple(map(printable, row)) for row in self.rows)]
@@ -103,7 +101,3 @@ def _bounds(schema: Mapping[str, object]) -> str:
 
 def _first_sentence(text: str) -> str:
     return re.split(r"(?<=[.:;])\s", text.strip(), maxsplit=1)[0].rstrip(":;")
-
-
-def _escaped(text: str) -> str:
-    return _MARKDOWN.sub(r"\\\1", printable(text))

@@ -7,8 +7,9 @@ import time
 from dataclasses import dataclass
 from typing import Any
 
+from hive_jupyter.units import as_markdown
+
 _LANGUAGE_WORD = re.compile(r"[\w+#.-]+", re.ASCII)
-_MARKDOWN = re.compile(r"([\\`*_{}\[\]()#+!|~$<>&-])")
 _SHORTEST_FENCE = 3
 _RULE = "-" * 72
 
@@ -33,7 +34,7 @@ class Instructions:
 
     def _repr_markdown_(self) -> str:
         reason, *details = _visible(self.reason).splitlines() or [""]
-        parts = ["**No worker did this.** " + _MARKDOWN.sub(r"\\\1", reason)]
+        parts = ["**No worker did this.** " + as_markdown(reason)]
         if details:
             parts.append(_fenced("\n".join(details), "text"))
         parts += [

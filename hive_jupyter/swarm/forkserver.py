@@ -19,12 +19,14 @@ import secrets
 import signal
 import socket
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import HiveError
 from hive_jupyter.protocol import (
     CHANNELS,
@@ -39,7 +41,7 @@ from hive_jupyter.protocol import (
     encode_line,
 )
 from hive_jupyter.swarm.channels import curve_keys
-from hive_jupyter.swarm.launch import Launch
+from hive_jupyter.swarm.launch import Launch, library_path, worker_environment
 from hive_jupyter.swarm.process import WorkerProcess, first_of, log_tail
 from hive_jupyter.swarm.runtime import RuntimeFolder
 
@@ -481,3 +483,15 @@ def _modified(path: str) -> int:
         return os.stat(path).st_mtime_ns
     except (OSError, ValueError):
         return 0
+
+
+def make_server(config: HiveConfig, interpreter: str, runtime: RuntimeFolder) -> ForkServer:
+    """A ForkServer for one interpreter, as configured."""
+    return ForkServer(
+        runtime=runtime,
+        interpreter=interpreter,
+        path=library_path() if interpreter == sys.executable else (),
+        environment=worker_environment(config),
+        fork=config.start_method == "fork",
+        sockets=runtime.sockets if config.transport == "auto" else config.transport == "ipc",
+    )

@@ -26,11 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
 from hive_jupyter import procfs
-from hive_jupyter.config import TURNED_OFF, HiveConfig, checked_worker
+from hive_jupyter.config import HiveConfig, checked_worker
 from hive_jupyter.errors import (
-    CircuitOpen,
     ConfigError,
-    HiveError,
     NodeDied,
     NodeStartError,
     NodeTimeout,
@@ -39,17 +37,22 @@ from hive_jupyter.errors import (
 )
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import SERVER
-from hive_jupyter.swarm.breaker import CircuitBreaker
 from hive_jupyter.swarm.death import STARTED_AGAIN, Exit, explain_server
-from hive_jupyter.swarm.launch import Kernel, Launch, drift, snapshot
+from hive_jupyter.swarm.forkserver import make_server
+from hive_jupyter.swarm.launch import Kernel, Launch
+from hive_jupyter.swarm.life import Life, NodeStatus
 from hive_jupyter.swarm.messages import Message, Sink, ignore, progress
-from hive_jupyter.swarm.metrics import Metrics
-from hive_jupyter.swarm.node import NodeStatus, make_server
 from hive_jupyter.swarm.portal import apart
-from hive_jupyter.swarm.process import LOG_SHOWN, WorkerProcess, first_of, note_failure
-from hive_jupyter.swarm.run import Request, Run
+from hive_jupyter.swarm.process import (
+    LOG_SHOWN,
+    WorkerProcess,
+    answers_within,
+    first_of,
+    note_failure,
+)
+from hive_jupyter.swarm.run import Request, Run, or_stopped
 from hive_jupyter.swarm.runtime import RuntimeFolder
-from hive_jupyter.tools import Tool, ToolResult
+from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult
 from hive_jupyter.units import format_duration, nearest, printable
 
 if TYPE_CHECKING:
@@ -62,8 +65,6 @@ _T = TypeVar("_T")
 # Programs that fetch a server before they run it, and how long that may take, in seconds.
 _FETCHERS = ("bunx", "deno", "docker", "npm", "npx", "pipx", "pnpm", "podman", "uv", "uvx", "yarn")
 FETCH_PATIENCE = 120.0
-# A server that is not there after this long is spoken of.
-_PROGRESS_AFTER = 1.0
 # How far a tool is, is told so often, in seconds.
 _PROGRESS_INTERVAL = 0.1
 _LONGEST_PROGRESS = 200
@@ -95,7 +96,6 @@ class McpNode:
         ConfigError: a worker cannot be called so, or the command cannot be one.
 
     Attributes:
-        last_error: why the latest connect or call failed, or None.
         tools: what the server offers, as it said last.
         tool_problems: why some of its tools are left out.
     """
@@ -120,24 +120,18 @@ class McpNode:
             protocol="mcp",
         )
         self.policy = SandboxPolicy(config.sandbox, config.memory)
-        self.last_error: Exception | None = None
         self.tools: Mapping[str, Tool] = {}
         self.tool_problems: tuple[str, ...] = ()
-        self.metrics = Metrics()
-        self.breaker = CircuitBreaker(config)
+        self._life = Life(self.name, config, STARTED_AGAIN)
+        self.metrics = self._life.metrics
+        self.breaker = self._life.breaker
         self._processes = make_server(config, sys.executable, runtime)
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._process: WorkerProcess | None = None
         self._session: McpSession | None = None
-        self._launch: Launch | None = None
-        self._starting: asyncio.Task[None] | None = None
         self._runs: set[Run] = set()
         self._silenced: set[Run] = set()
-        self._ready_since = 0.0
-        self._starts = 0
         self._buried: WorkerProcess | None = None
         self._last_log = ""
-        self._closed = False
 
     async def __aenter__(self) -> Self:
         return self
@@ -147,6 +141,11 @@ class McpNode:
 
     def __repr__(self) -> str:
         return f"<McpNode {self.name!r} {self._state()}>"
+
+    @property
+    def last_error(self) -> Exception | None:
+        """Why the latest connect or call failed, or None."""
+        return self._life.last_error
 
     @property
     def is_connected(self) -> bool:
@@ -165,17 +164,8 @@ class McpNode:
             FETCH_PATIENCE where that is longer and its program may have to fetch it first;
             ``last_error`` says why, with the tail of the server's log.
         """
-        self._belong_here()
-        self.last_error = None
-        try:
-            await self._ensure_ready()
-        except HiveError as error:
-            self.last_error = error
-            log.info("%s", error)
-            return False
-        if self.breaker.state == "half-open":
-            self.breaker.success()
-        return True
+        self._life.belong_here()
+        return await self._life.reached(self._ensure_ready())
 
     async def execute(self, run: Run) -> Message:
         """
@@ -209,7 +199,7 @@ class McpNode:
         self,
         name: str,
         arguments: Mapping[str, Any] | None = None,
-        timeout: float = 120.0,
+        timeout: float = TOOL_TIMEOUT,
         *,
         sink: Sink = ignore,
         began: Callable[[Run], object] = id,
@@ -261,7 +251,7 @@ class McpNode:
         Returns:
             "cold", "dead", "idle", "busy", "stopped" (SIGSTOP) or "unresponsive".
         """
-        self._belong_here()
+        self._life.belong_here()
         session, process = self._session, self._process
         if session is None or process is None:
             return "cold" if process is None else "dead"
@@ -270,13 +260,13 @@ class McpNode:
             return "dead"
         if stat.state == "T":
             return "stopped"
-        if not await self._answers(session):
+        if not await answers_within(session.ping(), _HEALTH_PATIENCE):
             return "unresponsive" if process.alive else "dead"
         return "busy" if self._runs else "idle"
 
     async def interrupt(self) -> bool:
         """Give up all calls that run now, and tell the server; False where none runs."""
-        self._belong_here()
+        self._life.belong_here()
         for run in self._runs:
             run.stop()
         return bool(self._runs)
@@ -296,10 +286,8 @@ class McpNode:
         It is asked first, by the end of its stdin and then by SIGTERM, each with half of
         ``interrupt_grace``.
         """
-        self._belong_here()
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait({self._starting})
+        self._life.belong_here()
+        await self._life.give_up_start()
         process, session = self._process, self._session
         if process is not None:
             self._session = None
@@ -314,8 +302,8 @@ class McpNode:
 
     async def close(self) -> None:
         """End the server, for good."""
-        self._belong_here()
-        self._closed = True
+        self._life.belong_here()
+        self._life.is_closed = True
         await self.stop()
 
     def changed_policy(self, memory: int | None, sandbox: str | None) -> SandboxPolicy:
@@ -340,62 +328,20 @@ class McpNode:
     def status(self) -> NodeStatus:
         """A snapshot for people and programs."""
         process = self._process if self.is_connected else None
-        family = procfs.family(process.pid) if process else []
-        stat = procfs.read_stat(process.pid) if process else None
-        return NodeStatus(
-            name=self.name,
-            state=self._state(),
-            kernel=self.kernel.description,
-            sandbox=self.policy.profile,
-            memory_limit=self.policy.memory,
-            pid=process.pid if process else None,
-            uptime=time.monotonic() - self._ready_since if process else None,
-            circuit=self.breaker.state,
-            retry_in=self.breaker.retry_in,
-            queue=0,
-            memory=procfs.proportional_memory(family) if family else None,
-            cpu_seconds=stat.cpu_seconds if stat else None,
-            metrics=self.metrics.snapshot(),
-            drift=self._drift() if process else (),
-        )
+        return self._life.status(self._state(), self.kernel, self.policy, process)
 
     # Starting
 
     async def _ensure_ready(self) -> None:
-        self._belong_here()
-        if self._closed:
-            msg = f'Worker "{self.name}" is closed, with its hive.'
-            raise HiveError(msg)
-        if not self.config.direct:
-            raise NodeStartError(TURNED_OFF, node=self.name)
+        self._life.require_open()
         if self.is_connected:
             return
-        if self._starting is None or self._starting.done():
+        if not self._life.is_starting:
             # the caller can mend what is wrong with this, so that does not count
-            launch = self._snapshot()
-            self._heed_circuit()
-            self._starting = asyncio.create_task(self._start(launch))
-            self._starting.add_done_callback(note_failure)
-        starting = self._starting
-        await asyncio.wait({starting})
-        if starting.cancelled():
-            msg = f'Worker "{self.name}" was stopped while it started.'
-            raise NodeStartError(msg, node=self.name)
-        starting.result()
-
-    def _heed_circuit(self) -> None:
-        if self.breaker.allow():
-            return
-        retry_at = time.time() + self.breaker.retry_in
-        wait = format_duration(max(1.0, self.breaker.retry_in))
-        msg = (
-            f'Worker "{self.name}" failed {self._times()} and rests for {wait}. '
-            f"Last: {self.metrics.last_error or 'unknown'}"
-        )
-        raise CircuitOpen(msg, node=self.name, retry_at=retry_at)
+            self._life.begin(self._start, self._snapshot())
+        await self._life.started()
 
     async def _start(self, launch: Launch) -> None:
-        self._launch = launch
         old = self._process
         if old is not None:
             session, self._session = self._session, None
@@ -418,12 +364,9 @@ class McpNode:
             # its log and its exit are whole only once it is gone
             await self._abandon()
             failure = self._start_error(error)
-            self._fail(failure)
+            self._life.fail(failure)
             raise failure from error
-        if self._starts:
-            self.metrics.restart()
-        self._starts += 1
-        self._ready_since = time.monotonic()
+        self._life.note_start()
 
     async def _spawn_and_greet(self, launch: Launch) -> None:
         process = self._process = await self._processes.spawn(launch, self.name)
@@ -446,7 +389,7 @@ class McpNode:
     def _start_error(self, error: Exception) -> NodeStartError:
         process, session = self._process, self._session
         tail = process.log_tail() if process is not None else ""
-        end = _end_of(process) if process is not None else Exit()
+        end = process.end if process is not None else Exit()
         advice = ""
         if isinstance(error, ImportError):
             reason = f"MCP servers need the package mcp ({error})"
@@ -480,14 +423,7 @@ class McpNode:
 
     def _snapshot(self) -> Launch:
         """What the server takes over from the host, now."""
-        try:
-            launch = replace(snapshot(self.kernel, self.config, self.policy), role=SERVER)
-        except FileNotFoundError:
-            msg = (
-                f'Worker "{self.name}" could not be started: the working folder does not exist any '
-                "more. Make it again, or go to another one: os.chdir(os.path.expanduser('~'))"
-            )
-            raise NodeStartError(msg, node=self.name) from None
+        launch = replace(self._life.snapshot(self.kernel, self.policy), role=SERVER)
         program, *arguments = launch.argv
         path = find_program(program, dict(launch.environment))
         if path is None:
@@ -497,14 +433,6 @@ class McpNode:
             )
             raise NodeStartError(msg, node=self.name)
         return replace(launch, argv=(path, *arguments))
-
-    def _drift(self) -> tuple[str, ...]:
-        if self._launch is None:
-            return ()
-        try:
-            return drift(self._launch, self._snapshot())
-        except HiveError:
-            return ("working folder",)
 
     # Calling
 
@@ -528,43 +456,21 @@ class McpNode:
         return f'Worker "{self.name}" has no tool "{name}".{nearest(name, self.tools)}{problems}'
 
     async def _ask(self, run: Request, work: Callable[[McpSession], Coroutine[Any, Any, _T]]) -> _T:
-        self._belong_here()
-        self.metrics.call()
-        self.last_error = None
+        self._life.belong_here()
         self._runs.add(run)
         try:
-            await self._have_ready(run)
-            return await self._ask_now(run, work)
-        except HiveError as error:
-            self.last_error = error
-            raise
+            with self._life.asked():
+                await self._have_ready(run)
+                return await self._ask_now(run, work)
         finally:
             self._runs.discard(run)
             self._silenced.discard(run)
 
     async def _have_ready(self, run: Request) -> None:
-        """Wait until there is a server; where that takes long, the call tells."""
-        told: list[str] = []
-
-        def tell(text: str) -> None:
-            told.append(text)
-            run.say(Message("progress", {"text": text}))
-
-        starting = f'Starting worker "{self.name}" ...'
-        telling = asyncio.get_running_loop().call_later(_PROGRESS_AFTER, tell, starting)
-        try:
-            if not self.is_connected:
-                start = asyncio.ensure_future(self._ensure_ready())
-                start.add_done_callback(note_failure)
-                await first_of(start, run.stopping)
-                if run.stops:
-                    start.cancel()
-                    raise remote_error("KeyboardInterrupt", "", [])
-                start.result()
-        finally:
-            telling.cancel()
-            if told:
-                tell("")
+        with self._life.telling(run):
+            await or_stopped(run, self._ensure_ready())
+        if run.stops:
+            raise remote_error("KeyboardInterrupt", "", [])
 
     async def _ask_now(
         self, run: Request, work: Callable[[McpSession], Coroutine[Any, Any, _T]]
@@ -597,7 +503,7 @@ class McpNode:
             result = asking.result()
         except ConnectionError:
             raise await self._death(run, process) from None
-        self._succeed(time.monotonic() - began)
+        self._life.succeed(time.monotonic() - began)
         return result
 
     async def _late(self, run: Request, session: McpSession, process: WorkerProcess) -> NodeTimeout:
@@ -605,7 +511,7 @@ class McpNode:
         assert run.timeout is not None
         time_had = f"within {format_duration(run.timeout)}"
         others = self._runs - {run}
-        if others or await self._answers(session):
+        if others or await answers_within(session.ping(), _HEALTH_PATIENCE):
             msg = (
                 f'Worker "{self.name}" did not answer {time_had}, the time this call had, and was '
                 "told to give it up. It lives on. --timeout gives more."
@@ -619,34 +525,8 @@ class McpNode:
             f"else, and was ended. Your kernel is untouched. {STARTED_AGAIN}"
         )
         late = NodeTimeout(msg, node=self.name, seconds=run.timeout)
-        self._fail(late)
+        self._life.fail(late)
         return late
-
-    async def _answers(self, session: McpSession) -> bool:
-        asking = asyncio.create_task(session.ping())
-        asking.add_done_callback(note_failure)
-        try:
-            await asyncio.wait({asking}, timeout=_HEALTH_PATIENCE)
-        finally:
-            asking.cancel()
-        return asking.done() and not asking.cancelled() and asking.exception() is None
-
-    def _succeed(self, seconds: float) -> None:
-        self.breaker.success()
-        self.metrics.success(seconds)
-
-    def _fail(self, error: HiveError) -> None:
-        self.last_error = error
-        self.breaker.failure()
-        self.metrics.failure(str(error).removesuffix(STARTED_AGAIN).strip())
-        if self.breaker.state == "open":
-            wait = format_duration(max(1.0, self.breaker.retry_in))
-            rests = f"It failed {self._times()} and rests for {wait}."
-            error.args = (str(error).replace(STARTED_AGAIN, rests),)
-
-    def _times(self) -> str:
-        count = self.breaker.failures
-        return "once" if count == 1 else f"{count} times in a row"
 
     # Ending
 
@@ -656,7 +536,7 @@ class McpNode:
             process.kill("hung")
             await _ends_within(process, _DEATH_PATIENCE)
         death = self._explain(process, during=True)
-        by_us = _end_of(process).by_us
+        by_us = process.end.by_us
         run.lost_its_worker = by_us in (None, "memory")
         if run.lost_its_worker or by_us == "hung":
             self._fail_once(process, death)
@@ -676,14 +556,14 @@ class McpNode:
     def _fail_once(self, process: WorkerProcess, death: NodeDied) -> None:
         """Count a death, however many calls it ends."""
         if process is self._buried:
-            self.last_error = death
+            self._life.last_error = death
         else:
             self._buried = process
-            self._fail(death)
+            self._life.fail(death)
 
     def _explain(self, process: WorkerProcess, *, during: bool) -> NodeDied:
         said = _last_line(process.log_tail())
-        return explain_server(self.name, _end_of(process), said, during)
+        return explain_server(self.name, process.end, said, during)
 
     async def _see_off(self, process: WorkerProcess, session: McpSession, reason: str) -> None:
         """Ask a server to end, as MCP wants it: by the end of its stdin, and then by SIGTERM."""
@@ -701,23 +581,8 @@ class McpNode:
         if session is not None:
             await session.close()
 
-    def _belong_here(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        if self._loop is not loop:
-            msg = f'Worker "{self.name}" belongs to another event loop; await it there.'
-            raise HiveError(msg)
-
     def _state(self) -> str:
-        if self._starting is not None and not self._starting.done():
-            return "starting"
-        if self.is_connected:
-            return "busy" if self._runs else "idle"
-        if self.breaker.state == "open":
-            return "resting"
-        # of one that was stopped nothing is kept
-        return "cold" if self._process is None else "dead"
+        return self._life.state(self._process, connected=self.is_connected, busy=bool(self._runs))
 
 
 class _Reports:
@@ -750,10 +615,6 @@ class _Reports:
         self._over = True
         if self._told:
             self._run.say(Message("progress", {"text": ""}))
-
-
-def _end_of(process: WorkerProcess) -> Exit:
-    return process.exited.result() if process.exited.done() else Exit(by_us="hung")
 
 
 async def _ends_within(process: WorkerProcess, seconds: float) -> bool:

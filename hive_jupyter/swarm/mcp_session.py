@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import asyncio.streams
-import json
 import logging
 import re
 import time
@@ -32,7 +31,7 @@ from hive_jupyter import __version__
 from hive_jupyter.errors import HiveError, ToolError
 from hive_jupyter.protocol import encode_line
 from hive_jupyter.swarm.process import first_of
-from hive_jupyter.tools import LARGEST_RESULT, MOST_BLOCKS, Tool, ToolResult, within
+from hive_jupyter.tools import LARGEST_RESULT, MOST_BLOCKS, Tool, ToolResult, check_sendable, within
 from hive_jupyter.units import format_size, printable
 
 # Where nobody has set up logging, Python prints warnings to stderr: a server must not write there.
@@ -472,11 +471,7 @@ class _Outgoing:
 
 
 def _check_arguments(tool: str, arguments: Mapping[str, Any]) -> None:
-    try:
-        size = len(json.dumps(dict(arguments), ensure_ascii=False).encode())
-    except (TypeError, ValueError, RecursionError) as error:
-        msg = f"The arguments of {tool} cannot be written as JSON: {error}"
-        raise ToolError(msg) from None
+    size = check_sendable(tool, arguments)
     if size > LARGEST_MESSAGE:
         most = format_size(LARGEST_MESSAGE)
         msg = f"The arguments of {tool} have {format_size(size)}, and at most {most} are sent."

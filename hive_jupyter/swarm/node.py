@@ -15,17 +15,14 @@ import logging
 import re
 import shutil
 import signal
-import sys
 import time
-from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from hive_jupyter import procfs
-from hive_jupyter.config import TURNED_OFF, HiveConfig, checked_worker
+from hive_jupyter.config import HiveConfig, checked_worker
 from hive_jupyter.errors import (
-    CircuitOpen,
     ConfigError,
     HiveError,
     NodeDied,
@@ -36,28 +33,26 @@ from hive_jupyter.errors import (
     remote_error,
 )
 from hive_jupyter.policy import SandboxPolicy
-from hive_jupyter.swarm.breaker import CircuitBreaker
 from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
-from hive_jupyter.swarm.forkserver import ForkServer
-from hive_jupyter.swarm.launch import (
-    Kernel,
-    Launch,
-    drift,
-    library_path,
-    snapshot,
-    worker_environment,
-)
+from hive_jupyter.swarm.forkserver import ForkServer, make_server
+from hive_jupyter.swarm.launch import Kernel, Launch
+from hive_jupyter.swarm.life import Life, NodeStatus
 from hive_jupyter.swarm.messages import Message, Sink, ignore
-from hive_jupyter.swarm.metrics import Metrics, MetricsSnapshot
-from hive_jupyter.swarm.process import LOG_SHOWN, WorkerProcess, first_of
+from hive_jupyter.swarm.process import (
+    LOG_SHOWN,
+    WorkerProcess,
+    answers_within,
+    first_of,
+    note_failure,
+)
 from hive_jupyter.swarm.replies import asks_to_exit, payloads, users_error, variables
-from hive_jupyter.swarm.run import Request, Run
+from hive_jupyter.swarm.run import Request, Run, or_stopped
 from hive_jupyter.swarm.runtime import LEAST_SPACE, RuntimeFolder
 from hive_jupyter.swarm.tool_call import ToolCall, listed_tools
 from hive_jupyter.toolbox import BUILT_IN
-from hive_jupyter.tools import Tool, ToolResult
+from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
 from hive_jupyter.units import format_duration, format_size, memory_option
 
 log = logging.getLogger(__name__)
@@ -68,8 +63,6 @@ _LAST_WORDS = 300
 # How many descriptors a worker may need in the host, with its zygote and a spare. libzmq ends the
 # whole process where it gets none for its own use.
 _DESCRIPTORS = 32
-# A worker that is not there after this long is spoken of.
-_PROGRESS_AFTER = 1.0
 # How long each question of a health check may stay unanswered.
 _HEALTH_PATIENCE = 1.0
 # After so long a worker that was interrupted is asked again whether it is idle; each time it has
@@ -82,44 +75,6 @@ _REFILL_PAUSE = 0.05
 _RETRIES = 2
 # A process that got SIGKILL and is not gone after this long hangs in the kernel (a dead NFS, say).
 _DEATH_PATIENCE = 5.0
-
-
-@dataclass(frozen=True)
-class NodeStatus:
-    """
-    A node at one moment.
-
-    Attributes:
-        name: of the worker.
-        state: "cold", "starting", "idle", "busy", "dead" or "resting" (circuit open).
-        kernel: what runs in it.
-        sandbox: the policy's profile.
-        memory_limit: bytes or None.
-        pid: of the worker's process, or None.
-        uptime: seconds since it was ready, or None.
-        circuit: "closed", "open" or "half-open".
-        retry_in: seconds until an open circuit lets a start through.
-        queue: runs that wait for their turn.
-        memory: bytes of the worker and its descendants (PSS), or None.
-        cpu_seconds: processor time of the worker, or None.
-        metrics: calls, successes, failures, restarts, latencies, last error.
-        drift: what changed in the host since the worker took its snapshot.
-    """
-
-    name: str
-    state: str
-    kernel: str
-    sandbox: str
-    memory_limit: int | None
-    pid: int | None
-    uptime: float | None
-    circuit: str
-    retry_in: float
-    queue: int
-    memory: int | None
-    cpu_seconds: float | None
-    metrics: MetricsSnapshot
-    drift: tuple[str, ...]
 
 
 class SwarmNode:
@@ -140,8 +95,8 @@ class SwarmNode:
         ConfigError: a worker cannot be called so.
 
     Attributes:
-        last_error: why the latest connect, run or call failed, or None.
-        tools: what the worker offers, as it said last; before that, Hive's own.
+        tools: what the worker offers, as it said last; before that, and after each start, Hive's
+            own.
         tool_problems: why some of the tools that the settings name are missing.
     """
 
@@ -159,30 +114,24 @@ class SwarmNode:
         self.config = config or HiveConfig()
         self.kernel = kernel or Kernel()
         self.policy = policy or SandboxPolicy(self.config.sandbox, self.config.memory)
-        self.last_error: Exception | None = None
         self.tools: Mapping[str, Tool] = BUILT_IN
         self.tool_problems: tuple[str, ...] = ()
-        self.metrics = Metrics()
-        self.breaker = CircuitBreaker(self.config)
+        self._life = Life(self.name, self.config, FRESH)
+        self.metrics = self._life.metrics
+        self.breaker = self._life.breaker
         self._server = server
         self._own_server = server is None
         self._context = context
         self._own_context = context is None
-        self._loop: asyncio.AbstractEventLoop | None = None
         self._process: WorkerProcess | None = None
         self._channels: Channels | None = None
-        self._launch: Launch | None = None
-        self._starting: asyncio.Task[None] | None = None
         self._refilling: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._queue = 0
         self._running: Run | None = None
         self._names: tuple[str, ...] = ()
-        self._ready_since = 0.0
-        self._starts = 0
         self._last_log = ""
         self._broke_protocol: str | None = None
-        self._closed = False
         self._unsaid: HiveError | None = None
         self._info: Mapping[str, Any] = {}
 
@@ -194,6 +143,11 @@ class SwarmNode:
 
     def __repr__(self) -> str:
         return f"<SwarmNode {self.name!r} {self._state()}>"
+
+    @property
+    def last_error(self) -> Exception | None:
+        """Why the latest connect, run or call failed, or None."""
+        return self._life.last_error
 
     @property
     def is_connected(self) -> bool:
@@ -216,17 +170,8 @@ class SwarmNode:
             True, or False where no worker could be had within ``connect_timeout``;
             ``last_error`` says why, with the tail of the worker's log.
         """
-        self._belong_here()
-        self.last_error = None
-        try:
-            await self._ensure_ready()
-        except HiveError as error:
-            self.last_error = error
-            log.info("%s", error)
-            return False
-        if self.breaker.state == "half-open":
-            self.breaker.success()
-        return True
+        self._life.belong_here()
+        return await self._life.reached(self._ensure_ready())
 
     async def execute(self, run: Run) -> Message:
         """
@@ -241,14 +186,9 @@ class SwarmNode:
             NodeTimeout: it was stopped because its time was over.
             NodeStartError, CircuitOpen: there is no worker to run it.
         """
-        self._belong_here()
-        self.metrics.call()
-        self.last_error = None
-        try:
+        self._life.belong_here()
+        with self._life.asked():
             return await self._execute(run)
-        except HiveError as error:
-            self.last_error = error
-            raise
 
     async def list_tools(self) -> list[dict[str, Any]]:
         """
@@ -267,7 +207,7 @@ class SwarmNode:
         self,
         name: str,
         arguments: Mapping[str, Any] | None = None,
-        timeout: float = 120.0,
+        timeout: float = TOOL_TIMEOUT,
         *,
         sink: Sink = ignore,
         began: Callable[[Run], object] = id,
@@ -290,13 +230,15 @@ class SwarmNode:
             What it answered; ``is_error`` where it failed or was called wrongly.
 
         Raises:
-            ToolError: the worker does not speak tools.
+            ToolError: the worker does not speak tools, or the arguments cannot be sent.
             RemoteError: it was interrupted; named KeyboardInterrupt.
             NodeTimeout, NodeDied, NodeStartError, CircuitOpen: as ``execute``.
         """
+        given = dict(arguments or {})
+        check_sendable(name, given)
         deadline = time.monotonic() + timeout
         for attempt in itertools.count():
-            call = ToolCall(name, dict(arguments or {}), deadline - time.monotonic(), sink)
+            call = ToolCall(name, given, deadline - time.monotonic(), sink)
             began(call.run)
             try:
                 return call.result(await self.execute(call.run))
@@ -319,7 +261,7 @@ class SwarmNode:
             "cold", "dead", "idle", "busy", "stopped" (SIGSTOP), "gil-held" (C code that does not
             let Python run) or "unresponsive".
         """
-        self._belong_here()
+        self._life.belong_here()
         channels, process = self._channels, self._process
         if channels is None or process is None:
             return "cold" if process is None else "dead"
@@ -328,7 +270,10 @@ class SwarmNode:
             return "dead"
         if stat.state == "T":
             return "stopped"
-        asking = asyncio.gather(channels.beat(_HEALTH_PATIENCE), self._answers(channels, "control"))
+        question = channels.request("control", "kernel_info_request", {})
+        asking = asyncio.gather(
+            channels.beat(_HEALTH_PATIENCE), answers_within(question, _HEALTH_PATIENCE)
+        )
         await first_of(asking, process.exited)
         if not process.alive:
             asking.cancel()
@@ -340,7 +285,7 @@ class SwarmNode:
 
     async def interrupt(self) -> bool:
         """Stop what runs now, as Ctrl-C does; False where nothing runs."""
-        self._belong_here()
+        self._life.belong_here()
         run = self._running
         if run is None:
             return False
@@ -364,10 +309,8 @@ class SwarmNode:
 
     async def stop(self, reason: str = "stop") -> None:
         """End the worker and everything that it started; the next use starts a new one."""
-        self._belong_here()
-        if self._starting is not None:
-            self._starting.cancel()
-            await asyncio.wait({self._starting})
+        self._life.belong_here()
+        await self._life.give_up_start()
         process = self._process
         if process is not None:
             await process.stop(reason)
@@ -380,8 +323,8 @@ class SwarmNode:
 
     async def close(self) -> None:
         """End the worker, and the processes that start workers where they are this node's own."""
-        self._belong_here()
-        self._closed = True
+        self._life.belong_here()
+        self._life.is_closed = True
         if self._refilling is not None:
             self._refilling.cancel()
             await asyncio.wait({self._refilling})
@@ -406,8 +349,7 @@ class SwarmNode:
             ConfigError: there is no such policy, or the worker lives already with another one.
         """
         policy = self.changed_policy(memory, sandbox)
-        is_starting = self._starting is not None and not self._starting.done()
-        if policy != self.policy and (self.is_connected or is_starting):
+        if policy != self.policy and (self.is_connected or self._life.is_starting):
             changes = []
             if memory is not None:
                 changes.append(f" --memory {memory_option(memory)}")
@@ -442,62 +384,25 @@ class SwarmNode:
     def status(self) -> NodeStatus:
         """A snapshot for people and programs."""
         process = self._process if self.is_connected else None
-        family = _family(process.pid) if process else []
-        stat = procfs.read_stat(process.pid) if process else None
-        return NodeStatus(
-            name=self.name,
-            state=self._state(),
-            kernel=self.kernel.description,
-            sandbox=self.policy.profile,
-            memory_limit=self.policy.memory,
-            pid=process.pid if process else None,
-            uptime=time.monotonic() - self._ready_since if process else None,
-            circuit=self.breaker.state,
-            retry_in=self.breaker.retry_in,
-            queue=self._queue,
-            memory=procfs.proportional_memory(family) if family else None,
-            cpu_seconds=stat.cpu_seconds if stat else None,
-            metrics=self.metrics.snapshot(),
-            drift=self._drift() if process else (),
-        )
+        return self._life.status(self._state(), self.kernel, self.policy, process, self._queue)
 
     # Starting
 
     async def _ensure_ready(self) -> None:
-        self._belong_here()
-        if self._closed:
-            msg = f'Worker "{self.name}" is closed, with its hive.'
-            raise HiveError(msg)
-        if not self.config.direct:
-            raise NodeStartError(TURNED_OFF, node=self.name)
+        self._life.require_open()
         if self.is_connected:
             return
-        if self._starting is None or self._starting.done():
+        if not self._life.is_starting:
             # the caller can mend what is wrong with these, so that does not count
             launch = self._snapshot()
             lack = lack_of_descriptors(_DESCRIPTORS)
             if lack is not None:
                 msg = f'Worker "{self.name}" could not be started: {lack}'
                 raise NodeStartError(msg, node=self.name)
-            if not self.breaker.allow():
-                retry_at = time.time() + self.breaker.retry_in
-                wait = format_duration(max(1.0, self.breaker.retry_in))
-                msg = (
-                    f'Worker "{self.name}" failed {self._times()} and rests for {wait}. '
-                    f"Last: {self.metrics.last_error or 'unknown'}"
-                )
-                raise CircuitOpen(msg, node=self.name, retry_at=retry_at)
-            self._starting = asyncio.create_task(self._start(launch))
-            self._starting.add_done_callback(_notice)
-        starting = self._starting
-        await asyncio.wait({starting})
-        if starting.cancelled():
-            msg = f'Worker "{self.name}" was stopped while it started.'
-            raise NodeStartError(msg, node=self.name)
-        starting.result()
+            self._life.begin(self._start, launch)
+        await self._life.started()
 
     async def _start(self, launch: Launch) -> None:
-        self._launch = launch
         old = self._process
         if old is not None:
             if not old.exited.done():  # it broke the protocol a moment ago
@@ -516,13 +421,12 @@ class SwarmNode:
         except Exception as error:
             failure = self._start_error(error)
             await self._abandon()
-            self._fail(failure)
+            self._life.fail(failure)
             raise failure from error
-        if self._starts:
-            self.metrics.restart()
-        self._starts += 1
+        self._life.note_start()
         self._names = ()
-        self._ready_since = time.monotonic()
+        # the user's own are imported anew, and may be others
+        self.tools, self.tool_problems = BUILT_IN, ()
 
     async def _spawn_and_probe(self, launch: Launch) -> None:
         server = self._server or self._make_server()
@@ -594,22 +498,7 @@ class SwarmNode:
 
     def _snapshot(self) -> Launch:
         """What the worker takes over from the host, now."""
-        try:
-            return snapshot(self.kernel, self.config, self.policy)
-        except FileNotFoundError:
-            msg = (
-                f'Worker "{self.name}" could not be started: the working folder does not exist any '
-                "more. Make it again, or go to another one: os.chdir(os.path.expanduser('~'))"
-            )
-            raise NodeStartError(msg, node=self.name) from None
-
-    def _drift(self) -> tuple[str, ...]:
-        if self._launch is None:
-            return ()
-        try:
-            return drift(self._launch, self._snapshot())
-        except HiveError:
-            return ("working folder",)
+        return self._life.snapshot(self.kernel, self.policy)
 
     # Running
 
@@ -647,21 +536,8 @@ class SwarmNode:
             run.say(Message("stream", {"name": "stderr", "text": f"{told}\n"}))
 
     async def _have_ready(self, run: Run) -> None:
-        """Wait until there is a worker; where that takes long, the run tells, so nobody wonders."""
-        told: list[str] = []
-
-        def tell(text: str) -> None:
-            told.append(text)
-            run.say(Message("progress", {"text": text}))
-
-        starting = f'Starting worker "{self.name}" ...'
-        telling = asyncio.get_running_loop().call_later(_PROGRESS_AFTER, tell, starting)
-        try:
-            await self._or_stopped(run, self._ensure_ready())
-        finally:
-            telling.cancel()
-            if told:
-                tell("")
+        with self._life.telling(run):
+            await or_stopped(run, self._ensure_ready())
 
     async def _take_turn(self, run: Run) -> None:
         if self._queue == 1 and not self._turn.locked():
@@ -671,7 +547,7 @@ class SwarmNode:
         acquiring = asyncio.ensure_future(self._turn.acquire())
         try:
             async with asyncio.timeout(run.patience):
-                await self._or_stopped(run, acquiring)
+                await or_stopped(run, acquiring)
         except BaseException as error:
             # the turn may have come in the moment in which nobody wanted it any more
             if acquiring.done() and not acquiring.cancelled():
@@ -688,21 +564,6 @@ class SwarmNode:
             f"`%hive interrupt {self.name}` stops what it runs."
         )
         return NodeTimeout(msg, node=self.name, seconds=seconds)
-
-    async def _or_stopped(self, run: Run, work: Awaitable[Any]) -> None:
-        """Wait for ``work``, or for the wish that a run that has not begun never does."""
-        task = asyncio.ensure_future(work)
-        task.add_done_callback(_notice)
-        try:
-            await first_of(task, run.stopping)
-        finally:
-            if not task.done():
-                task.cancel()
-        if not task.done():
-            await asyncio.wait({task})
-        if task.cancelled():
-            raise remote_error("KeyboardInterrupt", "", [])
-        task.result()
 
     async def _run_now(self, run: Run) -> Message:
         channels, process = self._channels, self._process
@@ -736,7 +597,7 @@ class SwarmNode:
                 self._forget()
                 self._process = None
             raise self._death(run, process)
-        self._succeed(time.monotonic() - began)
+        self._life.succeed(time.monotonic() - began)
         if asks_to_exit(run.done.result()):
             await self._see_off(run, process, began)
         else:
@@ -756,7 +617,7 @@ class SwarmNode:
 
     @staticmethod
     def _say_last_words(run: Run, process: WorkerProcess) -> None:
-        for name, text in _end_of(process).last_words.items():
+        for name, text in process.end.last_words.items():
             run.say(Message("stream", {"name": name, "text": text}))
 
     async def _until_over(self, run: Run, channels: Channels, process: WorkerProcess) -> bool:
@@ -783,7 +644,7 @@ class SwarmNode:
         run.heed()
         if run.stops == 1:
             proof = asyncio.create_task(self._interrupt(run, channels, process))
-            proof.add_done_callback(_notice)
+            proof.add_done_callback(note_failure)
             try:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self.config.interrupt_grace):
@@ -835,7 +696,7 @@ class SwarmNode:
     async def _send_interrupt(self, channels: Channels, process: WorkerProcess) -> None:
         if self.kernel.interrupt_by_message:
             asking = asyncio.create_task(channels.request("control", "interrupt_request", {}))
-            asking.add_done_callback(_notice)
+            asking.add_done_callback(note_failure)
         else:
             await process.signal(signal.SIGINT)
 
@@ -860,7 +721,7 @@ class SwarmNode:
 
     def _death(self, run: Run, process: WorkerProcess) -> NodeDied | NodeTimeout:
         """The worker ended during a run."""
-        end = _end_of(process)
+        end = process.end
         error: NodeDied | NodeTimeout = self._explain(end, during=True)
         if run.expired:
             assert run.timeout is not None
@@ -874,7 +735,7 @@ class SwarmNode:
         if end.by_us in ("interrupt", "stop", "restart"):
             self.breaker.withdraw()
         else:
-            self._fail(error)
+            self._life.fail(error)
         return error
 
     def _explain(self, end: Exit, *, during: bool) -> NodeDied:
@@ -886,24 +747,6 @@ class SwarmNode:
         )
         return NodeDied(msg, node=self.name, cause="protocol", lost=self._names)
 
-    def _succeed(self, seconds: float) -> None:
-        """The worker answered; that the user's own code raised is an answer, too."""
-        self.breaker.success()
-        self.metrics.success(seconds)
-
-    def _fail(self, error: HiveError) -> None:
-        self.last_error = error
-        self.breaker.failure()
-        self.metrics.failure(str(error).removesuffix(FRESH).strip())
-        if self.breaker.state == "open":
-            wait = format_duration(max(1.0, self.breaker.retry_in))
-            rests = f"It failed {self._times()} and rests for {wait}; cells get instructions."
-            error.args = (str(error).replace(FRESH, rests),)
-
-    def _times(self) -> str:
-        count = self.breaker.failures
-        return "once" if count == 1 else f"{count} times in a row"
-
     # Asking
 
     async def _is_repeatable(self, name: str) -> bool:
@@ -912,15 +755,6 @@ class SwarmNode:
             with contextlib.suppress(HiveError):
                 await self.list_tools()
         return name in self.tools and self.tools[name].is_repeatable
-
-    async def _answers(self, channels: Channels, channel: str) -> bool:
-        asking = asyncio.ensure_future(channels.request(channel, "kernel_info_request", {}))
-        try:
-            await asyncio.wait({asking}, timeout=_HEALTH_PATIENCE)
-        finally:
-            asking.cancel()
-        # cancelled: the worker ended, and its sockets were closed
-        return asking.done() and not asking.cancelled() and asking.exception() is None
 
     # Ending
 
@@ -940,7 +774,7 @@ class SwarmNode:
             end = process.exited.result()
             if end.by_us in (None, "memory", "protocol"):
                 death = self._explain(end, during=False)
-                self._fail(death)
+                self._life.fail(death)
                 self._unsaid = death if death.lost else None
             else:
                 self.breaker.withdraw()
@@ -955,80 +789,18 @@ class SwarmNode:
     def _refill_later(self) -> None:
         """After a result, so that the fork does not slow down the cell that caused it."""
         server = self._server
-        if server is None or self.kernel.argv or self._closed:
+        if server is None or self.kernel.argv or self._life.is_closed:
             return
         if self._refilling is not None and not self._refilling.done():
             return
         self._refilling = asyncio.create_task(self._refill(server))
-        self._refilling.add_done_callback(_notice)
+        self._refilling.add_done_callback(note_failure)
 
     async def _refill(self, server: ForkServer) -> None:
         await asyncio.sleep(_REFILL_PAUSE)
         await server.refill(self._snapshot(), self.config.spares)
 
-    def _belong_here(self) -> None:
-        loop = asyncio.get_running_loop()
-        if self._loop is None:
-            self._loop = loop
-        if self._loop is not loop:
-            msg = f'Worker "{self.name}" belongs to another event loop; await it there.'
-            raise HiveError(msg)
-
     def _state(self) -> str:
-        if self._starting is not None and not self._starting.done():
-            return "starting"
-        if self.is_connected:
-            return "busy" if self._running is not None else "idle"
-        if self.breaker.state == "open":
-            return "resting"
-        # of one that was stopped nothing is kept
-        return "cold" if self._process is None else "dead"
-
-
-def _notice(task: asyncio.Future[Any]) -> None:
-    """Take note of a task's error, which those who waited for it, if anybody, have been told."""
-    if not task.cancelled() and task.exception() is not None:
-        log.info("%s", task.exception())
-
-
-def _family(pid: int) -> list[int]:
-    try:
-        return [pid, *procfs.descendants(pid)]
-    except OSError:  # this process has no descriptor left
-        return [pid]
-
-
-def _end_of(process: WorkerProcess) -> Exit:
-    return process.exited.result() if process.exited.done() else Exit(by_us="hung")
-
-
-def never_used(name: str, kernel: Kernel, sandbox: str, memory: int | None) -> NodeStatus:
-    """The status of a worker that is known, but that nobody has used yet."""
-    return NodeStatus(
-        name=name,
-        state="cold",
-        kernel=kernel.description,
-        sandbox=sandbox,
-        memory_limit=memory,
-        pid=None,
-        uptime=None,
-        circuit="closed",
-        retry_in=0.0,
-        queue=0,
-        memory=None,
-        cpu_seconds=None,
-        metrics=Metrics().snapshot(),
-        drift=(),
-    )
-
-
-def make_server(config: HiveConfig, interpreter: str, runtime: RuntimeFolder) -> ForkServer:
-    """A ForkServer for one interpreter, as configured."""
-    return ForkServer(
-        runtime=runtime,
-        interpreter=interpreter,
-        path=library_path() if interpreter == sys.executable else (),
-        environment=worker_environment(config),
-        fork=config.start_method == "fork",
-        sockets=runtime.sockets if config.transport == "auto" else config.transport == "ipc",
-    )
+        return self._life.state(
+            self._process, connected=self.is_connected, busy=self._running is not None
+        )

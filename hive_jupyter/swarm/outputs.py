@@ -63,7 +63,7 @@ class Outputs:
             self._take_output(message.type, content)
         if message.type == "execute_result":
             text = content["data"].get("text/plain")
-            self.value_repr = "".join(map(str, text)) if isinstance(text, list) else text
+            self.value_repr = None if text is None else _whole(text)
 
     def _as_far_as_there_is_room(self, message: Message) -> Message:
         if self._left == math.inf or message.type in ("clear_output", "error"):
@@ -99,6 +99,16 @@ class Outputs:
         self._clear_with_next = False
         self._outputs.clear()
         self._displays.clear()
+
+
+def plain_text(data: Mapping[str, Any]) -> str:
+    """The text of something displayed, or its types where it has none."""
+    return _whole(data.get("text/plain", f"<{', '.join(map(str, data)) or 'nothing'}>"))
+
+
+def _whole(text: object) -> str:
+    """A text, which may come in lines."""
+    return "".join(map(str, text)) if isinstance(text, list) else str(text)
 
 
 def _display_id(content: Mapping[str, Any]) -> str:

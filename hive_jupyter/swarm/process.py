@@ -10,7 +10,7 @@ import signal
 import socket
 import stat
 import subprocess
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -101,6 +101,11 @@ class WorkerProcess:
     def alive(self) -> bool:
         """Whether the worker is known to have started and not known to have ended."""
         return self.started.done() and not self.exited.done()
+
+    @property
+    def end(self) -> Exit:
+        """How it ended; one that has not hangs in the kernel, where its end was waited for."""
+        return self.exited.result() if self.exited.done() else Exit(by_us="hung")
 
     def log_tail(self, most: int = _LOG_IN_ERROR) -> str:
         """The last lines that the worker wrote to its own log, at most so many bytes."""
@@ -253,6 +258,17 @@ class WorkerProcess:
 async def first_of(*futures: asyncio.Future[Any]) -> None:
     """Wait until one of the futures is done; whose result, the caller looks up."""
     await asyncio.wait(futures, return_when="FIRST_COMPLETED")
+
+
+async def answers_within(question: Coroutine[Any, Any, object], seconds: float) -> bool:
+    """Whether a question comes to an answer in time; a failure and a cancellation are none."""
+    asking = asyncio.ensure_future(question)
+    asking.add_done_callback(note_failure)
+    try:
+        await asyncio.wait({asking}, timeout=seconds)
+    finally:
+        asking.cancel()
+    return asking.done() and not asking.cancelled() and asking.exception() is None
 
 
 def note_failure(task: asyncio.Future[Any]) -> None:

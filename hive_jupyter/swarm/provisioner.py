@@ -36,9 +36,8 @@ from hive_jupyter.errors import ConfigError
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import CHANNELS, KERNEL
 from hive_jupyter.swarm.death import Exit
-from hive_jupyter.swarm.forkserver import ForkServer
+from hive_jupyter.swarm.forkserver import ForkServer, make_server
 from hive_jupyter.swarm.launch import Launch
-from hive_jupyter.swarm.node import make_server
 from hive_jupyter.swarm.portal import Portal
 from hive_jupyter.swarm.process import WorkerProcess
 from hive_jupyter.swarm.runtime import RuntimeFolder, remove_tree, sweep

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from hive_jupyter.errors import remote_error
 from hive_jupyter.swarm.messages import Message, Sink, ignore
+from hive_jupyter.swarm.process import first_of, note_failure
 
 # How long a reply may be missing once the worker was interrupted and said "idle" (ipykernel loses
 # it when SIGINT arrives in its own dispatch code).
@@ -193,3 +195,24 @@ class Request(Run):
         self.type = kind
         self.content = content
         self.patience = timeout
+
+
+async def or_stopped(run: Run, work: Awaitable[Any]) -> None:
+    """
+    Wait for ``work``, or for the wish that a run that has not begun never does.
+
+    Raises:
+        RemoteError: it is to stop; named KeyboardInterrupt.
+    """
+    task = asyncio.ensure_future(work)
+    task.add_done_callback(note_failure)
+    try:
+        await first_of(task, run.stopping)
+    finally:
+        if not task.done():
+            task.cancel()
+    if not task.done():
+        await asyncio.wait({task})
+    if task.cancelled():
+        raise remote_error("KeyboardInterrupt", "", [])
+    task.result()

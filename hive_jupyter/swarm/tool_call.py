@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 from hive_jupyter.errors import RemoteError, ToolError
 from hive_jupyter.swarm.messages import Message, Sink
-from hive_jupyter.swarm.outputs import Outputs
+from hive_jupyter.swarm.outputs import Outputs, plain_text
 from hive_jupyter.swarm.run import Request, execute_content
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import LARGEST_RESULT, Tool, ToolContent, ToolResult, within
-from hive_jupyter.units import printable
+from hive_jupyter.units import printable, without_colours
 
-_COLOUR = re.compile(r"\033\[[\d;]*m")
 _IMAGES = ("image/png", "image/jpeg")
 _MOST_TOOLS = 500
 _MOST_PROBLEMS = 20
@@ -88,7 +86,7 @@ def _result_of_code(outputs: Outputs, error: RemoteError | None = None) -> ToolR
     if error is not None:
         if not any(output["output_type"] == "error" for output in outputs.all):
             lines = error.traceback or [f"{error.ename}: {error.evalue}"]
-            blocks.append(ToolContent("text", _plain("\n".join(lines))))
+            blocks.append(ToolContent("text", without_colours("\n".join(lines))))
         structure |= {"status": "error", "ename": error.ename, "evalue": error.evalue}
     blocks = _joined(blocks) or [ToolContent("text", _SAYS_NOTHING)]
     return within(ToolResult(tuple(blocks), error is not None, structure), LARGEST_RESULT, _REST)
@@ -98,13 +96,12 @@ def _blocks(output: Mapping[str, Any]) -> list[ToolContent]:
     if output["output_type"] == "stream":
         return [ToolContent("text", output["text"])]
     if output["output_type"] == "error":
-        return [ToolContent("text", _plain("\n".join(output["traceback"])))]
+        return [ToolContent("text", without_colours("\n".join(output["traceback"])))]
     data = output["data"]
     for kind in _IMAGES:
         if isinstance(data.get(kind), str):
             return [ToolContent("image", data=data[kind].replace("\n", ""), mime_type=kind)]
-    text = data.get("text/plain", f"<{', '.join(map(str, data)) or 'nothing'}>")
-    return [ToolContent("text", "".join(map(str, text)) if isinstance(text, list) else str(text))]
+    return [ToolContent("text", plain_text(data))]
 
 
 def _joined(blocks: list[ToolContent]) -> list[ToolContent]:
@@ -118,10 +115,6 @@ def _joined(blocks: list[ToolContent]) -> list[ToolContent]:
         else:
             joined.append(block)
     return joined
-
-
-def _plain(text: str) -> str:
-    return _COLOUR.sub("", text)
 
 
 def listed_tools(reply: Message) -> tuple[dict[str, Tool], tuple[str, ...]]:

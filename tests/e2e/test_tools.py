@@ -98,6 +98,18 @@ def test_a_tool_of_the_users_own_is_found_once_the_worker_was_asked(runtime, tmp
         assert "twice" in [tool.name for tool in hive.list_tools()]
 
 
+def test_a_call_that_cannot_be_sent_is_answered_with_what_is_wrong(runtime, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with HiveManager(max_cell_bytes=1000) as hive:
+        answer = hive.delegate_to_coder("write", {"path": "a", "content": "\ud800"})
+        with pytest.raises(ConfigError, match="max_cell_bytes"):
+            hive.delegate_to_coder("execute", {"code": "x" * 2000})
+
+    assert answer.is_error
+    assert "half a character" in str(answer)
+    assert [] == list(tmp_path.iterdir())
+
+
 def test_where_the_circuit_is_open_a_tool_is_answered_with_instructions(runtime):
     with HiveManager(max_failures=1) as hive:
         with pytest.raises(NodeDied, match="SIGABRT"):

@@ -70,7 +70,7 @@ class Toolbox:
             too, with a text that helps to correct the call.
         """
         try:
-            result = self._call(name, arguments, call)
+            return within(self._call(name, arguments, call), call.limit).to_wire()
         except ToolError as error:
             result = ToolResult.failure(str(error))
         except (Exception, SystemExit) as error:
