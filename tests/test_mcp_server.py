@@ -636,7 +636,7 @@ def test_where_the_extra_is_missing_the_command_says_what_to_install():
     )
 
     assert 1 == ended.returncode
-    assert 'needs "mcp"' in ended.stderr
+    assert '"mcp" is missing' in ended.stderr
     assert '-m pip install "hive-jupyter[mcp]"' in ended.stderr
 
 
