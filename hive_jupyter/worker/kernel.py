@@ -293,7 +293,7 @@ class WorkerApp(IPKernelApp):
         compat.reply_through_the_stream(self.kernel)
         self.shell = self.kernel.shell
         compat.join(self.shell, self.kernel)
-        self.kernel.toolbox = Toolbox(spec.tools)
+        self.kernel.toolbox = Toolbox(spec.tools, spec.root)
         workspace.enter(spec.root or spec.cwd, spec.cwd)
         self.kernel.io_loop = None
         if not spec.name:

@@ -88,7 +88,7 @@ def test_a_tool_of_the_users_own_is_found_once_the_worker_was_asked(runtime, tmp
         "    'Say it twice.'\n"
         "    return word * 2\n"
     )
-    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.chdir(tmp_path)
     with HiveManager(tool_modules=["mytools", "absent"]) as hive:
         assert "twice" not in hive.known_tools()
         assert "hoho" == str(hive.delegate_to_coder("twice", "ho"))

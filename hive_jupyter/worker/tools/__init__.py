@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import logging
+import sys
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -44,10 +45,12 @@ class Toolbox:
 
     Args:
         modules: names of modules with tools of the user's own; imported at the first use.
+        folder: where they are looked for too, after all else: the project's root.
     """
 
-    def __init__(self, modules: tuple[str, ...]) -> None:
+    def __init__(self, modules: tuple[str, ...], folder: str = "") -> None:
         self._to_import = list(modules)
+        self._folder = folder
         # Why a module's tools are not there.
         self._problems: list[str] = []
 
@@ -100,6 +103,8 @@ class Toolbox:
         return {**{name: tool for name, (tool, _) in REGISTERED.items()}, **BUILT_IN}
 
     def _import(self, module: str) -> None:
+        if self._folder not in ("", *sys.path):
+            sys.path.append(self._folder)
         try:
             importlib.import_module(module)
         except (Exception, SystemExit) as error:
