@@ -109,7 +109,7 @@ def test_half_open_lets_one_start_through_for_many_callers(frail):
 
 def test_a_slow_start_is_no_success_that_hides_the_crashes(frail, monkeypatch):
     """While a start is spoken of, somebody waits for it; that it came is not what was asked."""
-    monkeypatch.setattr("hive_jupyter.swarm.node._PROGRESS_AFTER", 0.0)
+    monkeypatch.setattr("hive_jupyter.swarm.life.PROGRESS_AFTER", 0.0)
     crash(frail, 2)
 
     assert "open" == of(frail, "circuit")

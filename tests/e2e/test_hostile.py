@@ -127,7 +127,7 @@ def test_a_run_that_nobody_reads_ends_at_its_deadline(forgiving):
 
 def test_slow_starts_do_not_close_the_circuit(runtime, monkeypatch):
     """Whoever speaks of a slow start only waits for it."""
-    monkeypatch.setattr("hive_jupyter.swarm.node._PROGRESS_AFTER", 0.0)
+    monkeypatch.setattr("hive_jupyter.swarm.life.PROGRESS_AFTER", 0.0)
     with HiveManager(spares=0, max_failures=2, recovery_time=60) as hive:
         for _ in range(2):
             with pytest.raises(NodeDied):

@@ -13,8 +13,8 @@ from tests.front_end import ROOT, FrontEnd
 
 # On a busy machine a worker takes long enough to start to be spoken of; here that is noise.
 LOADING = (
-    "%load_ext hive_jupyter\nimport hive_jupyter.swarm.node\n"
-    "hive_jupyter.swarm.node._PROGRESS_AFTER = 1000"
+    "%load_ext hive_jupyter\nimport hive_jupyter.swarm.life\n"
+    "hive_jupyter.swarm.life.PROGRESS_AFTER = 1000"
 )
 
 

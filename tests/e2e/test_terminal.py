@@ -41,7 +41,7 @@ def ipython(tmp_path):
 
 LOAD = "%load_ext hive_jupyter"
 # A busy machine speaks of a worker that starts, on stderr.
-SPEAK_OF_NO_START = "import hive_jupyter.swarm.node; hive_jupyter.swarm.node._PROGRESS_AFTER = 1000"
+SPEAK_OF_NO_START = "import hive_jupyter.swarm.life; hive_jupyter.swarm.life.PROGRESS_AFTER = 1000"
 
 
 def test_a_terminal_shows_what_the_worker_says(ipython):
