@@ -61,3 +61,16 @@ def at_home(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(folder))
     monkeypatch.setenv("GIT_CONFIG_NOSYSTEM", "1")
     return folder
+
+
+def with_a_change(tmp_path, monkeypatch):
+    """A repository with one commit and a changed file, and a ledger of the test's own."""
+    at_home(tmp_path, monkeypatch)
+    made = Repo(tmp_path / "repo")
+    made("config", "user.name", "Ada")
+    made("config", "user.email", "ada@example.org")
+    made.write("a.py", "a = 1\n")
+    made.commit_all("begin")
+    made.write("a.py", "a = 2\n")
+    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    return made

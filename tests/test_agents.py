@@ -17,7 +17,7 @@ from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.toolbox import BUILT_IN
 from tests.front_end import FrontEnd
 from tests.processes import wait_until
-from tests.repos import Repo, at_home
+from tests.repos import with_a_change
 
 ENDLESS = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)"
 
@@ -349,14 +349,7 @@ def test_a_cell_shows_what_agents_do_while_others_run(runtime, tmp_path, monkeyp
 @pytest.fixture
 def repo(tmp_path, monkeypatch):
     """A repository with a change in it, as the hive's project, and a ledger of its own."""
-    at_home(tmp_path, monkeypatch)
-    made = Repo(tmp_path / "repo")
-    made("config", "user.name", "Ada")
-    made("config", "user.email", "ada@example.org")
-    made.write("a.py", "a = 1\n")
-    made.commit_all("begin")
-    made.write("a.py", "a = 2\n")
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    made = with_a_change(tmp_path, monkeypatch)
     monkeypatch.chdir(made.folder)
     return made
 

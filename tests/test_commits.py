@@ -31,7 +31,7 @@ from hive_jupyter.notebook.completion import HiveCompleter
 from hive_jupyter.notebook.magics import HiveMagics
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.showing import Line, Showing, as_text
-from tests.repos import Repo, at_home
+from tests.repos import with_a_change
 
 # Of a file, a message and a name: what HTML, Markdown or a screen would obey.
 MARKUP = "<img src=x onerror=alert(1)> [a](javascript:b) &amp; `c` \u202e\x1b[31m"
@@ -39,14 +39,7 @@ MARKUP = "<img src=x onerror=alert(1)> [a](javascript:b) &amp; `c` \u202e\x1b[31
 
 @pytest.fixture
 def repo(tmp_path, monkeypatch):
-    at_home(tmp_path, monkeypatch)
-    made = Repo(tmp_path / "repo")
-    made("config", "user.name", "Ada")
-    made("config", "user.email", "ada@example.org")
-    made.write("a.py", "a = 1\n")
-    made.commit_all("begin")
-    made.write("a.py", "a = 2\n")
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    made = with_a_change(tmp_path, monkeypatch)
     monkeypatch.chdir(made.folder)
     return made
 

@@ -14,21 +14,14 @@ from hive_jupyter.guard import repository
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.requests import Requester
 from tests.front_end import ROOT, FrontEnd
-from tests.repos import Repo, at_home
+from tests.repos import with_a_change
 
 COMMAND = (sys.executable, "-W", "error", "-c", "from hive_jupyter.cli import main; main()")
 
 
 @pytest.fixture
 def repo(tmp_path, monkeypatch):
-    at_home(tmp_path, monkeypatch)
-    made = Repo(tmp_path / "repo")
-    made("config", "user.name", "Ada")
-    made("config", "user.email", "ada@example.org")
-    made.write("a.py", "a = 1\n")
-    made.commit_all("begin")
-    made.write("a.py", "a = 2\n")
-    monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
+    made = with_a_change(tmp_path, monkeypatch)
     monkeypatch.setenv("JUPYTER_NO_CONFIG", "1")
     monkeypatch.setenv("NO_COLOR", "1")
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
