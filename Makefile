@@ -21,9 +21,9 @@ PYTEST_ARGS =
 LAB_ARGS =
 BENCH_ARGS =
 
-# Three processes keep two cores busy, because a test waits for workers a third of its time. The number
-# is fixed: a test is to have about the same company everywhere, and more would make its worker late.
-PYTEST = -m pytest -n 3 --dist worksteal $(PYTEST_ARGS)
+# One process for each of two cores. The number is fixed: a test is to have about the same company
+# everywhere. A third would be quicker still, and made what a worker says as it dies come too late.
+PYTEST = -m pytest -n 2 --dist worksteal $(PYTEST_ARGS)
 
 # Names of targets with their spaces escaped: the checkout or VENV may be in a folder with a space.
 empty :=
@@ -47,7 +47,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 help:
 	@echo 'make demo    run the quickstart notebook in this terminal'
 	@echo 'make lab     open it in JupyterLab'
-	@echo 'make test    run the tests, three at a time'
+	@echo 'make test    run the tests, two at a time'
 	@echo 'make lowest  run the tests with the lowest versions that pyproject.toml allows'
 	@echo 'make check   style, types, import floors, notebooks, links in the docs'
 	@echo 'make bench   measure Hive beside its peers'

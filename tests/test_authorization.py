@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from dataclasses import FrozenInstanceError, replace
 
 import pytest
@@ -987,3 +988,26 @@ GuardMachine.TestCase.settings = settings(
     suppress_health_check=[HealthCheck.too_slow],
 )
 TestAnyOrder = GuardMachine.TestCase
+
+
+def test_a_yes_that_comes_while_somebody_looks_is_not_taken_for_a_clock_gone_back(tmp_path):
+    """The clock is read within the moment that is looked at: no later entry is seen beside it."""
+    path = tmp_path / "ledger.sqlite"
+    human = AuthorizationGuard(path)
+    request = human.request_call(tool="ping", arguments={}, worker="coder", requester="x")
+    answers = [threading.Thread(target=lambda: tokens.append(human.approve(request.id)))]
+    tokens = []
+
+    def clock():
+        now = time.clock_gettime(time.CLOCK_BOOTTIME)
+        while answers:
+            answers[0].start()
+            answers.pop().join(0.5)
+        return now
+
+    looking = AuthorizationGuard(path, boot_clock=clock)
+    assert not looking.is_allowed(request.id)
+    while not tokens:
+        time.sleep(0.001)
+    human.spend(tokens[0])
+    assert looking.is_allowed(request.id)

@@ -279,6 +279,9 @@ class Ledger:
         """
         with self._explaining(), self._connected() as connection:
             connection.execute("BEGIN")
+            # The moment is that of the first look, not of BEGIN: a clock that is read before it
+            # would be behind an entry that comes in between.
+            connection.execute("SELECT 1 FROM entries LIMIT 1").fetchone()
             try:
                 yield Entries(connection)
             finally:
