@@ -66,24 +66,21 @@ class Commits:
         *,
         requester: Requester | None = None,
         supersedes: str | None = None,
+        folder: str | os.PathLike[str] | None = None,
     ) -> tuple[CommitRequest, Frozen]:
         """
-        Ask for a commit in the project of the working folder; see ``repository.request_commit``.
+        Ask for a commit; see ``repository.request_commit``.
 
         Args:
             message: of the commit.
-            paths: relative to the working folder.
+            paths: relative to the folder.
             requester: who asks; by default the user.
             supersedes: the id of a waiting request in whose place this one comes.
+            folder: in the project; by default the working folder.
         """
-        try:
-            folder = Path.cwd()
-        except FileNotFoundError:
-            msg = "The working folder does not exist any more. Go to another one: %cd FOLDER"
-            raise RepositoryError(msg) from None
         return repository.request_commit(
             self.guard,
-            folder,
+            folder or _working_folder(),
             message,
             requester=requester or _user(),
             paths=paths,
@@ -133,6 +130,33 @@ class Commits:
         # too many files; who asked needs the rest of it to ask further
         return replace(kept, structured_content={**structure, "files": []})
 
+    def serve_worker(self, wish: Mapping[str, Any], worker: str, root: str) -> str:
+        """
+        Serve what a worker's code asks for, with all of it checked.
+
+        Args:
+            wish: message, paths and supersedes, as a worker sent them.
+            worker: its name.
+            root: of the project that it was started in; nothing else is committed.
+
+        Returns:
+            What to show.
+
+        Raises:
+            HiveError: as ``request``; and ToolError where the wish makes no sense.
+        """
+        named = {name: wish[name] for name in ("message", "paths") if wish.get(name)}
+        given = BUILT_IN["request_commit"].check(named)
+        supersedes = wish.get("supersedes")
+        request, frozen = self.request(
+            given["message"],
+            given.get("paths"),
+            requester=Requester("worker", worker),
+            supersedes=None if supersedes is None else str(supersedes),
+            folder=root,
+        )
+        return asked_for(request, frozen)
+
     def serve_status(self, request_id: str) -> ToolResult:
         """
         Serve the tool ``commit_status``, of commits that agents have asked for.
@@ -181,6 +205,26 @@ class Commits:
         """Requests that wait for a human, or for their approval to be used, oldest first."""
         repository.settle(self.guard)
         return self.guard.open()
+
+
+def asked_for(request: CommitRequest, frozen: Frozen) -> str:
+    """What to say to who asked for a commit, in a cell."""
+    lines = [
+        f"Request {request.id}: commit {frozen.content} to {place(request)}.",
+        f"Nothing is committed yet. %hive approve {request.id} shows what would be, and asks.",
+    ]
+    if frozen.skipped_hooks:
+        hooks = ", ".join(frozen.skipped_hooks)
+        lines.append(f"Your hooks are not run: {hooks}. Run what they check yourself.")
+    return "\n".join(lines)
+
+
+def _working_folder() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        msg = "The working folder does not exist any more. Go to another one: %cd FOLDER"
+        raise RepositoryError(msg) from None
 
 
 def _user() -> Requester:

@@ -54,7 +54,7 @@ from hive_jupyter.swarm.life import NodeStatus, never_used
 from hive_jupyter.swarm.mcp_node import McpNode, checked_command, find_program
 from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.node import SwarmNode
-from hive_jupyter.swarm.portal import Portal, deferring_sigint
+from hive_jupyter.swarm.portal import Portal, apart, deferring_sigint
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
@@ -901,9 +901,28 @@ class HiveManager:
         self, delegation: Delegation, name: str, code: str, options: Mapping[str, Any]
     ) -> Message:
         node = self._node(name)
-        run = Run(code, delegation.say, **options)
+        assert isinstance(node, SwarmNode)
+        run = Run(
+            code, delegation.say, wishes=lambda wish: self._serve_wish(node, run, wish), **options
+        )
         delegation.attach(run, node)
         return await node.execute(run)
+
+    def _serve_wish(self, node: SwarmNode, run: Run, wish: Message) -> None:
+        task = asyncio.create_task(self._ask_for_worker(node, run, wish))
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
+
+    async def _ask_for_worker(self, node: SwarmNode, run: Run, wish: Message) -> None:
+        """Ask for a commit in a worker's name; its code waits for what is answered."""
+        try:
+            text = await apart(
+                lambda: self.commits.serve_worker(wish.content, node.name, node.root)
+            )
+            answer = {"text": text}
+        except Exception as error:
+            answer = {"error": str(error)}
+        node.answer_wish(run, wish, answer)
 
     async def _call(
         self,

@@ -12,6 +12,8 @@ and in these besides, whose contents have the shapes of MCP::
     shell  list_tools_request {}                        -> list_tools_reply {tools, problems}
     shell  call_tool_request {name, arguments, limit}   -> call_tool_reply {content, isError, ...}
     iopub  tool_progress {progress, total, message}     while a tool runs
+    iopub  commit_request {id, message, paths, supersedes}  while a cell runs
+           -> control commit_reply {id, text} or {id, error}
 """
 
 from __future__ import annotations

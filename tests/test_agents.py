@@ -111,6 +111,12 @@ def test_what_goes_wrong_is_a_result_that_helps(hive, name, arguments, expected)
     assert expected in str(answer)
 
 
+def test_code_of_an_agent_asks_for_no_commit_past_the_tool(hive):
+    answer = call(hive, "execute", code="%commit -m x")
+
+    assert "with the tool request_commit" in str(answer)
+
+
 def test_a_tool_that_the_user_denies_is_neither_offered_nor_run(hive, choosing):
     choosing(execute="deny", restart="deny")
 

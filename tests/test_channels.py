@@ -379,6 +379,58 @@ async def test_an_answer_goes_to_a_run_that_asked_and_only_once(channels, peer, 
     assert 0 == await peer.stdin.poll(50)
 
 
+WISH = {"id": "1", "message": "m", "paths": []}
+
+
+async def answer_of(peer):
+    return (await peer.receive("control"))["content"]
+
+
+async def test_a_wish_for_a_commit_is_passed_on_and_answered(channels, peer, heard):
+    wishes = []
+    run = Run("1", heard.append, wishes=wishes.append)
+    channels.begin(run)
+    await peer.publish("commit_request", WISH, (await peer.receive())["header"])
+    await soon(lambda: wishes)
+    channels.answer_wish(run, wishes[0], {"text": "asked"})
+
+    assert {"id": "1", "text": "asked"} == await answer_of(peer)
+    assert [] == heard
+
+
+async def test_of_many_wishes_at_once_one_is_passed_on(channels, peer, heard):
+    """The next one is once that is answered."""
+    wishes = []
+    run = Run("1", heard.append, wishes=wishes.append)
+    channels.begin(run)
+    parent = (await peer.receive())["header"]
+    for number in ("1", "2", "3"):
+        await peer.publish("commit_request", {**WISH, "id": number}, parent)
+
+    refused = [await answer_of(peer), await answer_of(peer)]
+    assert ["2", "3"] == [answer["id"] for answer in refused]
+    assert all("one at a time" in answer["error"] for answer in refused)
+    channels.answer_wish(run, wishes[0], {"text": "asked"})
+    assert {"id": "1", "text": "asked"} == await answer_of(peer)
+    await peer.publish("commit_request", {**WISH, "id": "4"}, parent)
+    await soon(lambda: len(wishes) == 2)
+
+
+@pytest.mark.parametrize("whose", ["one that may not ask", "one that is over", "nobody's"])
+async def test_a_wish_that_nobody_passes_on_is_refused_at_once(channels, peer, heard, whose):
+    wishes = []
+    may_ask = {} if whose == "one that may not ask" else {"wishes": wishes.append}
+    run = Run("1", heard.append, **may_ask)
+    channels.begin(run)
+    parent = (await peer.receive())["header"]
+    if whose == "one that is over":
+        channels.end(run)
+    await peer.publish("commit_request", WISH, None if whose == "nobody's" else parent)
+
+    assert "Only a delegated cell" in (await answer_of(peer))["error"]
+    assert [] == wishes
+
+
 async def test_the_heartbeat_is_heard(channels, peer):
     beating = asyncio.create_task(channels.beat(10))
     await peer.hb.send_multipart(await peer.hb.recv_multipart())

@@ -7,12 +7,12 @@ import sys
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from hive_jupyter.commits import approve
+from hive_jupyter.commits import approve, asked_for
 from hive_jupyter.errors import ConfigError, RepositoryError
 from hive_jupyter.guard import repository
 from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.tables import Table
-from hive_jupyter.showing import COLUMNS, Line, Listed, Showing, as_text, close_look, place
+from hive_jupyter.showing import COLUMNS, Line, Listed, Showing, as_text, close_look
 from hive_jupyter.units import format_size, visible
 
 if TYPE_CHECKING:
@@ -67,14 +67,7 @@ class Approvals:
             options.paths or None,
             supersedes=options.supersedes,
         )
-        lines = [
-            f"Request {request.id}: commit {frozen.content} to {place(request)}.",
-            f"Nothing is committed yet. %hive approve {request.id} shows what would be, and asks.",
-        ]
-        if frozen.skipped_hooks:
-            hooks = ", ".join(frozen.skipped_hooks)
-            lines.append(f"Your hooks are not run: {hooks}. Run what they check yourself.")
-        return "\n".join(lines)
+        return asked_for(request, frozen)
 
     def requests(self, options: argparse.Namespace) -> Table:
         """The requests that wait, or the last ones of all."""

@@ -579,14 +579,14 @@ def _refuse(_line: str, _cell: str | None = None) -> None:
     """Explain why there is no delegating here."""
     msg = (
         f'This code runs in the worker "{os.environ[WORKER_VARIABLE]}" already, and a worker does '
-        "neither delegate nor commit. Run the code here as it is, or do so in the notebook itself."
+        "neither delegate nor approve. Run the code here as it is, or do so in the notebook itself."
     )
     raise UsageError(msg)
 
 
 # The magics inside a worker.
 REFUSALS = {
-    "line": {"delegate": _refuse, "hive": _refuse, "commit": _refuse},
+    "line": {"delegate": _refuse, "hive": _refuse},
     "cell": {"delegate": _refuse},
 }
 

@@ -78,6 +78,11 @@ def curve_keys() -> tuple[str, str]:
     return public.decode(), secret.decode()
 
 
+_NO_WISHES = (
+    "Only a delegated cell asks for a commit, while it runs, and one at a time. A program asks "
+    "with the tool request_commit."
+)
+
 # What the content of a message must hold, and what it may, by the type of message.
 _REQUIRED: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "stream": {"name": str, "text": str},
@@ -91,6 +96,7 @@ _REQUIRED: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "list_tools_reply": {"status": str},
     "call_tool_reply": {"status": str},
     "tool_progress": {"progress": (int, float), "message": str},
+    "commit_request": {"id": str},
 }
 _OPTIONAL: Mapping[str, type] = {
     "metadata": dict,
@@ -163,6 +169,7 @@ class Channels:
         self._published: dict[str, asyncio.Event] = {}
         self._beats: dict[bytes, asyncio.Event] = {}
         self._asking: set[str] = set()
+        self._wishing: set[str] = set()
         self._messages_seen = 0
         self._closed = False
         self._pauses: set[str] = set()
@@ -265,6 +272,7 @@ class Channels:
         if run.late is not None:
             self._late.expect(run.key, run.late)
         self._asking.discard(run.key)
+        self._wishing.discard(run.key)
 
     def answer(self, run: Run, text: str) -> None:
         """Reply to the latest input_request of a run."""
@@ -272,6 +280,23 @@ class Channels:
             self._asking.discard(run.key)
             header = self._session.msg_header("input_reply")
             self._send("stdin", "input_reply", {"value": text}, header)
+
+    def answer_wish(self, run: Run, wish: Message, answer: Mapping[str, str]) -> None:
+        """
+        Reply to a commit_request; also where its run is over, as a thread of it may wait.
+
+        Args:
+            run: whose code asked.
+            wish: the request.
+            answer: "text" to show, or "error", why not.
+        """
+        self._wishing.discard(run.key)
+        self._reply_to_wish(wish, answer)
+
+    def _reply_to_wish(self, wish: Message, answer: Mapping[str, str]) -> None:
+        if not self._closed:
+            content = {"id": wish.content["id"], **answer}
+            self._send("control", "commit_reply", content, self._session.msg_header("commit_reply"))
 
     async def beat(self, seconds: float) -> bool:
         """Whether the worker's heartbeat, which needs no Python, answers within ``seconds``."""
@@ -461,12 +486,22 @@ class Channels:
                 run.say(message)
         elif message.type == "status":
             self._take_status(message, run, key)
+        elif message.type == "commit_request":
+            self._take_wish(run, message)
         elif run is None:
             self._late.take(key, message)
         elif message.type in OUTPUTS:
             run.say(message)
         elif message.type == "tool_progress":
             run.say(_progress(message))
+
+    def _take_wish(self, run: Run | None, wish: Message) -> None:
+        """Pass a wish for a commit on; of each run one at a time, so that nobody is flooded."""
+        if run is None or run.wishes is None or run.key in self._wishing:
+            self._reply_to_wish(wish, {"error": _NO_WISHES})
+        else:
+            self._wishing.add(run.key)
+            run.wishes(wish)
 
     def _take_status(self, message: Message, run: Run | None, key: str) -> None:
         state = message.content.get("execution_state")

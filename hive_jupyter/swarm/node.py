@@ -98,6 +98,7 @@ class SwarmNode:
         tools: what the worker offers, as it said last; before that, and after each start, Hive's
             own.
         tool_problems: why some of the tools that the settings name are missing.
+        root: of the project that its worker was started in, or "".
     """
 
     def __init__(
@@ -116,6 +117,7 @@ class SwarmNode:
         self.policy = policy or SandboxPolicy(self.config.sandbox, self.config.memory)
         self.tools: Mapping[str, Tool] = BUILT_IN
         self.tool_problems: tuple[str, ...] = ()
+        self.root = ""
         self._life = Life(self.name, self.config, FRESH)
         self.metrics = self._life.metrics
         self.breaker = self._life.breaker
@@ -307,6 +309,11 @@ class SwarmNode:
         if self._channels is not None:
             self._channels.answer(run, text)
 
+    def answer_wish(self, run: Run, wish: Message, answer: Mapping[str, str]) -> None:
+        """Reply to a commit that a run's code asked for; see ``Channels.answer_wish``."""
+        if self._channels is not None:
+            self._channels.answer_wish(run, wish, answer)
+
     async def stop(self, reason: str = "stop") -> None:
         """End the worker and everything that it started; the next use starts a new one."""
         self._life.belong_here()
@@ -432,6 +439,7 @@ class SwarmNode:
         server = self._server or self._make_server()
         self._broke_protocol = None
         process = self._process = await server.spawn(launch, self.name)
+        self.root = launch.root
         if not self.kernel.argv:
             await first_of(process.ready, process.exited)
         else:

@@ -45,6 +45,7 @@ from hive_jupyter.tools import LARGEST_RESULT, Call
 from hive_jupyter.worker import compat, streams
 from hive_jupyter.worker.confine import prctl
 from hive_jupyter.worker.tools import Toolbox, workspace
+from hive_jupyter.worker.wishes import Wishes, commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -85,11 +86,19 @@ class CoderWorker(IPythonKernel):
         "list_tools_request",
         "call_tool_request",
     ]
-    control_msg_types = [*IPythonKernel.control_msg_types, "wake_request"]  # noqa: RUF012
+    control_msg_types = [  # noqa: RUF012
+        *IPythonKernel.control_msg_types,
+        "wake_request",
+        "commit_reply",
+    ]
     _execute_sleep = 0
     interrupted = False
     # The app replaces it, once it knows what the worker is.
     toolbox = Toolbox(())
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**options)
+        self.wishes = Wishes(self._publish_wish)
 
     def kernel_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> Any:
         """Answer as any kernel does; the first request tells a spare its name."""
@@ -213,6 +222,17 @@ class CoderWorker(IPythonKernel):
         sys.stdout.flush()
         sys.stderr.flush()
         self._reply(stream, ident, parent, "call_tool_reply", result)
+
+    async def commit_reply(self, _stream: Any, _ident: Any, parent: dict[str, Any]) -> None:
+        """The host's answer to a commit that code asked for; from the control thread."""
+        self.wishes.take_reply(parent["content"])
+
+    def _publish_wish(self, content: dict[str, Any]) -> None:
+        session: Any = self.session
+        sys.stdout.flush()
+        sys.stderr.flush()
+        parent = self.get_parent()
+        session.send(self.iopub_socket, "commit_request", content, parent, ident=b"commit_request")
 
     def _report(
         self, parent: dict[str, Any], done: float, total: float | None, message: str
@@ -458,9 +478,11 @@ def _profile(folder: str) -> ProfileDir:
 
 
 def _build_shell(folder: str) -> ZMQInteractiveShell:
-    return WorkerShell.instance(
+    shell: ZMQInteractiveShell = WorkerShell.instance(
         config=_config(),
         profile_dir=_profile(folder),
         compiler_class=XCachingCompiler,
         user_ns={},
     )
+    shell.magics_manager.register_function(commit)
+    return shell

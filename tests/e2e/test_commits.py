@@ -4,6 +4,7 @@ import json
 import os
 import re
 import signal
+import sqlite3
 import subprocess
 import sys
 
@@ -136,9 +137,121 @@ def test_what_a_worker_starts_answers_nothing(repo, guard, request_, tmp_path):
 def test_the_magics_in_a_worker_only_say_so(repo):
     with FrontEnd(repo.folder) as kernel:
         kernel.play("%load_ext hive_jupyter")
-        played = kernel.play("%%delegate\n%load_ext hive_jupyter\n%commit -m x")
+        played = kernel.play("%%delegate\n%load_ext hive_jupyter\n%hive requests")
 
-    assert "neither delegate nor commit" in played.reply["evalue"]
+    assert "neither delegate nor approve" in played.reply["evalue"]
+
+
+@pytest.fixture
+def kernel(repo, tmp_path):
+    """A notebook in the repository."""
+    with FrontEnd(repo.folder, JUPYTER_DATA_DIR=str(tmp_path / "data")) as kernel:
+        kernel.play("%load_ext hive_jupyter")
+        yield kernel
+
+
+@pytest.fixture
+def in_worker(kernel):
+    """Run a delegated cell there."""
+    return lambda code: kernel.play(f"%%delegate\n{code}")
+
+
+def test_a_delegated_cell_asks_for_a_commit_and_goes_on(repo, guard, in_worker):
+    played = in_worker(
+        "import os; os.mkdir('sub'); os.chdir('sub'); open('b.py', 'w').write('b')\n"
+        "%commit -m 'Say \"two\"' -m Because ../a.py b.py\n"
+        "print('goes on')"
+    )
+
+    (request,) = guard.pending()
+    assert request.requester == Requester("worker", "coder")
+    assert request.message == 'Say "two"\n\nBecause'
+    assert {"a.py", "sub/b.py"} == {change.name for change in request.changes()}
+    assert played.reply["status"] == "ok"
+    said = played.stream()
+    assert f"Request {request.id}: commit the named files to main of {repo.folder}." in said
+    assert f"%hive approve {request.id}" in said
+    assert said.endswith("goes on\n")
+    assert repo("log", "--format=%s") == "begin"
+
+
+def test_a_delegated_cell_replaces_its_own_request(repo, guard, in_worker):
+    in_worker("%commit -m first")
+    (first,) = guard.pending()
+    in_worker(f"%commit -m second --supersedes {first.id}")
+
+    assert ["second"] == [request.message for request in guard.pending()]
+    assert guard.get(first.id).state == "superseded"
+
+
+def test_a_thread_and_a_task_of_a_delegated_cell_ask_too(guard, in_worker):
+    in_worker(
+        "import asyncio, threading\n"
+        "ask = get_ipython().kernel.wishes.request_commit\n"
+        "threads = [threading.Thread(target=ask, args=(str(n),)) for n in range(3)]\n"
+        "for thread in threads: thread.start()\n"
+        "await asyncio.to_thread(ask, 'task')\n"
+        "for thread in threads: thread.join()"
+    )
+
+    assert {"0", "1", "2", "task"} == {request.message for request in guard.pending()}
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("%commit a.py", "-m"),
+        ("%commit -m 'x", "a quote is not closed"),
+        ("%commit -m '' a.py", "message"),
+        ("%commit -m x nosuch.py", "nosuch.py has nothing to commit"),
+        ("%commit -m x ../elsewhere", "is not in the repository's work tree"),
+        ("%commit -m x --supersedes zzzzzz", "There is no request"),
+    ],
+)
+def test_a_wish_of_a_delegated_cell_that_cannot_be_is_refused_there(guard, in_worker, line, said):
+    played = in_worker(line)
+
+    assert "UsageError" == played.reply["ename"]
+    assert said in played.reply["evalue"]
+    assert [] == guard.pending()
+
+
+def test_a_fork_of_a_worker_asks_for_nothing(guard, in_worker):
+    played = in_worker(
+        "import os\n"
+        "if (child := os.fork()) == 0:\n"
+        "    try: get_ipython().kernel.wishes.request_commit('x')\n"
+        "    except BaseException as error: os.write(2, str(error).encode())\n"
+        "    os._exit(0)\n"
+        "os.waitpid(child, 0)"
+    )
+
+    assert "cannot ask for a commit" in played.stream("stderr")
+    assert [] == guard.pending()
+
+
+def test_ctrl_c_ends_the_wait_for_a_host_that_is_busy(guard, kernel):
+    """Another process holds the ledger meanwhile."""
+    kernel.play("%%delegate\n%commit -m first")
+    connection = sqlite3.connect(guard.ledger.path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+
+    def interrupt(message):
+        if message["msg_type"] == "stream" and "asks" in message["content"]["text"]:
+            os.kill(kernel.pid, signal.SIGINT)
+
+    code = "%%delegate\nprint('asks', flush=True)\n%commit -m second"
+    played = kernel.play(code, on_message=interrupt, timeout=25)
+    connection.close()
+
+    assert "KeyboardInterrupt" == played.reply["ename"]
+
+
+def test_a_worker_has_so_many_requests_waiting_and_no_more(guard, in_worker):
+    played = in_worker("for n in range(20): get_ipython().run_line_magic('commit', f'-m {n}')")
+
+    assert 'Worker "coder" has 8 requests waiting' in played.reply["evalue"]
+    assert 8 == len(guard.pending())
 
 
 # --- in a terminal ---
