@@ -20,6 +20,8 @@ from hive_jupyter.errors import (
     AuthorizationError,
     ConfigError,
     LedgerError,
+    NodeDied,
+    NodeTimeout,
     RepositoryError,
     RequestUnknown,
 )
@@ -185,6 +187,16 @@ class Commits:
         except AuthorizationError as error:
             return str(error)
         return f"Request {request.id} is {request.state}."
+
+    def record_death(self, death: NodeDied | NodeTimeout) -> None:
+        """
+        Keep in the ledger that a worker died, and of what.
+
+        Raises:
+            LedgerError: the ledger cannot be written.
+        """
+        happened = str(death).partition(". ")[0]
+        self.guard.record("died", {"worker": death.node, "happened": happened})
 
     def commit(self, token: str) -> str:
         """Make the commit that a token was given for; see ``repository.commit``."""

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import contextlib
+import logging
 import os
 import shutil
 import sys
@@ -36,7 +37,9 @@ from hive_jupyter.errors import (
     CircuitOpen,
     ConfigError,
     HiveError,
+    NodeDied,
     NodeStartError,
+    NodeTimeout,
     RemoteError,
     ToolError,
 )
@@ -66,6 +69,8 @@ if TYPE_CHECKING:
     from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
     from hive_jupyter.guard.requests import CommitRequest, Requester
 
+log = logging.getLogger(__name__)
+
 _T = TypeVar("_T")
 
 # Under which those who watch agents are known.
@@ -73,6 +78,8 @@ _AGENTS = "agents"
 
 # What the portal's event loop opens, and what asking for it opens.
 _LOOPS_DESCRIPTORS = 5
+# So long after a death it is written down (seconds).
+_QUIET = 1.0
 _SUPPORTED = sys.platform == "linux"
 
 
@@ -850,13 +857,22 @@ class HiveManager:
         kernel = self._kernels.get(name, Kernel())
         if kernel.protocol == "mcp":
             return McpNode(
-                name, config=self.config, command=kernel.argv, runtime=self._runtime_folder()
+                name,
+                config=self.config,
+                command=kernel.argv,
+                runtime=self._runtime_folder(),
+                died=self._keep_death,
             )
         if self._context is None:
             self._context = Context()
         server = self._server(kernel)
         return SwarmNode(
-            name, config=self.config, kernel=kernel, server=server, context=self._context
+            name,
+            config=self.config,
+            kernel=kernel,
+            server=server,
+            context=self._context,
+            died=self._keep_death,
         )
 
     def _server(self, kernel: Kernel) -> ForkServer:
@@ -908,8 +924,25 @@ class HiveManager:
         delegation.attach(run, node)
         return await node.execute(run)
 
+    def _keep_death(self, death: NodeDied | NodeTimeout) -> None:
+        self._begin(self._record_death(death))
+
+    async def _record_death(self, death: NodeDied | NodeTimeout) -> None:
+        """Have the ledger tell of a worker's death, now where the hive is closed meanwhile."""
+        with contextlib.suppress(asyncio.CancelledError):
+            # the next cell's fresh worker comes first
+            await asyncio.sleep(_QUIET)
+        try:
+            await apart(lambda: self.commits.record_death(death))
+        except HiveError as error:
+            log.warning("the ledger does not tell of a death: %s", error)
+
     def _serve_wish(self, node: SwarmNode, run: Run, wish: Message) -> None:
-        task = asyncio.create_task(self._ask_for_worker(node, run, wish))
+        self._begin(self._ask_for_worker(node, run, wish))
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Have the loop do something beside; closing the hive ends it."""
+        task = asyncio.create_task(work)
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
 

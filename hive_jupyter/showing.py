@@ -13,6 +13,7 @@ from typing import Any, Literal
 
 from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
 from hive_jupyter.guard.diff import FileChange, marked, summary
+from hive_jupyter.guard.ledger import Entry
 from hive_jupyter.guard.requests import CommitRequest
 from hive_jupyter.units import format_duration, visible
 
@@ -188,7 +189,7 @@ class Listed:
         """Its row in a table, see ``COLUMNS``; markup in it is not escaped."""
         since = format_duration(max(0.0, time.time() - self.request.time))
         answer = [
-            f"in the {self.origin}" if self.origin else "",
+            _where(self.origin),
             "" if self.time is None else time.strftime("%F %T", time.localtime(self.time)),
             self.reason,
         ]
@@ -214,6 +215,50 @@ class Listed:
             "origin": self.origin,
             "reason": self.reason,
         }
+
+
+def _where(origin: str) -> str:
+    """Where a human answered, in words; "" where none did."""
+    return "from Python" if origin == "python" else f"in the {origin}" if origin else ""
+
+
+# --- in a history ---
+
+LEDGER_COLUMNS = ("when", "what happened", "request", "about")
+
+_HAPPENED = {"requested": "asked for", "spent": "token used", "void": "cut off", "died": "death"}
+
+
+def ledger_rows(guard: AuthorizationGuard, limit: int) -> list[tuple[str, ...]]:
+    """
+    The ledger's last entries as rows of a table, see ``LEDGER_COLUMNS``, the latest last.
+
+    Args:
+        guard: whose ledger.
+        limit: of how many.
+
+    Raises:
+        LedgerError: the ledger cannot be read.
+    """
+    return [_ledger_row(guard, entry) for entry in guard.history(limit)[::-1]]
+
+
+def _ledger_row(guard: AuthorizationGuard, entry: Entry) -> tuple[str, ...]:
+    details = entry.details
+    parts = [
+        _where(details.get("origin", "")),
+        *(details.get(name) for name in ("happened", "error", "reason")),
+    ]
+    if entry.event == "requested" and entry.request is not None:
+        request = guard.get(entry.request)
+        parts = [str(request.requester), what(request)]
+    about = ", ".join(str(part) for part in [entry.commit, *parts] if part)
+    return (
+        time.strftime("%F %T", time.localtime(entry.at.time)),
+        _HAPPENED.get(entry.event, entry.event),
+        entry.request or "",
+        visible(about, keep=""),
+    )
 
 
 def what(request: AnyRequest) -> str:

@@ -37,6 +37,14 @@ def pytest_collection_finish():
     gc.freeze()
 
 
+@pytest.fixture(scope="session", autouse=True)
+def _data(tmp_path_factory):
+    """A ledger of the tests' own: what dies in a test is not to be told of in the user's."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("JUPYTER_DATA_DIR", str(tmp_path_factory.mktemp("data")))
+        yield
+
+
 @pytest.fixture
 def shell(tmp_path, monkeypatch):
     """A terminal's IPython shell, without a history file."""

@@ -2,6 +2,7 @@
 
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.delegation import Result, RunRecord
+from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.toolbox import BUILT_IN
@@ -74,6 +75,8 @@ class FakeManager:
             "history": [],
             "logs": "",
         }
+        # a ledger that nobody has written to
+        self.guard = AuthorizationGuard()
 
     find_tool = HiveManager.find_tool
 

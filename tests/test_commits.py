@@ -10,11 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from IPython.core.error import UsageError
 
-from hive_jupyter import commits
+from hive_jupyter import commits, manager
 from hive_jupyter.errors import (
     AuthorizationError,
     ConfigError,
     LedgerError,
+    NodeDied,
     RepositoryError,
     RequestDenied,
     RequestExpired,
@@ -326,6 +327,59 @@ def test_the_last_requests_of_all_are_listed_first(type_in, shown, hive, repo):
 
 
 # --- what is said of it ---
+
+
+def test_the_history_tells_what_became_of_requests_and_tokens(type_in, shown, hive, repo):
+    asker = Requester("agent", "an | editor\x1b[31m")
+    first = hive.request_commit("Do it", requester=asker)
+    second = hive.request_commit("Do it again")
+    hive.guard.deny(first.id, "not | so", origin="terminal")
+    made = hive.commit(hive.guard.approve(second.id))
+    with pytest.raises(AuthorizationError):
+        hive.commit("no token")
+    type_in("%hive history")
+
+    runs, ledger = (data["text/plain"] for data in shown)
+    assert "Nothing was delegated yet." in runs
+    lines = [line.split(maxsplit=2)[2] for line in ledger.splitlines()[1:]]
+    told = [" ".join(line.split()) for line in lines]
+    asked = f"commit to main of {repo.folder}"
+    claims = 'an agent that claims to be "an | editor<U+001B>[31m"'
+    assert told == [
+        f"asked for {first.id} {claims}, {asked}: Do it",
+        f"asked for {second.id} {hive.guard.get(second.id).requester}, {asked}: Do it again",
+        f"denied {first.id} in the terminal, not | so",
+        f"approved {second.id} from Python",
+        f"token used {second.id} {made}",
+        f"committed {second.id}",
+        "refused TokenMalformed",
+    ]
+    type_in("%hive history -n 1")
+    assert 2 == len(shown[-1]["text/plain"].splitlines())
+    assert "\\|" in shown[1]["text/markdown"]
+
+
+def test_a_death_is_kept_for_the_next_hive(type_in, shown, hive, repo, monkeypatch):
+    """Also where the hive is closed at once."""
+    monkeypatch.setattr(manager, "_QUIET", 3600.0)
+    with HiveManager() as dying, pytest.raises(NodeDied):
+        dying.delegate("import os; os._exit(3)", worker="train")
+    type_in("%hive history")
+
+    (death,) = shown[-1]["text/plain"].splitlines()[1:]
+    assert "death" in death
+    assert 'Worker "train" ended itself with exit code 3' in death
+
+
+def test_a_damaged_ledger_keeps_no_death_and_no_cell_from_running(hive, repo, tmp_path, caplog):
+    hive.request_commit("Do it")
+    (tmp_path / "data" / "hive" / "ledger.sqlite").write_bytes(b"no database")
+    with HiveManager() as dying:
+        with pytest.raises(NodeDied):
+            dying.delegate("import os; os._exit(3)")
+        assert "2" == dying.delegate("1 + 1").value_repr
+
+    assert "the ledger does not tell of a death" in caplog.text
 
 
 def test_what_is_to_be_committed_is_said(type_in, hive, repo):

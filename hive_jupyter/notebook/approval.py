@@ -12,7 +12,16 @@ from hive_jupyter.errors import ConfigError, RepositoryError
 from hive_jupyter.guard import repository
 from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.tables import Table
-from hive_jupyter.showing import COLUMNS, Line, Listed, Showing, as_text, close_look
+from hive_jupyter.showing import (
+    COLUMNS,
+    LEDGER_COLUMNS,
+    Line,
+    Listed,
+    Showing,
+    as_text,
+    close_look,
+    ledger_rows,
+)
 from hive_jupyter.units import format_size, visible
 
 if TYPE_CHECKING:
@@ -77,6 +86,11 @@ class Approvals:
         if options.all:
             requests, note = guard.latest(options.requests), ""
         return Table(COLUMNS, tuple(Listed.of(guard, one).row for one in requests), note)
+
+    def history(self, limit: int) -> Table | None:
+        """The ledger's last entries; None where it has none."""
+        rows = tuple(ledger_rows(self._manager.guard, limit))
+        return Table(LEDGER_COLUMNS, rows) if rows else None
 
     def approve(self, options: argparse.Namespace) -> str:
         """

@@ -171,8 +171,19 @@ COMMANDS = {
     "logs": Parser("%hive logs", "[NAME] [-n LINES]", "The last lines that a worker logged.")
     .option("-n", "--lines", type=count, default=_LOG_LINES_SHOWN, metavar="LINES", help="how many")
     .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the same as NAME"),
-    "history": Parser("%hive history", "[-n RUNS]", "The last runs, the latest last.").option(
-        "-n", "--runs", type=count, default=_HISTORY_SHOWN, metavar="RUNS", help="how many"
+    "history": Parser(
+        "%hive history",
+        "[-n LINES]",
+        "The last runs, and what the ledger keeps of all your hives: commits that were asked\n"
+        "for, answers, and workers' deaths; the latest last.",
+    ).option(
+        "-n",
+        "--lines",
+        "--runs",
+        type=count,
+        default=_HISTORY_SHOWN,
+        metavar="LINES",
+        help="how many of each",
     ),
     "stats": Parser("%hive stats", "", "How often runs succeeded and how long they took."),
     "config": Parser(
@@ -495,9 +506,12 @@ class HiveMagics(Magics):
 
     def _history(self, arguments: argparse.Namespace) -> None:
         runs = self.manager.history()
-        rows = tuple(map(_history_row, runs[max(len(runs) - arguments.runs, 0) :]))
+        rows = tuple(map(_history_row, runs[max(len(runs) - arguments.lines, 0) :]))
         note = "" if runs else "Nothing was delegated yet."
         self._show(Table(("began", "by", "worker", "took", "ended", "code"), rows, note))
+        kept = self._approvals.history(arguments.lines)
+        if kept is not None:
+            self._show(kept)
 
     def _stats(self, _arguments: argparse.Namespace) -> None:
         by_worker: dict[str, list[RunRecord]] = defaultdict(list)

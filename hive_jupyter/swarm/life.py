@@ -19,7 +19,7 @@ from typing import Any
 
 from hive_jupyter import procfs
 from hive_jupyter.config import TURNED_OFF, HiveConfig
-from hive_jupyter.errors import CircuitOpen, HiveError, NodeStartError
+from hive_jupyter.errors import CircuitOpen, HiveError, NodeDied, NodeStartError, NodeTimeout
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm.breaker import CircuitBreaker
 from hive_jupyter.swarm.launch import Kernel, Launch, drift, snapshot
@@ -83,6 +83,7 @@ class Life:
         name: of the worker.
         config: the settings.
         what_next: the sentence with which the news of its death ends.
+        died: is called on the loop with the news of each death that nobody wanted; must not block.
 
     Attributes:
         last_error: why the latest connect, run or call failed, or None.
@@ -91,7 +92,13 @@ class Life:
         is_closed: it will not be started again.
     """
 
-    def __init__(self, name: str, config: HiveConfig, what_next: str) -> None:
+    def __init__(
+        self,
+        name: str,
+        config: HiveConfig,
+        what_next: str,
+        died: Callable[[NodeDied | NodeTimeout], object] = id,
+    ) -> None:
         self.last_error: Exception | None = None
         self.metrics = Metrics()
         self.breaker = CircuitBreaker(config)
@@ -99,6 +106,7 @@ class Life:
         self._name = name
         self._config = config
         self._what_next = what_next
+        self._died = died
         self._loop: asyncio.AbstractEventLoop | None = None
         self._launch: Launch | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -245,6 +253,8 @@ class Life:
         self.last_error = error
         self.breaker.failure()
         self.metrics.failure(str(error).removesuffix(self._what_next).strip())
+        if isinstance(error, NodeDied | NodeTimeout):
+            self._died(error)
         if self.breaker.state == "open":
             rests = f"It {self._failed_and_rests()}; until then you get instructions."
             error.args = (str(error).replace(self._what_next, rests),)

@@ -108,6 +108,7 @@ class McpNode:
         command: Sequence[str],
         runtime: RuntimeFolder,
         environment: Mapping[str, str] | None = None,
+        died: Callable[[NodeDied | NodeTimeout], object] = id,
     ) -> None:
         self.name = checked_worker(name)
         self.config = config
@@ -122,7 +123,7 @@ class McpNode:
         self.policy = SandboxPolicy(config.sandbox, config.memory)
         self.tools: Mapping[str, Tool] = {}
         self.tool_problems: tuple[str, ...] = ()
-        self._life = Life(self.name, config, STARTED_AGAIN)
+        self._life = Life(self.name, config, STARTED_AGAIN, died)
         self.metrics = self._life.metrics
         self.breaker = self._life.breaker
         self._processes = make_server(config, sys.executable, runtime)

@@ -90,6 +90,7 @@ class SwarmNode:
         policy: what it may touch; by default as configured.
         server: starts its processes; by default one of its own, closed with it.
         context: for its sockets; by default one of its own, closed with it.
+        died: is called on the loop with the news of each death that nobody wanted; must not block.
 
     Raises:
         ConfigError: a worker cannot be called so.
@@ -110,6 +111,7 @@ class SwarmNode:
         policy: SandboxPolicy | None = None,
         server: ForkServer | None = None,
         context: Context | None = None,
+        died: Callable[[NodeDied | NodeTimeout], object] = id,
     ) -> None:
         self.name = checked_worker(name)
         self.config = config or HiveConfig()
@@ -118,7 +120,7 @@ class SwarmNode:
         self.tools: Mapping[str, Tool] = BUILT_IN
         self.tool_problems: tuple[str, ...] = ()
         self.root = ""
-        self._life = Life(self.name, self.config, FRESH)
+        self._life = Life(self.name, self.config, FRESH, died)
         self.metrics = self._life.metrics
         self.breaker = self._life.breaker
         self._server = server
