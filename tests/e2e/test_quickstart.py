@@ -1,79 +1,31 @@
 """The quickstart notebook keeps every promise that it makes."""
 
 import io
-import sys
-import time
 from pathlib import Path
 
-import nbformat
 import psutil
 import pytest
-from jupyter_client.kernelspec import NATIVE_KERNEL_NAME, KernelSpecManager
-from jupyter_client.manager import KernelManager
-from nbclient import NotebookClient
 
-from hive_jupyter.demo import Screen, play, promises, shown_text
+from hive_jupyter.demo import Screen, play
+from tests.notebooks import check_failure, check_promises, code_cells, executed
 
-ROOT = Path(__file__).parents[2]
-NOTEBOOK = ROOT / "notebooks" / "01_quickstart.ipynb"
-PICTURE = ROOT / "docs" / "images" / "delegated-cell.ipynb"
-
-
-def written():
-    """The notebook as it is stored."""
-    return nbformat.read(NOTEBOOK, as_version=4)
-
-
-CODE_CELLS = [cell.id for cell in written().cells if cell.cell_type == "code"]
+NAME = "01_quickstart.ipynb"
+PICTURE = Path(__file__).parents[2] / "docs" / "images" / "delegated-cell.ipynb"
 
 
 @pytest.fixture(scope="module")
 def played(tmp_path_factory):
-    """The notebook's cells by their id, executed one by one, with what each one was promised."""
-    folder = tmp_path_factory.mktemp("k")
-    notebook = written()
-    manager = KernelManager(
-        kernel_name=NATIVE_KERNEL_NAME,
-        kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-        connection_file=str(folder / "kernel.json"),
-    )
-    client = NotebookClient(notebook, km=manager, timeout=60)
-    cells = {}
-    promised = []
-    with client.setup_kernel(cwd=str(NOTEBOOK.parent), cleanup_kc=True):
-        assert manager.kernel_spec.argv[0] == sys.executable
-        kernel = psutil.Process(manager.provisioner.process.pid)
-        for index, cell in enumerate(notebook.cells):
-            if cell.cell_type == "markdown":
-                promised = promises(cell.source)
-                continue
-            begun = time.monotonic()
-            client.execute_cell(cell, index)
-            cell.metadata["promised"], promised = promised, []
-            cell.metadata["seconds"] = time.monotonic() - begun
-            cells[cell.id] = cell
-        cells["processes"] = kernel.children(recursive=True)
-    return cells
+    return executed(NAME, tmp_path_factory.mktemp("k"))
 
 
-def shown(cell):
-    return "\n".join(map(shown_text, cell.outputs))
-
-
-@pytest.mark.parametrize("name", CODE_CELLS)
+@pytest.mark.parametrize("name", code_cells(NAME))
 def test_a_cell_shows_what_its_text_promises(played, name):
-    """Each code span behind "You should see" stands in the output of the cell below."""
-    cell = played[name]
-
-    assert cell.metadata.promised, "the text above the cell promises nothing"
-    assert [] == [promise for promise in cell.metadata.promised if promise not in shown(cell)]
+    check_promises(played[name])
 
 
-@pytest.mark.parametrize("name", CODE_CELLS)
+@pytest.mark.parametrize("name", code_cells(NAME))
 def test_a_cell_fails_if_and_only_if_it_is_tagged_so(played, name):
-    tagged = "raises-exception" in played[name].metadata.get("tags", [])
-
-    assert tagged == any(output.output_type == "error" for output in played[name].outputs)
+    check_failure(played[name])
 
 
 @pytest.mark.parametrize(
