@@ -14,6 +14,7 @@ from typing import Any, Generic, TypeVar
 
 from hive_jupyter.errors import (
     CircuitOpen,
+    ConfigError,
     HiveError,
     NodeDied,
     NodeError,
@@ -30,6 +31,7 @@ from hive_jupyter.swarm.outputs import Outputs
 from hive_jupyter.swarm.portal import LOOK_UP
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.tools import ToolResult
+from hive_jupyter.units import format_size
 
 _T = TypeVar("_T")
 
@@ -374,3 +376,55 @@ class ToolDelegation(BaseDelegation[ToolResult]):
 
     def _failed(self, error: RemoteError | NodeError) -> None:
         """Nothing is left of a call that failed."""
+
+
+def check_code(code: object, limit: int) -> None:
+    """
+    See that something can be run as code.
+
+    Args:
+        code: what somebody wants to run.
+        limit: the most bytes that it may have.
+
+    Raises:
+        ConfigError: it is no text, empty, too long, or holds what no Python takes.
+    """
+    if not isinstance(code, str):
+        msg = f"The code has to be text, and this is of type {type(code).__name__}."
+        raise ConfigError(msg)
+    if not code.strip():
+        msg = "There is no code to run. Write it below the %%delegate line."
+        raise ConfigError(msg)
+    if "\0" in code:
+        msg = "The code holds a NUL character, which Python does not take."
+        raise ConfigError(msg)
+    check_length(code, limit)
+
+
+def check_length(code: str, limit: int) -> None:
+    """
+    See that code can be sent.
+
+    Args:
+        code: to be run.
+        limit: the most bytes that it may have.
+
+    Raises:
+        ConfigError: it is too long, or no Unicode text.
+    """
+    try:
+        size = len(code.encode())
+    except UnicodeEncodeError as error:
+        line = code.count("\n", 0, error.start) + 1
+        msg = (
+            f"The code holds, in line {line}, half a character (a lone surrogate, "
+            f"{code[error.start]!a}), which no file and no Python can hold. Write it as an "
+            "escape, or read what it came from with the right encoding."
+        )
+        raise ConfigError(msg) from None
+    if size > limit:
+        msg = (
+            f"The code is {format_size(size)} long; at most {format_size(limit)} are sent to a "
+            "worker (HiveConfig.max_cell_bytes). Put the data into a file and read it there."
+        )
+        raise ConfigError(msg)

@@ -12,7 +12,6 @@ import atexit
 import contextlib
 import logging
 import os
-import shutil
 import sys
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
@@ -21,7 +20,6 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from jupyter_client.kernelspec import KernelSpecManager, NoSuchKernel
 from traitlets import TraitError
 
 from hive_jupyter.config import TURNED_OFF, HiveConfig, checked_worker
@@ -32,6 +30,8 @@ from hive_jupyter.delegation import (
     Result,
     RunRecord,
     ToolDelegation,
+    check_code,
+    check_length,
 )
 from hive_jupyter.errors import (
     CircuitOpen,
@@ -46,6 +46,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.status import SwarmStatus, plain_values
+from hive_jupyter.swarm import kernels
 from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
@@ -54,7 +55,7 @@ from hive_jupyter.swarm.forkserver import ForkServer, make_server
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.launch import Kernel, worker_environment
 from hive_jupyter.swarm.life import NodeStatus, never_used
-from hive_jupyter.swarm.mcp_node import McpNode, checked_command, find_program
+from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.portal import Portal, apart, deferring_sigint
@@ -62,7 +63,7 @@ from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
 from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
-from hive_jupyter.units import as_bytes, as_seconds, format_size, nearest
+from hive_jupyter.units import as_bytes, as_seconds, nearest
 
 if TYPE_CHECKING:
     from hive_jupyter.commits import Commits
@@ -203,7 +204,7 @@ class HiveManager:
         """
         name = checked_worker(self.config.worker if worker is None else worker)
         seconds = self._checked_timeout(timeout)
-        self._check_code(code)
+        check_code(code, self.config.max_cell_bytes)
         size = _chosen_size(memory)
         self._check_runs_code(name)
         if name not in self._nodes:
@@ -259,7 +260,7 @@ class HiveManager:
         name = checked_worker(self.config.worker if worker is None else worker)
         seconds = self._checked_timeout(timeout) or TOOL_TIMEOUT
         if tool == "execute" and isinstance(arguments.get("code"), str):
-            self._check_length(arguments["code"])
+            check_length(arguments["code"], self.config.max_cell_bytes)
         asked = spelled_out(tool, arguments)
         delegation = kind(
             name,
@@ -423,11 +424,11 @@ class HiveManager:
             )
             raise ConfigError(msg)
         if python is not None:
-            chosen = _interpreter(python)
+            chosen = kernels.of_interpreter(python)
         elif kernel is not None:
-            chosen = _kernelspec(kernel)
+            chosen = kernels.of_kernelspec(kernel)
         else:
-            chosen = _mcp_server(mcp or (), worker_environment(self.config))
+            chosen = kernels.of_server(mcp or (), worker_environment(self.config))
         known = self._kernels.get(name)
         if known == chosen:
             return
@@ -786,37 +787,6 @@ class HiveManager:
             return limit
         return as_seconds(timeout)
 
-    def _check_code(self, code: object) -> None:
-        if not isinstance(code, str):
-            msg = f"The code has to be text, and this is of type {type(code).__name__}."
-            raise ConfigError(msg)
-        if not code.strip():
-            msg = "There is no code to run. Write it below the %%delegate line."
-            raise ConfigError(msg)
-        if "\0" in code:
-            msg = "The code holds a NUL character, which Python does not take."
-            raise ConfigError(msg)
-        self._check_length(code)
-
-    def _check_length(self, code: str) -> None:
-        try:
-            size = len(code.encode())
-        except UnicodeEncodeError as error:
-            line = code.count("\n", 0, error.start) + 1
-            msg = (
-                f"The code holds, in line {line}, half a character (a lone surrogate, "
-                f"{code[error.start]!a}), which no file and no Python can hold. Write it as an "
-                "escape, or read what it came from with the right encoding."
-            )
-            raise ConfigError(msg) from None
-        limit = self.config.max_cell_bytes
-        if size > limit:
-            msg = (
-                f"The code is {format_size(size)} long; at most {format_size(limit)} are sent to a "
-                "worker (HiveConfig.max_cell_bytes). Put the data into a file and read it there."
-            )
-            raise ConfigError(msg)
-
     def _instructions(
         self, worker: str, asked: str, error: Exception, language: str | None = None
     ) -> Instructions:
@@ -1044,48 +1014,3 @@ def _wait_for(
         if delegation is not None:
             delegation.abandon()
         raise
-
-
-def _interpreter(python: str) -> Kernel:
-    path = shutil.which(Path(python).expanduser())
-    if path is None:
-        msg = f"{python!r} is no program that can be run. Give the path of a Python interpreter."
-        raise ConfigError(msg)
-    return Kernel(interpreter=str(Path(path).absolute()), description=f"python at {path}")
-
-
-def _mcp_server(command: Sequence[str], environment: Mapping[str, str]) -> Kernel:
-    words = checked_command(command)
-    if find_program(words[0], environment) is None:
-        msg = f'There is no program "{words[0]}" on the PATH. Install it, or give its path.'
-        raise ConfigError(msg)
-    return Kernel(interpreter="", argv=words, language="", description="MCP server", protocol="mcp")
-
-
-def _broken(name: str, specs: KernelSpecManager, reason: str) -> ConfigError:
-    file = Path(specs.find_kernel_specs().get(name, name), "kernel.json")
-    return ConfigError(f'The kernelspec "{name}" is broken ({file}: {reason}). Install it again.')
-
-
-def _kernelspec(name: str) -> Kernel:
-    specs = KernelSpecManager()
-    try:
-        spec = specs.get_kernel_spec(name)
-    except NoSuchKernel:
-        msg = f'No kernelspec "{name}" is installed.{nearest(name, specs.find_kernel_specs())}'
-        raise ConfigError(msg) from None
-    except (OSError, TypeError, ValueError, TraitError) as error:
-        raise _broken(name, specs, str(error)) from None
-    if not spec.argv or not all(isinstance(word, str) for word in spec.argv):
-        raise _broken(name, specs, "argv is to be a list of words, the program first")
-    argv = [word.replace("{resource_dir}", str(spec.resource_dir)) for word in spec.argv]
-    if argv[0] in ("python", "python3", f"python{sys.version_info[0]}.{sys.version_info[1]}"):
-        argv[0] = sys.executable
-    return Kernel(
-        interpreter="",
-        argv=tuple(argv),
-        environment=dict(spec.env),
-        interrupt_by_message=spec.interrupt_mode == "message",
-        language=spec.language,
-        description=f"kernelspec {name} ({spec.display_name})",
-    )

@@ -20,7 +20,6 @@ from hypothesis import strategies as st
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import (
     CircuitOpen,
-    ConfigError,
     HiveError,
     NodeDied,
     NodeStartError,
@@ -31,7 +30,7 @@ from hive_jupyter.errors import (
 )
 from hive_jupyter.swarm import life, mcp_session
 from hive_jupyter.swarm import mcp_node as module
-from hive_jupyter.swarm.mcp_node import McpNode, checked_command, find_program
+from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder
@@ -305,19 +304,6 @@ async def test_a_working_folder_that_is_gone_is_told(node, tmp_path, monkeypatch
 
     assert not await node.connect()
     assert "working folder does not exist" in str(node.last_error)
-
-
-@pytest.mark.parametrize("command", ["npx server", (), ("",), ("npx", 1), ("a\0",), (None,)])
-async def test_what_cannot_be_a_command_is_refused(command):
-    with pytest.raises(ConfigError, match="each a word"):
-        checked_command(command)
-
-
-async def test_a_program_is_also_found_beside_the_hosts_python(tmp_path):
-    assert find_program("python3", {"PATH": str(tmp_path)}).startswith(
-        str(Path(sys.executable).parent)
-    )
-    assert find_program("sh", {"PATH": "/bin"}).endswith("/sh")
 
 
 async def test_workers_that_are_turned_off_start_no_server(make_node):

@@ -15,8 +15,6 @@ from __future__ import annotations
 import asyncio
 import itertools
 import logging
-import os
-import shutil
 import signal
 import sys
 import time
@@ -28,7 +26,6 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from hive_jupyter import procfs
 from hive_jupyter.config import HiveConfig, checked_worker
 from hive_jupyter.errors import (
-    ConfigError,
     NodeDied,
     NodeStartError,
     NodeTimeout,
@@ -39,6 +36,7 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import SERVER
 from hive_jupyter.swarm.death import STARTED_AGAIN, Exit, explain_server
 from hive_jupyter.swarm.forkserver import make_server
+from hive_jupyter.swarm.kernels import checked_command, find_program
 from hive_jupyter.swarm.launch import Kernel, Launch
 from hive_jupyter.swarm.life import Life, NodeStatus
 from hive_jupyter.swarm.messages import Message, Sink, ignore, progress
@@ -636,30 +634,6 @@ def _import_session() -> type[McpSession]:
     from hive_jupyter.swarm.mcp_session import McpSession
 
     return McpSession
-
-
-def checked_command(command: Sequence[str]) -> tuple[str, ...]:
-    """
-    Take the command line of a server.
-
-    Raises:
-        ConfigError: it can be none.
-    """
-    words: list[object] = [] if isinstance(command, str) else list(command)
-    texts = tuple(word for word in words if isinstance(word, str) and "\0" not in word)
-    if not texts or len(texts) < len(words) or not texts[0]:
-        msg = (
-            f"{command!r} is no command for an MCP server. Write a program and its arguments, each "
-            'a word: "npx", "-y", "@modelcontextprotocol/server-filesystem", "."'
-        )
-        raise ConfigError(msg)
-    return texts
-
-
-def find_program(program: str, environment: Mapping[str, str]) -> str | None:
-    """Where a program is: on the PATH of that environment, or beside the host's own Python."""
-    beside = str(Path(sys.executable).parent)
-    return shutil.which(program, path=os.pathsep.join([environment.get("PATH", ""), beside]))
 
 
 def _last_line(tail: str) -> str:
