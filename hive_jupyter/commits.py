@@ -39,6 +39,8 @@ log = logging.getLogger(__name__)
 
 # How Hive's own processes are called; see ``worker.confine.prctl.set_title``.
 _TITLE = "hive: "
+# Seconds for what is written beside: nobody waits for it gladly.
+_SHORT_WAIT = 2.0
 # Bytes of what is told of a request besides its files.
 _SHORT_STRUCTURE = 200
 
@@ -196,7 +198,9 @@ class Commits:
             LedgerError: the ledger cannot be written.
         """
         happened = str(death).partition(". ")[0]
-        self.guard.record("died", {"worker": death.node, "happened": happened})
+        # a hive that is closed waits for this
+        guard = AuthorizationGuard(self.guard.ledger.path, timeout=_SHORT_WAIT)
+        guard.record("died", {"worker": death.node, "happened": happened})
 
     def commit(self, token: str) -> str:
         """Make the commit that a token was given for; see ``repository.commit``."""

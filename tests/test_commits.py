@@ -1,6 +1,7 @@
 """Asking for a commit and answering, as it is typed in a notebook; the rest is in e2e."""
 
 import os
+import sqlite3
 import subprocess
 import sys
 import time
@@ -369,6 +370,19 @@ def test_a_death_is_kept_for_the_next_hive(type_in, shown, hive, repo, monkeypat
     (death,) = shown[-1]["text/plain"].splitlines()[1:]
     assert "death" in death
     assert 'Worker "train" ended itself with exit code 3' in death
+
+
+def test_a_ledger_that_another_holds_does_not_hold_up_the_end_of_a_hive(hive, repo, caplog):
+    hive.request_commit("Do it")
+    connection = sqlite3.connect(hive.guard.ledger.path, isolation_level=None)
+    connection.execute("BEGIN IMMEDIATE")
+    began = time.monotonic()
+    with HiveManager() as dying, pytest.raises(NodeDied):
+        dying.delegate("import os; os._exit(3)")
+    connection.close()
+
+    assert time.monotonic() - began < 25  # others wait for half a minute
+    assert "has been locked by another program for 2 s" in caplog.text
 
 
 def test_a_damaged_ledger_keeps_no_death_and_no_cell_from_running(hive, repo, tmp_path, caplog):

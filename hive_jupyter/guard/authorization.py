@@ -98,6 +98,7 @@ class AuthorizationGuard:
         expiry: float = 300.0,
         patience: float = 24 * 3600.0,
         max_pending: int = 8,
+        timeout: float = 30.0,
     ) -> None:
         """
         Take a ledger; its file is made with the first request.
@@ -110,10 +111,11 @@ class AuthorizationGuard:
             expiry: seconds within which an approval must be used.
             patience: seconds that a request waits for its answer.
             max_pending: requests that one asker may have waiting.
+            timeout: seconds to wait for others that write to the ledger.
         """
         if not 0 < expiry < math.inf or not 0 < patience < math.inf or max_pending < 1:
             raise ConfigError("expiry and patience are seconds above 0, max_pending is 1 or more.")
-        self.ledger = Ledger(ledger_path)
+        self.ledger = Ledger(ledger_path, timeout)
         self.expiry = expiry
         self.patience = patience
         self.max_pending = max_pending
