@@ -211,6 +211,22 @@ def test_what_a_request_covers_is_to_be_read(guard):
 # --- no ---
 
 
+@pytest.mark.parametrize(
+    ("ident", "shown"),
+    [
+        ("Ada <a@b> 1795786787 +0000", "Ada <a@b> 2026-11-27 13:39:47 +0000"),
+        ("Ada <a@b> 1795786787 -0330", "Ada <a@b> 2026-11-27 10:09:47 -0330"),
+        ("Ada <a@b> 1795786787 +9999", "Ada <a@b> 1795786787 +9999"),
+        ("Ada <a@b> 999999999999 +0000", "Ada <a@b> 999999999999 +0000"),
+        ("Ada 1 +0000", "Ada 1 +0000"),
+        ("A <x> 1 +0000\n <a@b> 0 +0000", "A <x> 1 +0000<U+000A> <a@b> 1970-01-01 00:00:00 +0000"),
+        (None, "as git's configuration says"),
+    ],
+)
+def test_people_are_shown_with_a_time_that_people_read(guard, ident, shown):
+    assert f"author     {shown}\n" in ask(guard, author=ident).text()
+
+
 def test_a_denied_request_says_so_with_its_reason_and_is_not_approved_any_more(guard):
     """To the one who asked, and to the one who changes their mind."""
     request = ask(guard)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from datetime import datetime
 from typing import Any, ClassVar, Literal, get_args
 
 from hive_jupyter.errors import ConfigError
@@ -17,6 +19,8 @@ State = Literal[
     "pending", "approved", "denied", "expired", "superseded", "spent", "committed", "void"
 ]
 Kind = Literal["user", "worker", "agent"]
+
+_DATED = re.compile(r"(?P<who>.*>) (?P<seconds>[0-9]{1,12}) (?P<zone>[+-][0-9]{4})", re.DOTALL)
 
 _LONGEST_NAME = 200
 _LONGEST_MESSAGE = 64 * 2**10
@@ -167,8 +171,8 @@ class CommitRequest(Request):
             ("asked at", _when(self.time)),
             ("parent", self.parent or "none: the first commit"),
             ("tree", self.tree),
-            ("author", self.author or "as git's configuration says"),
-            ("committer", self.committer or "as git's configuration says"),
+            ("author", _person(self.author)),
+            ("committer", _person(self.committer)),
             ("digest", self.digest),
         ]
         head = "\n".join(f"{name:9}  {visible(value, keep='')}" for name, value in lines)
@@ -246,6 +250,21 @@ def _block(name: str, text: str) -> str:
 
 def _when(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S %z", time.localtime(moment))
+
+
+def _person(ident: str | None) -> str:
+    """Who, and when, with the time as people read it where it can be."""
+    if ident is None:
+        return "as git's configuration says"
+    match = _DATED.fullmatch(ident)
+    if match is None:
+        return ident
+    try:
+        zone = datetime.strptime(match["zone"], "%z").tzinfo
+        moment = datetime.fromtimestamp(int(match["seconds"]), zone)
+    except (ValueError, OverflowError, OSError):
+        return ident
+    return f"{match['who']} {moment:%F %T %z}"
 
 
 def _text(name: str, value: object, longest: int = 4096) -> None:
