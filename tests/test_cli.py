@@ -223,13 +223,13 @@ def test_the_quickstart_is_found_beside_the_package_or_in_it(tmp_path, monkeypat
         notebook.mkdir(parents=True)
         package.mkdir(exist_ok=True)
         (notebook / cli.QUICKSTART).touch()
-        monkeypatch.setattr(cli, "__file__", str(package / "cli.py"))
+        monkeypatch.setattr(cli, "__file__", str(package / "cli" / "__init__.py"))
 
         assert notebook / cli.QUICKSTART == cli.quickstart()
 
 
 def test_a_quickstart_that_is_nowhere_is_an_error(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "hive_jupyter" / "cli.py"))
+    monkeypatch.setattr(cli, "__file__", str(tmp_path / "hive_jupyter" / "cli" / "__init__.py"))
 
     assert 1 == run("demo")
     assert "--notebook" in capsys.readouterr().err

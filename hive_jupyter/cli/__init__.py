@@ -1046,7 +1046,7 @@ def quickstart() -> Path:
     Raises:
         HiveError: it is in neither place.
     """
-    package = Path(__file__).resolve().parent
+    package = Path(__file__).resolve().parents[1]
     for folder in (package / "notebooks", package.parent / "notebooks"):
         if (folder / QUICKSTART).is_file():
             return folder / QUICKSTART
