@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from hive_jupyter import __version__, attach, cli
+from hive_jupyter.cli.attached import in_one_line
 from hive_jupyter.config import ENVIRONMENT_PREFIX
 from hive_jupyter.errors import ConfigError
 from hive_jupyter.manager import HiveManager
@@ -149,7 +150,7 @@ def test_what_a_hive_says_of_itself_cannot_disturb_a_terminal():
     """Its title and its folder are whatever somebody called them."""
     hive = attach.Identity("1", 1, "a\033[2Jb\nc", "/d\te", 0.0, ("coder",))
 
-    assert cli._line(hive).startswith("Hive 1: a [2Jb c, in /d e, since ")
+    assert in_one_line(hive).startswith("Hive 1: a [2Jb c, in /d e, since ")
 
 
 def test_asking_for_help_imports_nothing_heavy():

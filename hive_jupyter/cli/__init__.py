@@ -14,9 +14,8 @@ import secrets
 import signal
 import stat
 import sys
-import time
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterator, Mapping
+from collections.abc import Callable, Coroutine, Iterator
 from concurrent import futures
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, cast
@@ -25,12 +24,12 @@ from jupyter_core.application import base_flags
 from traitlets import Bool, Unicode, default
 
 from hive_jupyter.cli.application import _App
+from hive_jupyter.cli.attached import AttachedApp, _OneHiveApp, in_one_line
 from hive_jupyter.config import ENVIRONMENT_PREFIX, HiveConfig
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.units import (
     as_seconds,
-    format_duration,
     in_columns,
     printable,
     without_colours,
@@ -52,9 +51,6 @@ notebook of yours, run `%load_ext hive_jupyter`, and put `%%delegate` at the top
 `{notebook}`.
 """
 
-_NONE_RUNS = (
-    "No hive is running. One starts in a notebook, or in IPython, with: %load_ext hive_jupyter"
-)
 # How `jupyter hive run` ends after Ctrl-C, and where the run took too long (as timeout(1) does).
 _INTERRUPTED = 128 + signal.SIGINT
 _TOO_LATE = 124
@@ -125,102 +121,6 @@ class DemoApp(_App):
         return status
 
 
-class AttachedApp(_App):
-    """A command that speaks to a running hive."""
-
-    # The hive has its own settings.
-    classes = []  # noqa: RUF012
-    as_json = Bool(help="Print one JSON document.").tag(config=True)
-    hive = Unicode(help="The hive's ID, where several run; status lists them.").tag(config=True)
-    aliases = _App.aliases | {"hive": "AttachedApp.hive"}
-    flags = _App.flags | {
-        "json": ({"AttachedApp": {"as_json": True}}, "Print one JSON document."),
-    }
-
-    def work(self) -> int:
-        from hive_jupyter.attach import attachments
-
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-        sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
-        self.check()
-        found: list[Attachment] = []
-        try:
-            found = attachments()
-            return self.speak(self._chosen(found))
-        except HiveError as error:
-            if self.as_json:
-                self.print_json({"error": str(error)})
-            raise
-        finally:
-            for attachment in found:
-                attachment.close()
-
-    def check(self) -> None:
-        """
-        See that the words make sense, before anybody is asked.
-
-        Raises:
-            ConfigError: they do not.
-        """
-
-    def speak(self, hives: list[Attachment]) -> int:
-        """Ask the chosen hives; the result is the exit status."""
-        raise NotImplementedError
-
-    def print_json(self, document: Mapping[str, Any]) -> None:
-        print(json.dumps(dict(document), indent=2))
-
-    def _chosen(self, found: list[Attachment]) -> list[Attachment]:
-        """
-        Those to speak to.
-
-        Raises:
-            HiveError: none is running.
-            ConfigError: there is none with that ID.
-        """
-        if not found:
-            raise HiveError(_NONE_RUNS)
-        if not self.hive:
-            return found
-        chosen = [attachment for attachment in found if attachment.id == self.hive]
-        if not chosen:
-            msg = f'No hive with the ID "{self.hive}" is running. These are:\n{_table(found)}'
-            raise ConfigError(msg)
-        return chosen
-
-
-class _OneHiveApp(AttachedApp):
-    """A command that speaks to one running hive, mostly about one worker."""
-
-    most_words = 1
-    usage = "[WORKER] [options]"
-
-    @property
-    def word(self) -> str | None:
-        """The word that is no option, such as the worker's name."""
-        return self.extra_args[0] if self.extra_args else None
-
-    def speak(self, hives: list[Attachment]) -> int:
-        if len(hives) > 1:
-            msg = f"Several hives are running. Choose one with --hive ID:\n{_table(hives)}"
-            raise ConfigError(msg)
-        (hive,) = hives
-        if hive.identity is None:
-            raise HiveError(hive.trouble)
-        return self.ask(hive, hive.identity)
-
-    def ask(self, hive: Attachment, identity: Identity) -> int:
-        """Ask this hive; the result is the exit status."""
-        raise NotImplementedError
-
-    def say(self, identity: Identity, answer: Mapping[str, Any], text: str) -> None:
-        """Print an answer, as text or as JSON."""
-        if self.as_json:
-            self.print_json({"hive": dataclasses.asdict(identity), **answer})
-        else:
-            print(text)
-
-
 class StatusApp(AttachedApp):
     """Tell how the workers of running hives are."""
 
@@ -245,8 +145,9 @@ class StatusApp(AttachedApp):
             status = SwarmStatus(hive.ask("status"))
         except HiveError as error:
             return {"id": hive.id, "error": str(error)}, str(error)
-        assert hive.identity is not None
-        return {**dataclasses.asdict(hive.identity), **status}, f"{_line(hive.identity)}\n{status}"
+        identity = hive.identity
+        assert identity is not None
+        return {**dataclasses.asdict(identity), **status}, f"{in_one_line(identity)}\n{status}"
 
 
 class LogsApp(_OneHiveApp):
@@ -517,7 +418,7 @@ class DoctorApp(_OneHiveApp):
         from hive_jupyter.swarm.enforcement import Report
 
         answer = hive.ask("doctor")
-        self.say(identity, answer, f"{_line(identity)}\n{Report.of(answer)}")
+        self.say(identity, answer, f"{in_one_line(identity)}\n{Report.of(answer)}")
         return 0
 
 
@@ -635,7 +536,7 @@ class McpApp(_OneHiveApp):
             f"{_INSTRUCTIONS} {_SHARED.format(title=printable(identity.title))}",
         )
         self._say(f"Serving {'worker ' + self.worker if self.worker else 'the worker'} of:")
-        self._say(_line(identity))
+        self._say(in_one_line(identity))
         asyncio.run(serving())
         return 0
 
@@ -831,31 +732,6 @@ def _code(word: str) -> str:
     except UnicodeDecodeError:
         msg = f"{'The standard input' if word == '-' else word} is no UTF-8 text."
     raise ConfigError(msg)
-
-
-def _line(identity: Identity) -> str:
-    """A hive in one line."""
-    return printable(
-        f"Hive {identity.id}: {identity.title}, in {identity.folder}, since {_since(identity)}"
-    )
-
-
-def _since(identity: Identity) -> str:
-    began = time.strftime("%H:%M", time.localtime(identity.since))
-    return f"{began} ({format_duration(max(0.0, time.time() - identity.since))})"
-
-
-def _table(hives: list[Attachment]) -> str:
-    """Hives in columns, for somebody who has to choose one."""
-    rows = [("ID", "notebook", "folder", "since", "workers")]
-    for hive in hives:
-        identity = hive.identity
-        if identity is None:
-            rows.append((hive.id, "does not answer", "", "", ""))
-        else:
-            workers = ", ".join(identity.workers)
-            rows.append((hive.id, identity.title, identity.folder, _since(identity), workers))
-    return "\n".join(in_columns([tuple(map(printable, row)) for row in rows]))
 
 
 class HiveApp(_App):
