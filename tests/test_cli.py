@@ -12,6 +12,7 @@ import pytest
 
 from hive_jupyter import __version__, attach, cli
 from hive_jupyter.cli.attached import in_one_line
+from hive_jupyter.cli.run import _code
 from hive_jupyter.config import ENVIRONMENT_PREFIX
 from hive_jupyter.errors import ConfigError
 from hive_jupyter.manager import HiveManager
@@ -143,7 +144,7 @@ def test_a_file_that_cannot_be_run_is_named(tmp_path, content, expected):
         script.write_bytes(content)
 
     with pytest.raises(ConfigError, match=expected):
-        cli._code(str(script))
+        _code(str(script))
 
 
 def test_what_a_hive_says_of_itself_cannot_disturb_a_terminal():
