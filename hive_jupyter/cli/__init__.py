@@ -4,22 +4,17 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from jupyter_core.application import base_flags
 from traitlets import Unicode
 
 from hive_jupyter.cli.application import _App
-from hive_jupyter.cli.attached import _OneHiveApp, in_one_line
+from hive_jupyter.cli.doctor import DoctorApp
 from hive_jupyter.cli.mcp import McpApp
 from hive_jupyter.cli.requests import ApproveApp, DenyApp, RequestsApp
 from hive_jupyter.cli.run import RunApp
 from hive_jupyter.cli.workers import InterruptApp, LogsApp, RestartApp, StatusApp
-from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import HiveError
-
-if TYPE_CHECKING:
-    from hive_jupyter.attach import Attachment, Identity
 
 QUICKSTART = "01_quickstart.ipynb"
 
@@ -62,41 +57,6 @@ class DemoApp(_App):
             screen.say()
             screen.markdown(SEEN.format(notebook=notebook))
         return status
-
-
-class DoctorApp(_OneHiveApp):
-    """Tell what Hive can do on this machine."""
-
-    name = "jupyter-hive doctor"
-    description = """
-    Tell what Hive can do on this machine with this configuration, and what is missing. With --hive,
-    a running notebook tells it of its own process.
-    """
-    most_words = 0
-    usage = _App.usage
-    # Those of a hive of this process.
-    classes = [HiveConfig]  # noqa: RUF012
-    hive = Unicode(help="Ask the running hive with this ID; status lists them.").tag(config=True)
-
-    def work(self) -> int:
-        if self.hive:
-            return super().work()
-        from hive_jupyter.manager import HiveManager
-
-        with HiveManager(HiveConfig(parent=self)) as hive:
-            report = hive.doctor()
-        if self.as_json:
-            self.print_json(report.facts())
-        else:
-            print(report)
-        return 0
-
-    def ask(self, hive: Attachment, identity: Identity) -> int:
-        from hive_jupyter.swarm.enforcement import Report
-
-        answer = hive.ask("doctor")
-        self.say(identity, answer, f"{in_one_line(identity)}\n{Report.of(answer)}")
-        return 0
 
 
 class HiveApp(_App):
