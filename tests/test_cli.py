@@ -11,6 +11,7 @@ import psutil
 import pytest
 
 from hive_jupyter import __version__, attach, cli
+from hive_jupyter.cli import demo
 from hive_jupyter.cli.attached import in_one_line
 from hive_jupyter.cli.run import _code
 from hive_jupyter.config import ENVIRONMENT_PREFIX
@@ -224,14 +225,14 @@ def test_the_quickstart_is_found_beside_the_package_or_in_it(tmp_path, monkeypat
     ):
         notebook.mkdir(parents=True)
         package.mkdir(exist_ok=True)
-        (notebook / cli.QUICKSTART).touch()
-        monkeypatch.setattr(cli, "__file__", str(package / "cli" / "__init__.py"))
+        (notebook / demo.QUICKSTART).touch()
+        monkeypatch.setattr(demo, "__file__", str(package / "cli" / "demo.py"))
 
-        assert notebook / cli.QUICKSTART == cli.quickstart()
+        assert notebook / demo.QUICKSTART == demo.quickstart()
 
 
 def test_a_quickstart_that_is_nowhere_is_an_error(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "hive_jupyter" / "cli" / "__init__.py"))
+    monkeypatch.setattr(demo, "__file__", str(tmp_path / "hive_jupyter" / "cli" / "demo.py"))
 
     assert 1 == run("demo")
     assert "--notebook" in capsys.readouterr().err
