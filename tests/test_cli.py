@@ -9,10 +9,12 @@ import sys
 import nbformat.v4
 import psutil
 import pytest
+from traitlets import import_item
 
 from hive_jupyter import __version__, attach, cli
 from hive_jupyter.cli import demo
 from hive_jupyter.cli.attached import in_one_line
+from hive_jupyter.cli.doctor import DoctorApp
 from hive_jupyter.cli.run import _code
 from hive_jupyter.config import ENVIRONMENT_PREFIX
 from hive_jupyter.errors import ConfigError
@@ -20,7 +22,7 @@ from hive_jupyter.manager import HiveManager
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm import runtime
 
-APPS = (cli.HiveApp, *(app for app, _ in cli.HiveApp.subcommands.values()))
+APPS = (cli.HiveApp, *(import_item(app) for app, _ in cli.HiveApp.subcommands.values()))
 # They speak to a running hive.
 ATTACHED = ("status", "logs", "run", "interrupt", "restart")
 # They need none.
@@ -156,7 +158,10 @@ def test_what_a_hive_says_of_itself_cannot_disturb_a_terminal():
 
 
 def test_asking_for_help_imports_nothing_heavy():
-    heavy = ("zmq", "IPython", "jupyter_client", "hive_jupyter.manager", "hive_jupyter.attach")
+    heavy = (
+        *("zmq", "IPython", "jupyter_client"),
+        *("hive_jupyter.manager", "hive_jupyter.attach", "hive_jupyter.cli.mcp"),
+    )
     program = (
         "import sys\nfrom hive_jupyter.cli import main\n"
         "try: main(['--help'])\n"
@@ -184,7 +189,7 @@ def test_the_doctors_report_is_for_people_and_for_programs(monkeypatch, capsys):
     assert 0 == run("doctor")
     assert str(report) in capsys.readouterr().out
     cli.HiveApp.clear_instance()
-    cli.DoctorApp.clear_instance()
+    DoctorApp.clear_instance()
     assert 0 == run("doctor", "--json")
     facts = json.loads(capsys.readouterr().out)
     assert [row.capability for row in report.rows] == [row["capability"] for row in facts["rows"]]

@@ -5,12 +5,6 @@ from __future__ import annotations
 from jupyter_core.application import base_flags
 
 from hive_jupyter.cli.application import _App
-from hive_jupyter.cli.demo import DemoApp
-from hive_jupyter.cli.doctor import DoctorApp
-from hive_jupyter.cli.mcp import McpApp
-from hive_jupyter.cli.requests import ApproveApp, DenyApp, RequestsApp
-from hive_jupyter.cli.run import RunApp
-from hive_jupyter.cli.workers import InterruptApp, LogsApp, RestartApp, StatusApp
 
 
 class HiveApp(_App):
@@ -28,18 +22,28 @@ class HiveApp(_App):
         "y": (base_flags["y"][0], "Overwrite it without asking."),
     }
     usage = "COMMAND [options]"
+    # By their names, so that a command costs the import of its own module alone.
     subcommands = {  # noqa: RUF012
-        "status": (StatusApp, "Tell which hives are running, and how their workers are."),
-        "logs": (LogsApp, "Show the last lines that a worker logged."),
-        "run": (RunApp, "Run code in a worker of a running notebook."),
-        "interrupt": (InterruptApp, "Stop what a worker runs; it stays."),
-        "restart": (RestartApp, "End a worker and start it anew."),
-        "mcp": (McpApp, "Serve the tools of a worker to an AI agent."),
-        "requests": (RequestsApp, "List the commits and calls that wait for your yes."),
-        "approve": (ApproveApp, "Show a request, and say yes to it."),
-        "deny": (DenyApp, "Say no to a request."),
-        "demo": (DemoApp, "Play the quickstart notebook in this terminal."),
-        "doctor": (DoctorApp, "Tell what Hive can do on this machine."),
+        "status": (
+            "hive_jupyter.cli.workers.StatusApp",
+            "Tell which hives are running, and how their workers are.",
+        ),
+        "logs": ("hive_jupyter.cli.workers.LogsApp", "Show the last lines that a worker logged."),
+        "run": ("hive_jupyter.cli.run.RunApp", "Run code in a worker of a running notebook."),
+        "interrupt": (
+            "hive_jupyter.cli.workers.InterruptApp",
+            "Stop what a worker runs; it stays.",
+        ),
+        "restart": ("hive_jupyter.cli.workers.RestartApp", "End a worker and start it anew."),
+        "mcp": ("hive_jupyter.cli.mcp.McpApp", "Serve the tools of a worker to an AI agent."),
+        "requests": (
+            "hive_jupyter.cli.requests.RequestsApp",
+            "List the commits and calls that wait for your yes.",
+        ),
+        "approve": ("hive_jupyter.cli.requests.ApproveApp", "Show a request, and say yes to it."),
+        "deny": ("hive_jupyter.cli.requests.DenyApp", "Say no to a request."),
+        "demo": ("hive_jupyter.cli.demo.DemoApp", "Play the quickstart notebook in this terminal."),
+        "doctor": ("hive_jupyter.cli.doctor.DoctorApp", "Tell what Hive can do on this machine."),
     }
 
 
