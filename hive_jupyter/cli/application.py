@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import sys
 import textwrap
 from collections import defaultdict
-from collections.abc import Generator
-from typing import Any, NoReturn
+from collections.abc import Generator, Mapping
+from typing import Any, NoReturn, TextIO
 
 from jupyter_core.application import JupyterApp, base_flags
 from traitlets.config.loader import KVArgParseConfigLoader
@@ -134,6 +135,9 @@ class _App(JupyterApp):
         self.print_help()
         return 0
 
+    def print_json(self, document: Mapping[str, Any]) -> None:
+        print(json.dumps(dict(document), indent=2))
+
     def fail(self, error: HiveError) -> NoReturn:
         """Say what is wrong, and exit: 2 for what the user typed or configured, 1 otherwise."""
         print(f"{self.called}: {error}", file=sys.stderr)
@@ -160,6 +164,12 @@ class _App(JupyterApp):
             if word in aliases and following.startswith("-"):
                 msg = f"{option} needs a value."
                 raise ConfigError(msg)
+
+
+def replace_unencodable(*streams: TextIO) -> None:
+    """Have these show "?" for what their encoding has no character for, and raise nothing."""
+    for stream in streams:
+        stream.reconfigure(errors="replace")  # type: ignore[attr-defined]
 
 
 def _dashed(option: str) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import sys
 import time
 from collections.abc import Mapping
@@ -11,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Unicode
 
-from hive_jupyter.cli.application import _App
+from hive_jupyter.cli.application import _App, replace_unencodable
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.units import format_duration, in_columns, printable
 
@@ -38,8 +37,7 @@ class AttachedApp(_App):
     def work(self) -> int:
         from hive_jupyter.attach import attachments
 
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
-        sys.stderr.reconfigure(errors="replace")  # type: ignore[union-attr]
+        replace_unencodable(sys.stdout, sys.stderr)
         self.check()
         found: list[Attachment] = []
         try:
@@ -64,9 +62,6 @@ class AttachedApp(_App):
     def speak(self, hives: list[Attachment]) -> int:
         """Ask the chosen hives; the result is the exit status."""
         raise NotImplementedError
-
-    def print_json(self, document: Mapping[str, Any]) -> None:
-        print(json.dumps(dict(document), indent=2))
 
     def _chosen(self, found: list[Attachment]) -> list[Attachment]:
         """

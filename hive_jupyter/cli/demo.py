@@ -7,7 +7,7 @@ from pathlib import Path
 
 from traitlets import Unicode
 
-from hive_jupyter.cli.application import _App
+from hive_jupyter.cli.application import _App, replace_unencodable
 from hive_jupyter.errors import HiveError
 
 QUICKSTART = "01_quickstart.ipynb"
@@ -43,7 +43,7 @@ class DemoApp(_App):
                 f'{sys.executable} -m pip install "hive-jupyter[demo]"'
             )
             raise HiveError(msg) from None
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        replace_unencodable(sys.stdout)
         screen = Screen.of(sys.stdout)
         notebook = Path(self.notebook).resolve() if self.notebook else quickstart()
         status = play(notebook, screen)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from typing import TYPE_CHECKING
 
 from traitlets import Bool, Unicode
 
-from hive_jupyter.cli.application import _App
+from hive_jupyter.cli.application import _App, replace_unencodable
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.units import in_columns, printable
@@ -40,16 +39,16 @@ class RequestsApp(_App):
     def work(self) -> int:
         from hive_jupyter.showing import COLUMNS
 
-        sys.stdout.reconfigure(errors="replace")  # type: ignore[union-attr]
+        replace_unencodable(sys.stdout)
         try:
             listed = self._listed()
         except HiveError as error:
             if self.as_json:
-                print(json.dumps({"error": str(error)}, indent=2))
+                self.print_json({"error": str(error)})
             raise
         rows = [COLUMNS, *(tuple(map(printable, request.row)) for request in listed)]
         if self.as_json:
-            print(json.dumps({"requests": [request.facts for request in listed]}, indent=2))
+            self.print_json({"requests": [request.facts for request in listed]})
         else:
             nothing = "Nothing was ever asked for." if self.all else "Nothing waits."
             print("\n".join(in_columns(rows)) if listed else nothing)
