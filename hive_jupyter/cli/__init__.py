@@ -4,17 +4,17 @@ from __future__ import annotations
 
 from jupyter_core.application import base_flags
 
-from hive_jupyter.cli.application import _App
+from hive_jupyter.cli.application import App
 
 
-class HiveApp(_App):
+class HiveApp(App):
     """The command itself; its subcommands do the work."""
 
     name = "jupyter-hive"
     description = """
     Hive for Jupyter: a second, disposable Python for every notebook.
     """
-    flags = _App.flags | {
+    flags = App.flags | {
         "generate-config": (
             base_flags["generate-config"][0],
             "Write jupyter_hive_config.py, with all settings to edit.",

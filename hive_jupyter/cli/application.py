@@ -35,7 +35,7 @@ def _refuse(message: str) -> NoReturn:
     raise ConfigError(msg)
 
 
-class _App(JupyterApp):
+class App(JupyterApp):
     """What all commands share: their configuration, and how they fail."""
 
     version = __version__

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Bool, Unicode
 
-from hive_jupyter.cli.application import _App, replace_unencodable
+from hive_jupyter.cli.application import App, replace_unencodable
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.units import format_duration, in_columns, printable
 
@@ -22,15 +22,15 @@ _NONE_RUNS = (
 )
 
 
-class AttachedApp(_App):
+class AttachedApp(App):
     """A command that speaks to a running hive."""
 
     # The hive has its own settings.
     classes = []  # noqa: RUF012
     as_json = Bool(help="Print one JSON document.").tag(config=True)
     hive = Unicode(help="The hive's ID, where several run; status lists them.").tag(config=True)
-    aliases = _App.aliases | {"hive": "AttachedApp.hive"}
-    flags = _App.flags | {
+    aliases = App.aliases | {"hive": "AttachedApp.hive"}
+    flags = App.flags | {
         "json": ({"AttachedApp": {"as_json": True}}, "Print one JSON document."),
     }
 
@@ -82,7 +82,7 @@ class AttachedApp(_App):
         return chosen
 
 
-class _OneHiveApp(AttachedApp):
+class OneHiveApp(AttachedApp):
     """A command that speaks to one running hive, mostly about one worker."""
 
     most_words = 1

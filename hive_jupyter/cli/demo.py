@@ -7,7 +7,7 @@ from pathlib import Path
 
 from traitlets import Unicode
 
-from hive_jupyter.cli.application import _App, replace_unencodable
+from hive_jupyter.cli.application import App, replace_unencodable
 from hive_jupyter.errors import HiveError
 
 QUICKSTART = "01_quickstart.ipynb"
@@ -21,7 +21,7 @@ notebook of yours, run `%load_ext hive_jupyter`, and put `%%delegate` at the top
 """
 
 
-class DemoApp(_App):
+class DemoApp(App):
     """Play the quickstart notebook in this terminal."""
 
     name = "jupyter-hive demo"
@@ -32,7 +32,7 @@ class DemoApp(_App):
     # The notebook's kernel reads the settings of notebooks.
     classes = []  # noqa: RUF012
     notebook = Unicode(help="Play this notebook instead of the quickstart.").tag(config=True)
-    aliases = _App.aliases | {"notebook": "DemoApp.notebook"}
+    aliases = App.aliases | {"notebook": "DemoApp.notebook"}
 
     def work(self) -> int:
         try:

@@ -6,15 +6,15 @@ from typing import TYPE_CHECKING
 
 from traitlets import Unicode
 
-from hive_jupyter.cli.application import _App
-from hive_jupyter.cli.attached import _OneHiveApp, in_one_line
+from hive_jupyter.cli.application import App
+from hive_jupyter.cli.attached import OneHiveApp, in_one_line
 from hive_jupyter.config import HiveConfig
 
 if TYPE_CHECKING:
     from hive_jupyter.attach import Attachment, Identity
 
 
-class DoctorApp(_OneHiveApp):
+class DoctorApp(OneHiveApp):
     """Tell what Hive can do on this machine."""
 
     name = "jupyter-hive doctor"
@@ -23,7 +23,7 @@ class DoctorApp(_OneHiveApp):
     a running notebook tells it of its own process.
     """
     most_words = 0
-    usage = _App.usage
+    usage = App.usage
     # Those of a hive of this process.
     classes = [HiveConfig]  # noqa: RUF012
     hive = Unicode(help="Ask the running hive with this ID; status lists them.").tag(config=True)

@@ -19,8 +19,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 from traitlets import Bool, Unicode, default
 
-from hive_jupyter.cli.application import _App
-from hive_jupyter.cli.attached import _OneHiveApp, in_one_line
+from hive_jupyter.cli.application import App
+from hive_jupyter.cli.attached import OneHiveApp, in_one_line
 from hive_jupyter.config import ENVIRONMENT_PREFIX, HiveConfig
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.protocol import WORKER_VARIABLE
@@ -60,7 +60,7 @@ _TOKEN_VARIABLE = f"{ENVIRONMENT_PREFIX}HTTP_TOKEN"
 _LOOK_UP = 0.5
 
 
-class McpApp(_OneHiveApp):
+class McpApp(OneHiveApp):
     """Serve tools in a worker to AI agents."""
 
     name = "jupyter-hive mcp"
@@ -70,7 +70,7 @@ class McpApp(_OneHiveApp):
     its own, or with --attach that of a running notebook. Needs: pip install "hive-jupyter[mcp]".
     """
     most_words = 0
-    usage = _App.usage
+    usage = App.usage
     # Those of a hive of this process.
     classes = [HiveConfig]  # noqa: RUF012
     http = Unicode(help="Serve HTTP on this port of 127.0.0.1; 0 takes any.").tag(config=True)
@@ -80,7 +80,7 @@ class McpApp(_OneHiveApp):
     ).tag(config=True)
     timeout = Unicode(help="Time for each call of a tool: 30, 30s, 5m, ... (2m).").tag(config=True)
     attach = Bool(help="Serve a worker of a running notebook.").tag(config=True)
-    aliases = _App.aliases | {
+    aliases = App.aliases | {
         "hive": "AttachedApp.hive",
         "http": "McpApp.http",
         "w": "McpApp.worker",
@@ -89,7 +89,7 @@ class McpApp(_OneHiveApp):
         "timeout": "McpApp.timeout",
         "log-level": "McpApp.log_level",
     }
-    flags = _App.flags | {
+    flags = App.flags | {
         "attach": (
             {"McpApp": {"attach": True}},
             "Serve a worker of a running notebook: you and the agent share its variables.",

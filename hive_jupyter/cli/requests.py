@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from traitlets import Bool, Unicode
 
-from hive_jupyter.cli.application import _App, replace_unencodable
+from hive_jupyter.cli.application import App, replace_unencodable
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.units import in_columns, printable
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 _ORIGIN = "terminal"
 
 
-class RequestsApp(_App):
+class RequestsApp(App):
     """List what waits for a yes."""
 
     name = "jupyter-hive requests"
@@ -30,8 +30,8 @@ class RequestsApp(_App):
     all = Bool(help="Also those that had an answer, the last first.").tag(config=True)
     number = Unicode("20", help="How many, with --all (20).").tag(config=True)
     as_json = Bool(help="Print one JSON document.").tag(config=True)
-    aliases = _App.aliases | {"n": "RequestsApp.number", "requests": "RequestsApp.number"}
-    flags = _App.flags | {
+    aliases = App.aliases | {"n": "RequestsApp.number", "requests": "RequestsApp.number"}
+    flags = App.flags | {
         "all": ({"RequestsApp": {"all": True}}, "Also those that had an answer, the last first."),
         "json": ({"RequestsApp": {"as_json": True}}, "Print one JSON document."),
     }
@@ -67,7 +67,7 @@ class RequestsApp(_App):
         return [Listed.of(commits.guard, request) for request in requests]
 
 
-class _AnswerApp(_App):
+class _AnswerApp(App):
     """An answer to a request."""
 
     most_words = 1
@@ -97,7 +97,7 @@ class ApproveApp(_AnswerApp):
     """
     usage = "ID [options]"
     token = Bool(help="Print the token instead of using it.").tag(config=True)
-    flags = _App.flags | {
+    flags = App.flags | {
         "token": (
             {"ApproveApp": {"token": True}},
             "Print the token instead of using it, for HiveManager.commit(token).",
@@ -138,7 +138,7 @@ class DenyApp(_AnswerApp):
         return 0
 
 
-def _commits(app: _App) -> Commits:
+def _commits(app: App) -> Commits:
     """
     The requests of this user.
 

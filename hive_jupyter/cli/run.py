@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 from traitlets import Unicode
 
-from hive_jupyter.cli.attached import AttachedApp, _OneHiveApp
+from hive_jupyter.cli.attached import AttachedApp, OneHiveApp
 from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.units import without_colours
@@ -28,7 +28,7 @@ _TOO_LATE = 124
 _STOPS = 2
 
 
-class RunApp(_OneHiveApp):
+class RunApp(OneHiveApp):
     """Run code in a worker of a running notebook."""
 
     name = "jupyter-hive run"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from traitlets import Unicode
 
-from hive_jupyter.cli.attached import AttachedApp, _OneHiveApp, in_one_line
+from hive_jupyter.cli.attached import AttachedApp, OneHiveApp, in_one_line
 from hive_jupyter.errors import ConfigError, HiveError
 
 if TYPE_CHECKING:
@@ -43,7 +43,7 @@ class StatusApp(AttachedApp):
         return {**dataclasses.asdict(identity), **status}, f"{in_one_line(identity)}\n{status}"
 
 
-class LogsApp(_OneHiveApp):
+class LogsApp(OneHiveApp):
     """Show what a worker logged."""
 
     name = "jupyter-hive logs"
@@ -64,7 +64,7 @@ class LogsApp(_OneHiveApp):
         return 0
 
 
-class InterruptApp(_OneHiveApp):
+class InterruptApp(OneHiveApp):
     """Stop what a worker runs."""
 
     name = "jupyter-hive interrupt"
@@ -80,7 +80,7 @@ class InterruptApp(_OneHiveApp):
         return 0
 
 
-class RestartApp(_OneHiveApp):
+class RestartApp(OneHiveApp):
     """End a worker and start it anew."""
 
     name = "jupyter-hive restart"
