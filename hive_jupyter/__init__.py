@@ -12,7 +12,7 @@ How the package is laid out, from the floor up (imports run downwards only):
 - ``manager``: :class:`HiveManager`, the holder of the portal between sync and async
   (``swarm.provisioner`` has one for its kernels).
 - ``attach``: the door for the command line.
-- ``notebook/``, ``cli`` and ``demo``: what the user meets.
+- ``notebook/``, ``cli/`` and ``demo``: what the user meets.
 
 Importing the package imports none of that: names are looked up when they are used (PEP 562).
 """

@@ -9,15 +9,20 @@ import sys
 import nbformat.v4
 import psutil
 import pytest
+from traitlets import import_item
 
 from hive_jupyter import __version__, attach, cli
+from hive_jupyter.cli import demo
+from hive_jupyter.cli.attached import in_one_line
+from hive_jupyter.cli.doctor import DoctorApp
+from hive_jupyter.cli.run import _code
 from hive_jupyter.config import ENVIRONMENT_PREFIX
 from hive_jupyter.errors import ConfigError
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm import runtime
 
-APPS = (cli.HiveApp, *(app for app, _ in cli.HiveApp.subcommands.values()))
+APPS = (cli.HiveApp, *(import_item(app) for app, _ in cli.HiveApp.subcommands.values()))
 # They speak to a running hive.
 ATTACHED = ("status", "logs", "run", "interrupt", "restart")
 # They need none.
@@ -142,18 +147,21 @@ def test_a_file_that_cannot_be_run_is_named(tmp_path, content, expected):
         script.write_bytes(content)
 
     with pytest.raises(ConfigError, match=expected):
-        cli._code(str(script))
+        _code(str(script))
 
 
 def test_what_a_hive_says_of_itself_cannot_disturb_a_terminal():
     """Its title and its folder are whatever somebody called them."""
     hive = attach.Identity("1", 1, "a\033[2Jb\nc", "/d\te", 0.0, ("coder",))
 
-    assert cli._line(hive).startswith("Hive 1: a [2Jb c, in /d e, since ")
+    assert in_one_line(hive).startswith("Hive 1: a [2Jb c, in /d e, since ")
 
 
 def test_asking_for_help_imports_nothing_heavy():
-    heavy = ("zmq", "IPython", "jupyter_client", "hive_jupyter.manager", "hive_jupyter.attach")
+    heavy = (
+        *("zmq", "IPython", "jupyter_client"),
+        *("hive_jupyter.manager", "hive_jupyter.attach", "hive_jupyter.cli.mcp"),
+    )
     program = (
         "import sys\nfrom hive_jupyter.cli import main\n"
         "try: main(['--help'])\n"
@@ -181,7 +189,7 @@ def test_the_doctors_report_is_for_people_and_for_programs(monkeypatch, capsys):
     assert 0 == run("doctor")
     assert str(report) in capsys.readouterr().out
     cli.HiveApp.clear_instance()
-    cli.DoctorApp.clear_instance()
+    DoctorApp.clear_instance()
     assert 0 == run("doctor", "--json")
     facts = json.loads(capsys.readouterr().out)
     assert [row.capability for row in report.rows] == [row["capability"] for row in facts["rows"]]
@@ -222,14 +230,14 @@ def test_the_quickstart_is_found_beside_the_package_or_in_it(tmp_path, monkeypat
     ):
         notebook.mkdir(parents=True)
         package.mkdir(exist_ok=True)
-        (notebook / cli.QUICKSTART).touch()
-        monkeypatch.setattr(cli, "__file__", str(package / "cli.py"))
+        (notebook / demo.QUICKSTART).touch()
+        monkeypatch.setattr(demo, "__file__", str(package / "cli" / "demo.py"))
 
-        assert notebook / cli.QUICKSTART == cli.quickstart()
+        assert notebook / demo.QUICKSTART == demo.quickstart()
 
 
 def test_a_quickstart_that_is_nowhere_is_an_error(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(cli, "__file__", str(tmp_path / "hive_jupyter" / "cli.py"))
+    monkeypatch.setattr(demo, "__file__", str(tmp_path / "hive_jupyter" / "cli" / "demo.py"))
 
     assert 1 == run("demo")
     assert "--notebook" in capsys.readouterr().err

@@ -7,6 +7,7 @@ import re
 from pathlib import Path
 
 import pytest
+from traitlets import import_item
 
 import hive_jupyter
 from hive_jupyter import AuthorizationGuard, HiveManager, SwarmNode
@@ -21,6 +22,7 @@ from tests.front_end import FrontEnd
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = HiveConfig.class_traits(config=True)
+COMMAND_LINE = (HiveApp, *(import_item(app) for app, _ in HiveApp.subcommands.values()))
 
 
 def read(name: str) -> str:
@@ -99,7 +101,7 @@ def test_no_command_is_documented_that_does_not_exist():
 # --- docs/command-line.md ---
 
 
-@pytest.mark.parametrize("app", [HiveApp, *(app for app, _ in HiveApp.subcommands.values())])
+@pytest.mark.parametrize("app", COMMAND_LINE)
 def test_a_command_is_documented_with_all_its_options(app):
     heading = f"## `{app.name.replace('jupyter-hive', 'jupyter hive')}`"
     text = section(read("docs/command-line.md"), heading)

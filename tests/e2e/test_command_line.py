@@ -254,7 +254,7 @@ def test_ctrl_c_interrupts_the_code_and_the_worker_keeps_its_variables(notebook)
 
     assert 130 == running.returncode
     assert "KeyboardInterrupt" in errors
-    assert "cli.py" not in errors
+    assert "hive_jupyter/cli/" not in errors
     assert "7\n" == said("run", "kept")
 
 
