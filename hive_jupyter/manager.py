@@ -59,6 +59,7 @@ from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.portal import Portal, apart, deferring_sigint
+from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
@@ -895,7 +896,7 @@ class HiveManager:
         return await node.execute(run)
 
     def _keep_death(self, death: NodeDied | NodeTimeout) -> None:
-        self._begin(self._record_death(death))
+        self._do_beside(self._record_death(death))
 
     async def _record_death(self, death: NodeDied | NodeTimeout) -> None:
         """Have the ledger tell of a worker's death, now where the hive is closed meanwhile."""
@@ -908,13 +909,14 @@ class HiveManager:
             log.warning("the ledger does not tell of a death: %s", error)
 
     def _serve_wish(self, node: SwarmNode, run: Run, wish: Message) -> None:
-        self._begin(self._ask_for_worker(node, run, wish))
+        self._do_beside(self._ask_for_worker(node, run, wish))
 
-    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+    def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Have the loop do something beside; closing the hive ends it."""
         task = asyncio.create_task(work)
         self._serving.add(task)
         task.add_done_callback(self._serving.discard)
+        task.add_done_callback(note_failure)
 
     async def _ask_for_worker(self, node: SwarmNode, run: Run, wish: Message) -> None:
         """Ask for a commit in a worker's name; its code waits for what is answered."""

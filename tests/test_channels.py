@@ -431,6 +431,25 @@ async def test_a_wish_that_nobody_passes_on_is_refused_at_once(channels, peer, h
     assert [] == wishes
 
 
+async def test_who_asks_without_an_end_and_reads_no_answer_harms_nobody(channels, peer, heard):
+    run = Run("1", heard.append)
+    channels.begin(run)
+    parent = (await peer.receive())["header"]
+    for _ in range(5000):
+        await peer.publish("commit_request", WISH, parent)
+    await peer.publish("stream", {"name": "stdout", "text": "still heard"}, parent)
+    await soon(lambda: heard)
+
+    assert "still heard" == heard[0].content["text"]
+
+
+async def test_a_wish_whose_answers_would_be_long_breaks_the_protocol(channels, peer, violations):
+    await peer.publish("commit_request", {**WISH, "id": "x" * 1000})
+    await soon(lambda: violations)
+
+    assert "long id" in violations[0]
+
+
 async def test_the_heartbeat_is_heard(channels, peer):
     beating = asyncio.create_task(channels.beat(10))
     await peer.hb.send_multipart(await peer.hb.recv_multipart())

@@ -78,6 +78,7 @@ def curve_keys() -> tuple[str, str]:
     return public.decode(), secret.decode()
 
 
+_LONGEST_ID = 64
 _NO_WISHES = (
     "Only a delegated cell asks for a commit, while it runs, and one at a time. A program asks "
     "with the tool request_commit."
@@ -294,8 +295,11 @@ class Channels:
         self._reply_to_wish(wish, answer)
 
     def _reply_to_wish(self, wish: Message, answer: Mapping[str, str]) -> None:
-        if not self._closed:
-            content = {"id": wish.content["id"], **answer}
+        if self._closed:
+            return
+        content = {"id": wish.content["id"], **answer}
+        # who asks without an end and reads no answer gets none
+        with contextlib.suppress(zmq.Again):
             self._send("control", "commit_reply", content, self._session.msg_header("commit_reply"))
 
     async def beat(self, seconds: float) -> bool:
@@ -496,7 +500,15 @@ class Channels:
             run.say(_progress(message))
 
     def _take_wish(self, run: Run | None, wish: Message) -> None:
-        """Pass a wish for a commit on; of each run one at a time, so that nobody is flooded."""
+        """
+        Pass a wish for a commit on; of each run one at a time, so that nobody is flooded.
+
+        Raises:
+            TransferError: its id is no short word; each answer repeats it.
+        """
+        if len(wish.content["id"]) > _LONGEST_ID:
+            msg = "a commit_request with a long id"
+            raise TransferError(msg)
         if run is None or run.wishes is None or run.key in self._wishing:
             self._reply_to_wish(wish, {"error": _NO_WISHES})
         else:
