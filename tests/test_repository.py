@@ -1085,6 +1085,46 @@ def test_a_pointer_to_a_repository_of_a_workers_is_no_way_in(
     whole_way(guard, repo, monkeypatch)
 
 
+def test_a_repository_beside_its_pointer_names_no_programs(guard, repo, trap, monkeypatch):
+    """Neither git nor what it calls is taken from the work tree, which is not beside a .git."""
+    shutil.move(repo.folder / ".git", repo.folder.parent / "planted")
+    repo.write(".git", "gitdir: ../planted\n")
+    (repo.folder.parent / "planted/info/exclude").write_text(".venv\n")
+    trap(".venv/bin/git")
+    monkeypatch.setenv("PATH", f"{repo.folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}")
+    real = gits.find_git(gits.trusted_path(str(repo.folder)))
+    subprocess.run([real, "status"], cwd=repo.folder, check=True, capture_output=True)
+
+    monkeypatch.chdir(repo.folder)
+    repo.write("a.py", "changed\n")
+    request = ask(guard, repo)
+    assert "+changed" in request.diff()
+    commit(guard, request)
+    repository.settle(guard)
+
+
+@pytest.mark.parametrize("name", ["index", "sharedindex.x", "info/attributes"])
+def test_a_pipe_in_the_place_of_a_file_is_not_read(guard, repo, name):
+    """Whoever reads one that nobody writes to waits for ever."""
+    place = repo.folder / ".git" / name
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    repo.write("a.py", "changed\n")
+
+    with pytest.raises(RepositoryError, match=f"{name}' is no regular file"):
+        ask(guard, repo, ["a.py"])
+
+
+def test_a_pipe_in_a_place_that_git_does_not_read_stops_nobody(guard, repo):
+    """Where a work tree is, is told by a file that the main one does not have."""
+    os.mkfifo(repo.folder / ".git/gitdir")
+    repo.write("a.py", "changed\n")
+
+    commit(guard, ask(guard, repo, ["a.py"]))
+
+    assert "changed" == repo.show("a.py")
+
+
 def test_the_environment_steers_nothing(guard, repo, trap, monkeypatch, tmp_path):
     """A host that was started by a git hook has a lot of it."""
     evil = tmp_path / "other"
@@ -1132,6 +1172,22 @@ def test_a_git_that_a_worker_may_have_written_is_not_run(guard, repo, trap, monk
     monkeypatch.setenv("PATH", os.pathsep.join(path[:-1]))
     with pytest.raises(RepositoryError, match="Install git"):
         ask(guard, repo)
+
+
+def test_a_closed_folder_on_path_is_passed_over(tmp_path, monkeypatch):
+    """As that of root is for everybody else."""
+    closed = tmp_path / "closed"
+    (closed / "bin").mkdir(parents=True)
+    closed.chmod(0)
+    monkeypatch.setenv("PATH", f"{closed / 'bin'}{os.pathsep}/usr/bin")
+    user = os.geteuid()
+    if user == 0:  # who may go everywhere
+        os.seteuid(65534)
+    try:
+        assert "/usr/bin" == gits.trusted_path()
+    finally:
+        os.seteuid(user)
+        closed.chmod(0o700)
 
 
 def test_a_program_to_sign_with_is_not_taken_from_the_project(guard, repo, trap, home, monkeypatch):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -22,6 +21,7 @@ from hive_jupyter.guard.git import (
     as_user,
     at,
     common_of,
+    copy_file,
     find_git,
     make_private,
     run,
@@ -134,7 +134,7 @@ def _find(folder: Path) -> tuple[Git, str]:
             "only from where the repository is; use git."
         )
         raise RepositoryError(msg)
-    return at(git_dir), top
+    return at(git_dir, top), top
 
 
 def _discovered(program: str, folder: Path, question: str) -> str:
@@ -182,7 +182,7 @@ def _attributes(user: Git, git: Git) -> Iterator[None]:
     copied = Path(git.folder, "info", "attributes")
     copied.parent.mkdir(exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
-        shutil.copyfile(os.path.join(common_of(user), "info", "attributes"), copied)
+        copy_file(os.path.join(common_of(user), "info", "attributes"), copied)
     try:
         yield
     finally:

@@ -26,7 +26,16 @@ from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.configuration import Configuration, ident
 from hive_jupyter.guard.diff import checked_hash, empty_tree, raw_changes
 from hive_jupyter.guard.freeze import Frozen, freeze
-from hive_jupyter.guard.git import LASTING, SIGNING_VARIABLES, Git, at, objects_of, opened, tip
+from hive_jupyter.guard.git import (
+    LASTING,
+    SIGNING_VARIABLES,
+    Git,
+    at,
+    objects_of,
+    opened,
+    outside_of,
+    tip,
+)
 from hive_jupyter.guard.index import update_index
 from hive_jupyter.guard.requests import CommitRequest, Requester
 from hive_jupyter.units import visible
@@ -110,7 +119,7 @@ def commit(guard: AuthorizationGuard, token: str, *, request: str | None = None)
     with _lock(guard, wait=True):
         asked = guard.check(token, request=request, kind="commit")
         assert isinstance(asked, CommitRequest)
-        user = at(asked.repository)
+        user = at(asked.repository, *outside_of(asked.private))
         with opened(asked.repository, asked.private) as git:
             if tip(user, asked.ref) != asked.parent:
                 raise _superseded(guard, asked)
@@ -257,7 +266,7 @@ def _outcome(request: CommitRequest) -> str | None:
     if not os.path.isdir(request.repository):
         return "void"
     try:
-        user = at(request.repository)
+        user = at(request.repository, *outside_of(request.private))
         now_at = tip(user, request.ref)
         if now_at is None or not user.succeeds("cat-file", "-e", f"{request.commit}^{{commit}}"):
             return "void"
@@ -275,7 +284,8 @@ def _outcome(request: CommitRequest) -> str | None:
 
 def _has_moved(asked: CommitRequest) -> bool:
     try:
-        return tip(at(asked.repository), asked.ref) != asked.parent
+        user = at(asked.repository, *outside_of(asked.private))
+        return tip(user, asked.ref) != asked.parent
     except RepositoryError:
         return False  # a folder on a network may come back
 
