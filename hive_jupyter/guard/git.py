@@ -216,7 +216,7 @@ def run(
             _end(process)
             msg = (
                 f"git was stopped: it took longer than {format_duration(timeout)}. Try again when "
-                "the disk is less busy."
+                "the disk is less busy. Where a filter takes its time, stage the file with git add."
             )
             raise RepositoryError(msg, command=command[1:]) from None
         except BaseException:
