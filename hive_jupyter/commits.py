@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from hive_jupyter import procfs
+from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import (
     AuthorizationError,
     ConfigError,
@@ -50,15 +51,16 @@ class Commits:
     What a host has to do with commits.
 
     Args:
-        expiry: seconds within which an approval must be used.
+        config: the settings; how long an approval lasts is read now.
 
     Raises:
         AuthorizationError: this is a worker.
     """
 
-    def __init__(self, expiry: float) -> None:
+    def __init__(self, config: HiveConfig) -> None:
         refuse_in_worker()
-        self.guard = AuthorizationGuard(expiry=expiry)
+        self._config = config
+        self.guard = AuthorizationGuard(expiry=config.approval_expiry)
         # an earlier process may have been killed in the middle
         with contextlib.suppress(LedgerError):  # whoever uses it is told
             repository.settle(self.guard)
@@ -89,6 +91,7 @@ class Commits:
             requester=requester or _user(),
             paths=paths,
             supersedes=supersedes,
+            filters=self._config.commit_filters,
         )
 
     def request_call(

@@ -68,6 +68,7 @@ PASSED_VARIABLES = (
 
 
 _VARIABLE = re.compile(r"\w+\*?", re.ASCII)
+_FILTER = re.compile(r"[\w.-]+", re.ASCII)
 _WORKER = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
 
 
@@ -141,34 +142,42 @@ class WorkerName(Unicode[str, str]):
         return checked_worker(super().validate(obj, value))
 
 
-class VariableNames(ListTrait[str]):
-    """Names of environment variables, * at the end for all that begin so; as text: "A, B_*"."""
+class Names(ListTrait[str]):
+    """Names of one kind; as text, with commas or blanks between them: "a, b"."""
 
     def validate(self, obj: Any, value: Any) -> Any:
         names = super().validate(obj, value)
-        if not all(_VARIABLE.fullmatch(name) for name in names or ()):
+        if not all(map(self.is_name, names or ())):
             self.error(obj, value)
         return names
 
-    def from_string(self, s: str) -> list[str]:
-        return _words(s)
-
-
-class ModuleNames(ListTrait[str]):
-    """Names of importable modules; as text: "mytools, package.tools"."""
-
-    def validate(self, obj: Any, value: Any) -> Any:
-        names = super().validate(obj, value)
-        if not all(part.isidentifier() for name in names or () for part in name.split(".")):
-            self.error(obj, value)
-        return names
+    def is_name(self, name: str) -> bool:
+        """Whether something can be called so."""
+        raise NotImplementedError
 
     def from_string(self, s: str) -> list[str]:
-        return _words(s)
+        return re.split(r"[,\s]+", s.strip(", \t\n")) if s.strip(", \t\n") else []
 
 
-def _words(text: str) -> list[str]:
-    return re.split(r"[,\s]+", text.strip(", \t\n")) if text.strip(", \t\n") else []
+class VariableNames(Names):
+    """Names of environment variables, * at the end for all that begin so."""
+
+    def is_name(self, name: str) -> bool:
+        return _VARIABLE.fullmatch(name) is not None
+
+
+class ModuleNames(Names):
+    """Names of importable modules."""
+
+    def is_name(self, name: str) -> bool:
+        return all(part.isidentifier() for part in name.split("."))
+
+
+class FilterNames(Names):
+    """Names of filters, as git's configuration has them."""
+
+    def is_name(self, name: str) -> bool:
+        return _FILTER.fullmatch(name) is not None
 
 
 class Entries(Dict):
@@ -252,6 +261,12 @@ class HiveConfig(Configurable):
     approval_expiry = Duration(
         300.0, min=1.0, help="Time within which the approval of a commit must be used."
     ).tag(config=True, at_start=True)
+    commit_filters = FilterNames(
+        Unicode(),
+        ["lfs"],
+        help="Filters of your own git configuration that may run when a commit is asked for: "
+        "lfs, nbstripout",
+    ).tag(config=True)
     history_size = Int(1000, min=1, help="Runs that %hive history remembers.").tag(config=True)
 
     def __init__(self, **settings: Any) -> None:

@@ -542,7 +542,7 @@ class HiveManager:
         # SQLite and the guard cost as much as the rest of this module, and many never commit
         from hive_jupyter.commits import Commits
 
-        return Commits(self.config.approval_expiry)
+        return Commits(self.config)
 
     @property
     def guard(self) -> AuthorizationGuard:

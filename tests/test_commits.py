@@ -479,6 +479,20 @@ def test_the_time_of_an_approval_is_a_setting(repo):
         HiveManager(approval_expiry=0)
 
 
+def test_which_filters_run_is_a_setting(repo, monkeypatch):
+    """It counts from the next request on."""
+    repo("config", "--global", "filter.up.clean", "tr a-z A-Z")
+    repo.write(".gitattributes", "a.py filter=up\n")
+    monkeypatch.chdir(repo.folder)
+    with HiveManager() as hive:
+        with pytest.raises(RepositoryError, match="commit_filters does not name it"):
+            hive.request_commit("m", ["a.py"])
+        hive.config.change(commit_filters=["up"])
+        request = hive.request_commit("m", ["a.py"])
+
+    assert "+A = 2" in request.diff()
+
+
 def test_nothing_is_committed_from_a_worker(repo, monkeypatch):
     monkeypatch.setenv(WORKER_VARIABLE, "coder")
     with HiveManager() as hive, pytest.raises(AuthorizationError, match="runs in a worker"):

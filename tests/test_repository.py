@@ -982,7 +982,7 @@ def test_what_the_users_git_filtered_is_committed_as_it_was_staged(guard, repo):
 
 def test_a_filter_that_nobody_configured_is_none(guard, repo):
     """As for git."""
-    repo.write(".gitattributes", "*.txt filter=lfs\n")
+    repo.write(".gitattributes", "*.txt filter=nobody's\n")
     repo.write("x.txt", "plain\n")
 
     commit(guard, ask(guard, repo, ["x.txt"]))
@@ -1085,6 +1085,46 @@ def test_a_pointer_to_a_repository_of_a_workers_is_no_way_in(
     whole_way(guard, repo, monkeypatch)
 
 
+def test_a_repository_beside_its_pointer_names_no_programs(guard, repo, trap, monkeypatch):
+    """Neither git nor what it calls is taken from the work tree, which is not beside a .git."""
+    shutil.move(repo.folder / ".git", repo.folder.parent / "planted")
+    repo.write(".git", "gitdir: ../planted\n")
+    (repo.folder.parent / "planted/info/exclude").write_text(".venv\n")
+    trap(".venv/bin/git")
+    monkeypatch.setenv("PATH", f"{repo.folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}")
+    real = gits.find_git(gits.trusted_path(str(repo.folder)))
+    subprocess.run([real, "status"], cwd=repo.folder, check=True, capture_output=True)
+
+    monkeypatch.chdir(repo.folder)
+    repo.write("a.py", "changed\n")
+    request = ask(guard, repo)
+    assert "+changed" in request.diff()
+    commit(guard, request)
+    repository.settle(guard)
+
+
+@pytest.mark.parametrize("name", ["index", "sharedindex.x", "info/attributes"])
+def test_a_pipe_in_the_place_of_a_file_is_not_read(guard, repo, name):
+    """Whoever reads one that nobody writes to waits for ever."""
+    place = repo.folder / ".git" / name
+    place.unlink(missing_ok=True)
+    os.mkfifo(place)
+    repo.write("a.py", "changed\n")
+
+    with pytest.raises(RepositoryError, match=f"{name}' is no regular file"):
+        ask(guard, repo, ["a.py"])
+
+
+def test_a_pipe_in_a_place_that_git_does_not_read_stops_nobody(guard, repo):
+    """Where a work tree is, is told by a file that the main one does not have."""
+    os.mkfifo(repo.folder / ".git/gitdir")
+    repo.write("a.py", "changed\n")
+
+    commit(guard, ask(guard, repo, ["a.py"]))
+
+    assert "changed" == repo.show("a.py")
+
+
 def test_the_environment_steers_nothing(guard, repo, trap, monkeypatch, tmp_path):
     """A host that was started by a git hook has a lot of it."""
     evil = tmp_path / "other"
@@ -1134,6 +1174,22 @@ def test_a_git_that_a_worker_may_have_written_is_not_run(guard, repo, trap, monk
         ask(guard, repo)
 
 
+def test_a_closed_folder_on_path_is_passed_over(tmp_path, monkeypatch):
+    """As that of root is for everybody else."""
+    closed = tmp_path / "closed"
+    (closed / "bin").mkdir(parents=True)
+    closed.chmod(0)
+    monkeypatch.setenv("PATH", f"{closed / 'bin'}{os.pathsep}/usr/bin")
+    user = os.geteuid()
+    if user == 0:  # who may go everywhere
+        os.seteuid(65534)
+    try:
+        assert "/usr/bin" == gits.trusted_path()
+    finally:
+        os.seteuid(user)
+        closed.chmod(0o700)
+
+
 def test_a_program_to_sign_with_is_not_taken_from_the_project(guard, repo, trap, home, monkeypatch):
     """An activated environment inside of it is on PATH, and a worker may write there."""
     for name in ("gpg", "ssh-keygen"):
@@ -1172,6 +1228,370 @@ def has_ended(pid):
         return True
 
 
+# --- filters of the user's own ---
+
+
+@pytest.fixture
+def strip(repo, home):
+    """A filter such as nbstripout, in a place whose name the shell would take apart."""
+    program = home / "my 'own' bin" / "strip it"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh\nsed s/secret//; printf "%s\\n" "$@"\n')
+    program.chmod(0o755)
+    repo("config", "--global", "filter.strip.clean", f'"{program}" %f')
+    repo.write(".gitattributes", "*.nb filter=strip\n")
+    return program
+
+
+def test_a_filter_of_the_users_own_runs_where_it_is_named(guard, repo, strip, monkeypatch):
+    """When it is asked, and at no other time; its outcome is what is shown and committed."""
+    path = "it's; touch ran; $(touch ran).nb"
+    repo.write(path, "secret text\n")
+    before = snapshot(repo.folder)
+    for paths in (["."], [path]):
+        request = ask(guard, repo, paths, filters=["strip"])
+    assert before == snapshot(repo.folder)
+    strip.unlink()
+
+    diff = request.diff()
+    commit(guard, request)
+    repository.settle(guard)
+
+    assert f" text\n{path}" == repo.show(path)
+    assert "+ text\n" in diff
+    assert "secret" not in diff
+    assert not list(repo.folder.parent.rglob("ran"))
+
+
+def test_a_filter_that_the_setting_does_not_name_stays_off(guard, repo, strip):
+    repo.write("x.nb", "secret\n")
+
+    with pytest.raises(RepositoryError, match="'strip'.*the setting commit_filters does not name"):
+        ask(guard, repo, ["x.nb"], filters=["lfs"])
+
+
+@pytest.mark.parametrize("key", ["clean", "process", "required", "smudge"])
+def test_a_repositorys_filter_of_the_same_name_does_not_win(guard, repo, strip, trap, key):
+    """Not even where the user's own lacks a command that it has."""
+    repo("config", f"filter.strip.{key}", "false" if key == "required" else "./trap.sh")
+    repo.write("x.nb", "secret\n")
+
+    commit(guard, ask(guard, repo, ["x.nb"], filters=["strip"]))
+
+    assert "\nx.nb" == repo.show("x.nb")
+
+
+def test_a_filter_that_the_repository_alone_configures_stays_off(guard, repo, trap):
+    repo("config", "filter.mine.clean", str(repo.folder / "trap.sh"))
+    repo.write(".gitattributes", "*.nb filter=mine\n")
+    repo.write("x.nb")
+
+    with pytest.raises(RepositoryError, match="your own configuration of git .* has no command"):
+        ask(guard, repo, ["x.nb"], filters=["mine"])
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("./trap.sh", "not found"), ("trap.sh", "not found"), ("{repo}/trap.sh", "not found"),
+        ("{home}/link", "not found"), ("{home}/open/trap.sh", "not found"),
+        ("no-such-program", "not found"), ("X=1 {repo}/trap.sh", "not found"),
+        ("/bin/sh {repo}/trap.sh", "where a worker may write"),
+        ("cat; ./trap.sh", "more than"), ("cat $(./trap.sh)", "more than"),
+        ("cat | ./trap.sh", "more than"), ("cat `./trap.sh`", "more than"),
+        ("cat\n./trap.sh", "more than"), ("cat '", "more than"), ("cat '%f'x", "more than"),
+        ("~/trap.sh", "more than"), (" ", "more than"),
+    ],
+)  # fmt: skip
+def test_a_filter_that_a_worker_may_have_written_stays_off(
+    guard, repo, trap, home, monkeypatch, command, why
+):
+    """Nor is one run that only a shell understands."""
+    (home / "link").symlink_to(repo.folder / "trap.sh")
+    (home / "open").mkdir()
+    shutil.copy(repo.folder / "trap.sh", home / "open")
+    (home / "open").chmod(0o777)
+    monkeypatch.setenv("PATH", f"{repo.folder}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.chdir(repo.folder)
+    text = command.format(repo=repo.folder, home=home)
+    repo("config", "--global", "filter.mine.clean", text)
+    repo.write(".gitattributes", "*.nb filter=mine\n")
+    repo.write("x.nb")
+
+    with pytest.raises(RepositoryError, match=f"'mine'(.|\n)*{why}"):
+        ask(guard, repo, ["x.nb"], filters=["mine"])
+
+
+def test_a_filter_imports_nothing_of_the_work_tree(guard, repo, trap):
+    """Python looks in the current folder first for what -m names, and for what that imports."""
+    trap("json.py")
+    trap("argparse.py")
+    repo("config", "--global", "filter.mine.clean", f'"{sys.executable}" -m json.tool --compact')
+    repo.write(".gitattributes", "*.nb filter=mine\n")
+    repo.write("x.nb", '{"a": 1}')
+
+    commit(guard, ask(guard, repo, ["x.nb"], filters=["mine"]))
+
+    assert '{"a":1}' == repo.show("x.nb")
+
+
+def test_a_filter_finds_its_own_settings(guard, repo, strip):
+    """Those that are the user's; nbstripout has some."""
+    strip.write_text("#!/bin/sh\ncat; git config filter.strip.keys\n")
+    repo("config", "--global", "filter.strip.keys", "a b")
+    repo("config", "filter.strip.keys", "of the repository")
+    repo.write("x.nb", "text\n")
+
+    commit(guard, ask(guard, repo, ["x.nb"], filters=["strip"]))
+
+    assert "text\na b" == repo.show("x.nb")
+
+
+def test_what_a_filter_fails_on_is_not_committed_as_it_is(guard, repo, strip, tmp_path):
+    """Though git would, where the filter is not said to be required."""
+    strip.write_text("#!/bin/sh\necho this is no notebook >&2\nexit 1\n")
+    repo.write("x.nb", "secret\n")
+
+    with pytest.raises(RepositoryError, match=r"this is no notebook(.|\n)*x.nb.*'strip' failed"):
+        ask(guard, repo, ["x.nb"], filters=["strip"])
+
+    assert not list((tmp_path / "data" / "frozen").iterdir())
+
+
+def test_a_filter_that_hangs_is_ended(guard, repo, strip, tmp_path, monkeypatch):
+    """With all that it started."""
+    strip.write_text(f"#!/bin/sh\nsleep 600 & echo $! > '{tmp_path}/pid'\nwait\n")
+    repo.write("x.nb", "secret\n")
+    monkeypatch.setitem(gits.Git.run.__kwdefaults__, "timeout", 3.0)
+
+    with pytest.raises(RepositoryError, match="git was stopped: it took longer than 3 s"):
+        ask(guard, repo, ["x.nb"], filters=["strip"])
+
+    child = int((tmp_path / "pid").read_text())
+    wait_until(lambda: has_ended(child))
+    assert not list((tmp_path / "data" / "frozen").iterdir())
+
+
+# --- git-lfs ---
+
+BIG = b"\0big\n" * 50_000
+
+
+@pytest.fixture
+def lfs(repo, home):
+    """The repository, with git-lfs as its users have it."""
+    if shutil.which("git-lfs") is None:
+        pytest.skip("git-lfs is not installed")
+    repo("lfs", "install", "--skip-repo")
+    repo.write(".gitattributes", "*.bin filter=lfs diff=lfs merge=lfs -text\n")
+    return repo
+
+
+def ask_lfs(guard, repo, paths=None):
+    return ask(guard, repo, paths, filters=["lfs"])
+
+
+def stored(folder):
+    """What git-lfs keeps there."""
+    return {path.name: path.read_bytes() for path in Path(folder).rglob("*") if path.is_file()}
+
+
+def named(*contents):
+    return {hashlib.sha256(content).hexdigest(): content for content in contents}
+
+
+def test_a_file_of_git_lfs_goes_the_whole_way(guard, lfs, tmp_path):
+    """Named, then changed; git-lfs finds all in order, and so does a clone."""
+    lfs.write("in/x.bin", BIG)
+    before = snapshot(lfs.folder)
+    first = ask_lfs(guard, lfs, ["."])
+    assert before == snapshot(lfs.folder)
+    assert "in/x.bin: kept by git-lfs: its 244.1 KB are not shown" in first.diff()
+    commit(guard, first)
+    lfs.write("in/x.bin", BIG + b"more")
+    second = ask_lfs(guard, lfs)
+    assert "in/x.bin: kept by git-lfs: its 244.1 KB are not shown" in second.diff()
+    commit(guard, second)
+
+    assert "" == lfs("status", "--porcelain")
+    assert "Git LFS fsck OK" in lfs("lfs", "fsck")
+    assert lfs("lfs", "ls-files").endswith(" * in/x.bin")
+    assert named(BIG, BIG + b"more") == stored(lfs.folder / ".git/lfs/objects")
+    assert {} == stored(lfs.folder / ".git/lfs/tmp")
+    lfs("init", "--quiet", "--bare", str(tmp_path / "origin"))
+    lfs("remote", "add", "origin", f"file://{tmp_path / 'origin'}")
+    lfs("lfs", "push", "--all", "origin")
+    lfs("push", "--quiet", "origin", "main")
+    lfs(
+        "clone", "--quiet", "--branch", "main", f"file://{tmp_path / 'origin'}", str(tmp_path / "c")
+    )
+    assert BIG + b"more" == (tmp_path / "c/in/x.bin").read_bytes()
+
+
+def test_a_linked_worktree_shares_what_git_lfs_keeps(guard, lfs, tmp_path):
+    lfs.commit_all()
+    lfs("worktree", "add", "--quiet", "-b", "side", str(tmp_path / "linked"))
+    linked = Repo.at(tmp_path / "linked")
+    linked.write("x.bin", BIG)
+
+    commit(guard, ask_lfs(guard, linked, ["x.bin"]))
+
+    assert named(BIG) == stored(lfs.folder / ".git/lfs/objects")
+    assert "" == linked("status", "--porcelain")
+    assert "Git LFS fsck OK" in linked("lfs", "fsck")
+
+
+@pytest.mark.parametrize(
+    ("place", "scope", "found"),
+    [
+        ("beside", "--local", "repo/.git/beside"), ("beside", "--global", "repo/.git/beside"),
+        ("{}/else where", "--global", "else where"), ("", "--local", "repo/.git/lfs"),
+    ],
+)  # fmt: skip
+def test_the_storage_of_git_lfs_is_where_the_user_has_it(guard, lfs, tmp_path, place, scope, found):
+    lfs("config", scope, "lfs.storage", place.format(tmp_path))
+    lfs.write("x.bin", BIG)
+
+    request = ask_lfs(guard, lfs, ["."])
+    assert not (tmp_path / found).exists()
+    commit(guard, request)
+
+    assert named(BIG) == stored(tmp_path / found / "objects")
+    assert "Git LFS fsck OK" in lfs("lfs", "fsck")
+
+
+def test_others_may_read_of_git_lfs_what_they_may_read_of_git(guard, lfs):
+    """In a shared repository they may add to it, too."""
+    for folder in [lfs.folder / ".git/objects", *(lfs.folder / ".git/objects").iterdir()]:
+        folder.chmod(0o2770)
+    lfs.write("x.bin", BIG)
+
+    commit(guard, ask_lfs(guard, lfs, ["."]))
+
+    made = sorted((lfs.folder / ".git/lfs/objects").rglob("*"))
+    assert [0o2770, 0o2770, 0o660] == [path.stat().st_mode & 0o7777 for path in made]
+
+
+TAMPERING = {
+    "changed": lambda path: path.write_bytes(b"x" * len(BIG)),
+    "cut": lambda path: path.write_bytes(BIG[:-1]),
+    "longer": lambda path: path.write_bytes(BIG + b"x"),
+    "gone": lambda path: path.unlink(),
+    "a link": lambda path: (path.unlink(), path.symlink_to("/dev/zero")),
+    "a pipe": lambda path: (path.unlink(), os.mkfifo(path)),
+    "a folder": lambda path: (path.unlink(), path.mkdir()),
+}
+
+
+@pytest.mark.parametrize("how", TAMPERING)
+def test_what_is_not_as_git_lfs_froze_it_never_gets_in(guard, lfs, how):
+    """It is found before anything is spent, and nothing half is left."""
+    lfs.write("x.bin", BIG)
+    request = ask_lfs(guard, lfs, ["."])
+    token = guard.approve(request.id)
+    (content,) = [
+        path for path in Path(request.private, "lfs/objects").rglob("*") if path.is_file()
+    ]
+    TAMPERING[how](content)
+
+    with pytest.raises(RepositoryError, match="What git-lfs keeps of this|is no regular file"):
+        repository.commit(guard, token)
+
+    assert "approved" == guard.get(request.id).state
+    assert "1" == lfs("rev-list", "--count", "HEAD")
+    assert {} == stored(lfs.folder / ".git/lfs")
+
+
+def test_what_git_lfs_kept_before_is_put_right(guard, lfs):
+    """Something else in the place of the content does not stay there."""
+    (oid,) = named(BIG)
+    place = lfs.write(f".git/lfs/objects/{oid[:2]}/{oid[2:4]}/{oid}", b"x" * len(BIG))
+    lfs.write("x.bin", BIG)
+
+    commit(guard, ask_lfs(guard, lfs, ["."]))
+
+    assert BIG == place.read_bytes()
+
+
+def test_a_staged_file_of_git_lfs_is_committed_as_it_is(guard, lfs):
+    """The user's git-lfs has its content already."""
+    lfs.write("x.bin", BIG)
+    lfs("add", ".")
+    before = snapshot(lfs.folder / ".git/lfs")
+
+    request = ask_lfs(guard, lfs)
+    assert "x.bin: kept by git-lfs" in request.diff()
+    commit(guard, request)
+
+    assert before == snapshot(lfs.folder / ".git/lfs")
+    assert "Git LFS fsck OK" in lfs("lfs", "fsck")
+
+
+def test_a_pointer_whose_content_was_never_fetched_can_be_committed(guard, lfs):
+    """As where files of git-lfs are not checked out."""
+    lfs.write("x.bin", BIG)
+    commit(guard, ask_lfs(guard, lfs, ["."]))
+    pointer = lfs.show("x.bin")
+    shutil.rmtree(lfs.folder / ".git/lfs")
+    (lfs.folder / "x.bin").unlink()
+    lfs.write("y.bin", f"{pointer}\n")
+
+    commit(guard, ask_lfs(guard, lfs, ["x.bin", "y.bin"]))
+
+    assert pointer == lfs.show("y.bin")
+    assert ["x.bin", "y.bin"] == lfs.changed()
+
+
+def test_what_git_lfs_cleaned_and_is_not_committed_is_not_handed_over(guard, lfs):
+    """Of many named files, each has its content, those beside them have not."""
+    contents = [BIG + bytes([number]) for number in range(5)]
+    for number, content in enumerate(contents):
+        lfs.write(f"x{number}.bin", content)
+    lfs.write("y.bin", BIG)
+
+    commit(guard, ask_lfs(guard, lfs, [".gitattributes", *(f"x{n}.bin" for n in range(5))]))
+
+    assert named(*contents) == stored(lfs.folder / ".git/lfs/objects")
+
+
+@pytest.mark.parametrize("file", [".lfsconfig", ".git/config"])
+def test_nothing_that_git_lfs_reads_of_a_repository_names_a_program(guard, lfs, trap, file):
+    """Neither its extensions nor its ways to transfer, nor what it takes for them."""
+    settings = {
+        "lfs.customtransfer.evil.path": "{}", "lfs.standalonetransferagent": "evil",
+        "lfs.storage": "/nowhere", "core.sshCommand": "{}", "core.hooksPath": "{}/..",
+        "core.askPass": "{}", "credential.helper": "{}", "lfs.url": "ssh://x/y",
+        "core.checkRoundtripEncoding": "UTF-8\nlfs.extension.evil.clean={}\n"
+        "lfs.extension.evil.priority=0",
+    }  # fmt: skip
+    if file == ".lfsconfig":
+        settings |= {"lfs.extension.evil.clean": "{}"}
+    else:
+        settings |= {"include.path": "../.lfsconfig"}
+        del settings["lfs.storage"]
+    for name, value in settings.items():
+        lfs("config", "--file", file, name, value.format(lfs.folder / "trap.sh"))
+    lfs.write("x.bin", BIG)
+    before = set(os.listdir(lfs.folder)), set(os.listdir(lfs.folder / ".git"))
+
+    request = ask_lfs(guard, lfs, ["x.bin", ".gitattributes"])
+    assert before == (set(os.listdir(lfs.folder)), set(os.listdir(lfs.folder / ".git")))
+    commit(guard, request)
+
+    assert named(BIG) == stored(lfs.folder / ".git/lfs/objects")
+
+
+@pytest.mark.parametrize("scope", ["--local", "--global"])
+def test_where_git_lfs_has_extensions_it_does_not_run(guard, lfs, trap, scope):
+    """They would change what is committed, and are further programs."""
+    lfs("config", scope, "lfs.extension.evil.clean", str(lfs.folder / "trap.sh"))
+    lfs("config", scope, "lfs.extension.evil.priority", "0")
+    lfs.write("x.bin", BIG)
+
+    with pytest.raises(RepositoryError, match="an extension of git-lfs is configured"):
+        ask_lfs(guard, lfs, ["x.bin"])
+
+
 # --- crashes ---
 
 
@@ -1197,6 +1617,7 @@ repository.commit(guard, token)
 STEPS = [
     ("_commit_tree", "approved", None),
     ("_hand_over", "approved", None),
+    ("_hand_over_large", "approved", None),
     ("guard.spend", "approved", None),
     ("_move_branch", "void", None),
     ("update_index", "committed", "committed"),

@@ -147,4 +147,4 @@ def _commits(app: App) -> Commits:
     """
     from hive_jupyter.commits import Commits
 
-    return Commits(HiveConfig(parent=app).approval_expiry)
+    return Commits(HiveConfig(parent=app))

@@ -66,6 +66,15 @@ class Configuration:
             if name.startswith(f"{section}.") and name.count(".") > 1
         }
 
+    def own(self, section: str) -> dict[str, str]:
+        """What the user's own configuration has in a section, as in [filter "lfs"], by name."""
+        start = f"{section}."
+        return {
+            name.removeprefix(start): value
+            for is_own, name, value in self._values
+            if is_own and name.startswith(start) and "." not in name.removeprefix(start)
+        }
+
     def file(self, wanted: str, default: str) -> str:
         """The path of a file of the user's own: attributes, or what to ignore."""
         base = os.environ.get("XDG_CONFIG_HOME") or os.path.join("~", ".config")
@@ -76,7 +85,12 @@ class Configuration:
     def conversion(self) -> dict[str, str]:
         """How content is converted and compared, for a private repository."""
         found = {name: self.last(name) for name in _CONVERSION}
-        settings = {name: value for name, value in found.items() if value is not None}
+        # git-lfs reads settings in lines: behind a line break, a value would be one more of them.
+        settings = {
+            name: value
+            for name, value in found.items()
+            if value is not None and value.isprintable()
+        }
         return {**settings, "core.attributesFile": self.file("core.attributesfile", "attributes")}
 
     def signing(self) -> dict[str, str] | None:

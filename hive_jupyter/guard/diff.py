@@ -190,6 +190,25 @@ def _sizes(git: Git, raw: list[RawChange]) -> dict[str, int]:
     return sizes
 
 
+def small_contents(git: Git, raw: list[RawChange], most: int) -> list[bytes]:
+    """
+    The new contents of changed files that are no longer than so many bytes, each once.
+
+    Raises:
+        RepositoryError: git fails, or content is missing.
+    """
+    new = {change.new_id for change in raw if change.new_mode in marks.FILES}
+    sizes = _sizes(git, raw)
+    wanted = sorted(one for one in new if sizes[one] <= most)
+    out = git.run("cat-file", "--batch", stdin="".join(f"{one}\n" for one in wanted).encode())
+    contents = []
+    for one in wanted:
+        start = out.index(b"\n") + 1
+        contents.append(out[start : start + sizes[one]])
+        out = out[start + sizes[one] + 1 :]
+    return contents
+
+
 def _texts(git: Git, old: str, new: str, raw: list[RawChange]) -> list[RawChange]:
     """Those that git takes for text."""
     out = git.run("diff-tree", "-r", "-z", "--numstat", *_EVERYTHING_SHOWN, "-M", old, new)
@@ -234,6 +253,8 @@ def _judged(
         shown = [format_size(sizes[one]) for one in _ids(change)]
         noted.append(f"binary, cannot be read: {' -> '.join(shown)}")
         return FileChange(change, None, None, tuple(noted), _shown(patch))
+    if b"sha256:" in patch and change.new_id in sizes:
+        noted += marks.of_pointer(_blob(git, change.new_id))
     added, removed = _lines(patch)
     # Of a notebook, pictures and outputs are long by nature.
     noted += [

@@ -8,20 +8,21 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hive_jupyter.errors import RepositoryError
-from hive_jupyter.guard import marks
+from hive_jupyter.guard import lfs, marks
 from hive_jupyter.guard.configuration import Configuration, ident
 from hive_jupyter.guard.diff import NO_FILE, RawChange, empty_tree, raw_changes, read_raw
+from hive_jupyter.guard.filters import Filters, choose
 from hive_jupyter.guard.git import (
     Git,
     as_user,
     at,
     common_of,
+    copy_file,
     find_git,
     make_private,
     run,
@@ -70,6 +71,7 @@ def freeze(
     folder: str | os.PathLike[str],
     private: str | os.PathLike[str],
     paths: Sequence[str | os.PathLike[str]] | None = None,
+    filters: Collection[str] = (),
 ) -> Frozen:
     """
     Write the tree of a commit without touching the repository.
@@ -77,7 +79,7 @@ def freeze(
     Args:
         folder: in the work tree; paths are relative to it.
         private: where the content goes; the folder must not exist.
-        paths: as for ``request_commit``.
+        paths, filters: as for ``request_commit``.
 
     Raises:
         RepositoryError: there is nothing to commit, or something of it cannot be committed here.
@@ -88,7 +90,9 @@ def freeze(
     ref, parent = _head(user)
     configuration = Configuration(user)
     git = make_private(user, os.fspath(private))
-    work = replace(git, work_tree=top, settings={**git.settings, **configuration.conversion()})
+    chosen = choose(user, configuration, filters)
+    settings = {**git.settings, **configuration.conversion(), **chosen.settings}
+    work = replace(git, work_tree=top, settings=settings)
     old = parent or empty_tree(git)
     copy_index(user, git)
     with _attributes(user, git):
@@ -103,12 +107,13 @@ def freeze(
             content = "the changes of tracked files"
             tree = _tracked(work, old)
         if content != "what is staged":
-            _refuse_what_needs_more(work, configuration, raw_changes(git, old, tree))
+            _refuse_what_needs_more(work, chosen, raw_changes(git, old, tree))
     changed = raw_changes(git, old, tree)
     if not changed:
         msg = f"There is nothing to commit: {content} would change nothing."
         raise RepositoryError(msg)
     remember_index(git, changed)
+    lfs.remember(git.folder)
     return Frozen(
         repository=user.folder,
         ref=ref,
@@ -134,7 +139,7 @@ def _find(folder: Path) -> tuple[Git, str]:
             "only from where the repository is; use git."
         )
         raise RepositoryError(msg)
-    return at(git_dir), top
+    return at(git_dir, top), top
 
 
 def _discovered(program: str, folder: Path, question: str) -> str:
@@ -182,7 +187,7 @@ def _attributes(user: Git, git: Git) -> Iterator[None]:
     copied = Path(git.folder, "info", "attributes")
     copied.parent.mkdir(exist_ok=True)
     with contextlib.suppress(FileNotFoundError):
-        shutil.copyfile(os.path.join(common_of(user), "info", "attributes"), copied)
+        copy_file(os.path.join(common_of(user), "info", "attributes"), copied)
     try:
         yield
     finally:
@@ -293,24 +298,21 @@ def _refuse_unknown(names: list[str], known: set[str]) -> None:
             raise RepositoryError(msg)
 
 
-def _refuse_what_needs_more(
-    work: Git, configuration: Configuration, changed: list[RawChange]
-) -> None:
-    """Submodules, and files that git would have another program convert."""
+def _refuse_what_needs_more(work: Git, filters: Filters, changed: list[RawChange]) -> None:
+    """Submodules, and files that git would have a program convert that is not run here."""
     for change in changed:
         _refuse_submodule(change)
-    filters = configuration.parts("filter")
     paths = [change.path for change in changed if change.new_mode != NO_FILE]
-    if not filters or not paths:
+    if not filters.refused or not paths:
         return
     names = b"".join(os.fsencode(path) + b"\0" for path in paths)
     answers = split(work.run("check-attr", "-z", "--stdin", "filter", stdin=names))
     for path, value in zip(answers[::3], answers[2::3], strict=True):
-        if value in filters:
+        if value in filters.refused:
             msg = (
                 f"{visible(path, keep='')} goes through the filter {visible(value)!r} (see "
-                ".gitattributes), a program that Hive does not run. Stage the file with git add, "
-                "and ask for the commit without paths."
+                f".gitattributes), which Hive does not run: {filters.refused[value]}. Stage the "
+                "file with git add, and ask for the commit without paths."
             )
             raise RepositoryError(msg)
 

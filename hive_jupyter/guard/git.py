@@ -26,6 +26,9 @@ from typing import IO
 from hive_jupyter.errors import RepositoryError
 from hive_jupyter.units import format_duration, visible
 
+_OUTSIDE = "outside"
+_LONGEST_PATH = 2**16
+
 _TIMEOUT = 120.0
 _GRACE = 5.0
 _MOST_STDERR = 4000
@@ -83,6 +86,7 @@ class Git:
         work_tree: the work tree, for what needs one.
         environment: variables beside, or instead of, those that every call gets.
         settings: configuration beside that of every call.
+        outside: folders whose programs do not count, as for ``trusted_path``.
     """
 
     path: str
@@ -90,6 +94,7 @@ class Git:
     work_tree: str | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
+    outside: tuple[str, ...] = ()
 
     @property
     def program(self) -> str:
@@ -211,7 +216,7 @@ def run(
             _end(process)
             msg = (
                 f"git was stopped: it took longer than {format_duration(timeout)}. Try again when "
-                "the disk is less busy."
+                "the disk is less busy. Where a filter takes its time, stage the file with git add."
             )
             raise RepositoryError(msg, command=command[1:]) from None
         except BaseException:
@@ -247,20 +252,30 @@ def trusted_path(*outside: str) -> str:
     Returns:
         Folders, as in PATH.
     """
-    home = Path("~").expanduser()
-    barred = [Path(folder).resolve() for folder in (*outside, tempfile.gettempdir())]
-    # Where the whole home folder is a repository, the user's own programs are no project's.
-    barred = [folder for folder in barred if not home.is_relative_to(folder)]
     folders = [Path(name) for name in os.environ.get("PATH", os.defpath).split(os.pathsep)]
     return os.pathsep.join(
         str(folder)
         for folder in folders
-        if folder.is_absolute()
-        and folder.is_dir()
-        and not folder.stat().st_mode & stat.S_IWOTH
-        and not any(
-            place.is_relative_to(bar) for bar in barred for place in (folder, folder.resolve())
-        )
+        if folder.is_absolute() and os.path.isdir(folder) and is_trusted(folder, *outside)
+    )
+
+
+def is_trusted(place: str | os.PathLike[str], *outside: str) -> bool:
+    """
+    Say whether no worker may have written what is there, as for ``trusted_path``.
+
+    Args:
+        place: a folder or a file; absolute.
+        outside: folders in which nothing counts, nor what leads there.
+    """
+    home = Path("~").expanduser()
+    barred = [Path(folder).resolve() for folder in (*outside, tempfile.gettempdir())]
+    # Where the whole home folder is a repository, the user's own programs are no project's.
+    barred = [folder for folder in barred if not home.is_relative_to(folder)]
+    named, found = Path(place), Path(place).resolve()
+    written = (named, found) if os.path.isdir(found) else (named, found, named.parent, found.parent)
+    return not any(one.is_relative_to(bar) for bar in barred for one in (named, found)) and not any(
+        os.path.exists(one) and one.stat().st_mode & stat.S_IWOTH for one in written
     )
 
 
@@ -287,12 +302,13 @@ def find_git(path: str) -> str:
     return program
 
 
-def at(repository: str) -> Git:
+def at(repository: str, *outside: str) -> Git:
     """
     Run git on a repository of the user's: no hook runs, whatever its configuration says.
 
     Args:
         repository: the git dir; absolute.
+        outside: folders whose programs do not count, beside those that the git dir tells of.
 
     Raises:
         RepositoryError: there is none, or no git.
@@ -300,7 +316,8 @@ def at(repository: str) -> Git:
     if not os.path.isabs(repository) or not Path(repository, "HEAD").is_file():
         msg = f"There is no git repository in {repository!r}."
         raise RepositoryError(msg)
-    git = Git(trusted_path(*_work_trees(repository)), repository)
+    outside = tuple(sorted({*outside, *_work_trees(repository)}))
+    git = Git(trusted_path(*outside), repository, outside=outside)
     return replace(git, settings={**LASTING, **_without_hooks(git)})
 
 
@@ -308,8 +325,8 @@ def _work_trees(repository: str) -> set[str]:
     """Folders that hold what belongs to a repository; see gitrepository-layout(5)."""
     places = [repository]
     for name in ("commondir", "gitdir"):
-        with contextlib.suppress(OSError):
-            told = os.fsdecode(Path(repository, name).read_bytes()).strip()
+        with contextlib.suppress(OSError, RepositoryError), regular(Path(repository, name)) as file:
+            told = os.fsdecode(os.read(file, _LONGEST_PATH)).strip()
             places.append(os.path.normpath(os.path.join(repository, told)))
     ancestors = [place for known in places for place in (Path(known), *Path(known).parents)]
     # A submodule's git dir is deep in that of the repository around it.
@@ -335,7 +352,7 @@ def opened(repository: str, private: str | None) -> Iterator[Git]:
     Raises:
         RepositoryError: the private repository is no more, or none can be made.
     """
-    user = at(repository)
+    user = at(repository, *outside_of(private))
     if private is not None:
         if not Path(private, "HEAD").is_file():
             msg = "The content of this request is kept no more. Ask for the commit again."
@@ -375,7 +392,20 @@ def make_private(user: Git, folder: str) -> Git:
     info.mkdir(exist_ok=True)
     quoted = objects_of(user).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     (info / "alternates").write_bytes(os.fsencode(f'"{quoted}"\n'))
+    Path(folder, _OUTSIDE).write_bytes(b"".join(os.fsencode(one) + b"\0" for one in user.outside))
     return git
+
+
+def outside_of(private: str | None) -> list[str]:
+    """
+    Recall the folders whose programs did not count when a private repository was made.
+
+    The work tree is among them. A git dir that is not in it does not tell where it is.
+    """
+    try:
+        return split(Path(private, _OUTSIDE).read_bytes()) if private is not None else []
+    except FileNotFoundError:
+        return []
 
 
 def objects_of(git: Git) -> str:
@@ -405,6 +435,45 @@ def as_user() -> dict[str, str]:
     """An environment in which git reads the user's own configuration; for questions alone."""
     names = ("HOME", "XDG_CONFIG_HOME", "TZ")
     return {"LC_ALL": "C", **{name: os.environ[name] for name in names if name in os.environ}}
+
+
+@contextlib.contextmanager
+def regular(path: str | os.PathLike[str]) -> Iterator[int]:
+    """
+    Open a file for reading that somebody else may have put there.
+
+    Args:
+        path: where it is. Neither a pipe that nobody writes to nor a device without an end is read.
+
+    Yields:
+        Its descriptor.
+
+    Raises:
+        OSError: it cannot be opened.
+        RepositoryError: it is something else than a file.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    try:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            msg = f"{os.fspath(path)!r} is no regular file, and so it is not read."
+            raise RepositoryError(msg)
+        yield descriptor
+    finally:
+        os.close(descriptor)
+
+
+def copy_file(source: str, target: str | os.PathLike[str]) -> None:
+    """
+    Copy a file, with its time.
+
+    Raises:
+        OSError, RepositoryError: as for ``regular``.
+    """
+    with regular(source) as descriptor, open(target, "wb") as copied:
+        with open(descriptor, "rb", closefd=False) as content:
+            shutil.copyfileobj(content, copied)
+        times = os.fstat(descriptor)
+    os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def split(out: bytes) -> list[str]:

@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
-import shutil
 from dataclasses import replace
 from pathlib import Path
 
 from hive_jupyter.errors import RepositoryError
 from hive_jupyter.guard.diff import NO_FILE, RawChange, empty_tree, raw_changes
-from hive_jupyter.guard.git import Git, split
+from hive_jupyter.guard.git import Git, copy_file, split
 from hive_jupyter.guard.requests import CommitRequest
 
 log = logging.getLogger(__name__)
@@ -30,7 +29,7 @@ def copy_index(user: Git, git: Git) -> None:
     names = {path.name: path.name for path in Path(user.folder).glob("sharedindex.*")}
     for copied, name in {**names, "index": "index", _AS_IT_WAS: "index"}.items():
         with contextlib.suppress(FileNotFoundError):
-            shutil.copy2(os.path.join(user.folder, name), os.path.join(git.folder, copied))
+            copy_file(os.path.join(user.folder, name), os.path.join(git.folder, copied))
 
 
 def on_index(git: Git, name: str) -> Git:

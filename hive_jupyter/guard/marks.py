@@ -8,11 +8,13 @@ from collections.abc import Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
-from hive_jupyter.units import visible
+from hive_jupyter.guard.lfs import read_pointer
+from hive_jupyter.units import format_size, visible
 
 _EXECUTABLE = "100755"
 _SYMLINK = "120000"
 GITLINK = "160000"
+FILES = {"100644", _EXECUTABLE}
 
 _LONG_LINE = 1000
 
@@ -84,6 +86,12 @@ def of_lines(added: list[str]) -> Iterator[str]:
         yield "invisible or control characters"
     if any(len(line) > _LONG_LINE for line in added):
         yield "very long lines"
+
+
+def of_pointer(content: bytes) -> Iterator[str]:
+    """Marks for a file whose content is elsewhere."""
+    if pointer := read_pointer(content):
+        yield f"kept by git-lfs: its {format_size(pointer.size)} are not shown"
 
 
 def of_notebook(content: bytes) -> Iterator[str]:

@@ -15,18 +15,29 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 from hive_jupyter.errors import LedgerError, RepositoryError, Superseded
-from hive_jupyter.guard import marks
+from hive_jupyter.guard import lfs, marks
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.configuration import Configuration, ident
-from hive_jupyter.guard.diff import checked_hash, empty_tree, raw_changes
+from hive_jupyter.guard.diff import checked_hash, empty_tree, raw_changes, small_contents
 from hive_jupyter.guard.freeze import Frozen, freeze
-from hive_jupyter.guard.git import LASTING, SIGNING_VARIABLES, Git, at, objects_of, opened, tip
+from hive_jupyter.guard.git import (
+    LASTING,
+    SIGNING_VARIABLES,
+    Git,
+    at,
+    common_of,
+    objects_of,
+    opened,
+    outside_of,
+    tip,
+)
 from hive_jupyter.guard.index import update_index
 from hive_jupyter.guard.requests import CommitRequest, Requester
 from hive_jupyter.units import visible
@@ -47,6 +58,7 @@ def request_commit(
     requester: Requester | str,
     paths: Sequence[str | os.PathLike[str]] | None = None,
     supersedes: str | None = None,
+    filters: Collection[str] = (),
 ) -> tuple[CommitRequest, Frozen]:
     """
     Freeze content of a work tree and ask for its commit.
@@ -59,6 +71,7 @@ def request_commit(
         paths: files and folders whose present content is to be committed, new files included.
             None: what is staged, or, with nothing staged, the changes of tracked files.
         supersedes: the id of a waiting request in whose place this one comes.
+        filters: names of filters that may run, where the commands are the user's own.
 
     Returns:
         The request, and what was frozen for it.
@@ -70,7 +83,7 @@ def request_commit(
     private = _private_folder(guard) / secrets.token_hex(8)
     _make_folders(private.parent)
     try:
-        frozen = freeze(folder, private, paths)
+        frozen = freeze(folder, private, paths, filters)
         request = guard.request(
             repository=frozen.repository,
             ref=frozen.ref,
@@ -110,12 +123,13 @@ def commit(guard: AuthorizationGuard, token: str, *, request: str | None = None)
     with _lock(guard, wait=True):
         asked = guard.check(token, request=request, kind="commit")
         assert isinstance(asked, CommitRequest)
-        user = at(asked.repository)
+        user = at(asked.repository, *outside_of(asked.private))
         with opened(asked.repository, asked.private) as git:
             if tip(user, asked.ref) != asked.parent:
                 raise _superseded(guard, asked)
             made = _commit_tree(user, git, asked)
             _hand_over(user, git, asked, made)
+            _hand_over_large(user, git, asked)
             guard.spend(token, request=asked.id, commit=made)
             _move_branch(guard, user, asked, made)
             update_index(user, git, asked)
@@ -222,6 +236,20 @@ def _hand_over(user: Git, git: Git, asked: CommitRequest, made: str) -> None:
         target.run("unpack-objects", "-q", "--strict", stdin=content)
 
 
+def _hand_over_large(user: Git, git: Git, asked: CommitRequest) -> None:
+    """Put what git-lfs kept when the commit's files were frozen where the user's git-lfs looks."""
+    kept = lfs.kept(git.folder)
+    if not kept:
+        return
+    changed = raw_changes(git, asked.parent or empty_tree(git), asked.tree)
+    found = map(lfs.read_pointer, small_contents(git, changed, lfs.LONGEST_POINTER))
+    pointers = [pointer for pointer in found if pointer is not None and pointer.oid in kept]
+    storage = Configuration(user).last("lfs.storage") or lfs.STORAGE
+    # Who may read the repository's objects may read these, too.
+    mode = stat.S_IMODE(os.stat(objects_of(user)).st_mode)
+    lfs.hand_over(git.folder, pointers, os.path.join(common_of(user), storage), mode)
+
+
 def _move_branch(guard: AuthorizationGuard, user: Git, asked: CommitRequest, made: str) -> None:
     git = replace(user, environment=_idents(user, asked))
     nothing = "0" * len(made)
@@ -257,7 +285,7 @@ def _outcome(request: CommitRequest) -> str | None:
     if not os.path.isdir(request.repository):
         return "void"
     try:
-        user = at(request.repository)
+        user = at(request.repository, *outside_of(request.private))
         now_at = tip(user, request.ref)
         if now_at is None or not user.succeeds("cat-file", "-e", f"{request.commit}^{{commit}}"):
             return "void"
@@ -275,7 +303,8 @@ def _outcome(request: CommitRequest) -> str | None:
 
 def _has_moved(asked: CommitRequest) -> bool:
     try:
-        return tip(at(asked.repository), asked.ref) != asked.parent
+        user = at(asked.repository, *outside_of(asked.private))
+        return tip(user, asked.ref) != asked.parent
     except RepositoryError:
         return False  # a folder on a network may come back
 
