@@ -509,6 +509,21 @@ async def test_output_that_waits_is_not_lost(channels, peer, run, heard):
     await soon(lambda: len(heard) == 200)
 
 
+async def test_what_a_dead_worker_said_last_may_take_a_moment(channels, peer, run, heard):
+    """zmq's thread in the host waits for a processor, say."""
+    channels.begin(run)
+    header = (await peer.receive())["header"]
+    draining = asyncio.create_task(channels.drain())
+    await asyncio.sleep(0.15)
+    assert not draining.done()
+
+    await peer.publish("stream", {"name": "stdout", "text": "last words"}, header)
+    await soon(lambda: heard)
+    peer.iopub.close()
+    await draining
+    assert ["last words"] == [message.content["text"] for message in heard]
+
+
 async def test_who_cannot_take_output_holds_it_until_the_last_of_them_can(channels):
     """A run that is over, say, and one that goes on."""
     channels.pause("one")

@@ -1,8 +1,17 @@
 """A worker's stdout and stderr, in real workers: nothing is lost, and nothing changes places."""
 
+import hashlib
+import threading
+import time
+from pathlib import Path
+
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+
+from hive_jupyter.worker import streams
+from hive_jupyter.worker.streams import Wire
+from tests.processes import wait_until
 
 # How a cell can write: each takes a stream's name and a text without line breaks.
 WAYS = {
@@ -200,3 +209,84 @@ def test_a_flush_waits_for_no_other_file(hive):
 
     assert "flushed\n" == hive.delegate(began, timeout=30).stdout
     hive.restart()
+
+
+# The thread of zmq's that a flush waits for
+
+
+@pytest.fixture
+def start(monkeypatch):
+    """
+    Starts a thread that does something and then sleeps until the end of the test.
+
+    The host's own of zmq, which run here too, are not looked for.
+    """
+    monkeypatch.setattr(streams, "_WRITES", b"writes")
+    over = threading.Event()
+    threads = []
+
+    def started(work=int):
+        threads.append(threading.Thread(target=lambda: (work(), over.wait())))
+        threads[-1].start()
+        return threads[-1]
+
+    yield started
+    over.set()
+    for thread in threads:
+        thread.join()
+
+
+def name(thread):
+    Path("/proc/self/task", str(thread.native_id), "comm").write_text("writes/0")
+
+
+def test_the_thread_that_writes_is_known_however_late_it_first_runs(start):
+    """It names itself then; that of the heartbeat is younger, and may be quicker."""
+    wire = Wire()
+    writes = start()
+    wire.find()
+    name(start())
+    wire.wait()
+    assert wire.stat is None
+
+    name(writes)
+    wire.wait()
+    assert str(writes.native_id) == wire.stat.parent.name
+
+
+def test_a_flush_waits_until_the_thread_that_writes_has_done_so(start):
+    """It may have to wait for a processor; here it computes, which looks the same."""
+    took = []
+
+    def compute():
+        hashlib.pbkdf2_hmac("sha256", b"", b"", 10**6)
+        took.append(time.thread_time())
+
+    wire = Wire()
+    writes = start(compute)
+    name(writes)
+    wire.find()
+    # the kernel's number for this clock; see clock_getcpuclockid(3)
+    clock = ~writes.native_id << 3 | 6
+    wait_until(lambda: time.clock_gettime(clock) > 0.01)
+    wire.wait()
+    waited_for = time.clock_gettime(clock)
+    wait_until(lambda: took)
+
+    assert waited_for > 0.9 * took[0]
+
+
+def test_a_worker_watches_the_thread_that_writes_what_it_prints(hive):
+    """It wakes up for each flush; that of the heartbeat sleeps on."""
+    slept = hive.delegate(
+        "from hive_jupyter.worker.streams import wire\n"
+        "def slept():\n"
+        "    status = wire.stat.with_name('status').read_text()\n"
+        "    return int(status.split('\\nvoluntary_ctxt_switches:')[1].split()[0])\n"
+        "print(flush=True)\n"
+        "before = slept()\n"
+        "for _ in range(50): print(flush=True)\n"
+        "slept() - before"
+    )
+
+    assert int(slept.value_repr) > 10

@@ -46,8 +46,9 @@ _BATCH = 100
 # A message has six parts, and one more for each buffer.
 _MOST_FRAMES = 10_000
 # A worker that died closes its connection after its last message. Where a child of it keeps that
-# open, this long nothing new must arrive.
-_QUIET = 0.1
+# open, this long nothing new must arrive: as a rule its supervisor ends the child much sooner, and
+# zmq's thread in the host may have to wait for a processor before it reads.
+_QUIET = 1.0
 # A child may also go on to send. What a worker itself has left is in zmq's queue and in the
 # socket's buffer: some hundred messages, and soon read (seconds).
 _DRAIN_PATIENCE = 2.0

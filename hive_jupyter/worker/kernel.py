@@ -367,6 +367,7 @@ class WorkerApp(IPKernelApp):
 
     def init_heartbeat(self) -> None:
         """Echo what comes, on a thread with a context of its own: nothing here can block it."""
+        streams.wire.find()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._encrypt(context)
         self.heartbeat = Heartbeat(context, (self.transport, self.ip, self.hb_port))

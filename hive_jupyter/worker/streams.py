@@ -51,41 +51,54 @@ _NOTHING = bytes(ctypes.sizeof(ctypes.c_int))
 _LAST_WORDS = 0.05
 # Where so many bytes have come together by then, more follow, and their writer must not wait.
 _FLOOD = 2**15
-# So long a flush waits for zmq's threads (seconds). They take microseconds where they get a
-# processor, and sleep where nobody reads.
-_WRITING_PATIENCE = 0.05
+# So the names of zmq's threads that write begin; a context has one.
+_WRITES = b"ZMQbg/IO"
+# So long a flush waits for zmq's thread (seconds), and so long between two looks at it. It takes
+# microseconds where it gets a processor, and sleeps where nobody reads. To look all the time would
+# keep a processor from it.
+_WRITING_PATIENCE = 5.0
+_WRITING_INTERVAL = 0.0001
 
 
-class _Wire:
-    """The thread of zmq's that writes to the socket what was sent to it."""
+class Wire:
+    """
+    The thread of zmq's that writes to the sockets what was sent to them.
+
+    Attributes:
+        stat: the file that tells its state; None until that is first asked for.
+    """
 
     def __init__(self) -> None:
-        self._stat: Path | None = None
+        self._candidates: list[Path] = []
+        self.stat: Path | None = None
 
     def find(self) -> None:
-        """Look for it among the threads that there are now: the oldest of zmq's serves iopub."""
-        for thread in sorted(map(int, os.listdir("/proc/self/task"))):
-            folder = Path("/proc/self/task", str(thread))
-            with contextlib.suppress(OSError):
-                if (folder / "comm").read_bytes().startswith(b"ZMQbg/IO"):
-                    self._stat = folder / "stat"
-                    return
+        """Look for it among the threads that there are now, while zmq has no other of its kind."""
+        self._candidates = list(Path("/proc/self/task").iterdir())
 
     def wait(self) -> None:
         """Return once all that was sent is written, or cannot be because nobody reads."""
         deadline = time.monotonic() + _WRITING_PATIENCE
         with contextlib.suppress(OSError):
             while self._runs() and time.monotonic() < deadline:
-                os.sched_yield()
+                time.sleep(_WRITING_INTERVAL)
 
     def _runs(self) -> bool:
+        if self.stat is None:
+            # it names itself when it first runs, which it has by the time a request came through it
+            writing = (thread for thread in self._candidates if _writes(thread))
+            self.stat = next((thread / "stat" for thread in writing), None)
         # so does, from the moment on when it is told that there is something to do, one that waits
         # for a processor; see proc(5)
-        stat = b") S" if self._stat is None else self._stat.read_bytes()
+        stat = b") S" if self.stat is None else self.stat.read_bytes()
         return stat[stat.rindex(b")") :][2:3] in (b"R", b"D")
 
 
-_wire = _Wire()
+def _writes(thread: Path) -> bool:
+    return (thread / "comm").read_bytes().startswith(_WRITES)
+
+
+wire = Wire()
 
 
 @called_as_its_base
@@ -114,7 +127,6 @@ class WorkerStream(OutStream):
         self._is_child = False
         self._arrived: Callable[[], int] = int
         super().__init__(*arguments, **options)
-        _wire.find()
         if self._should_watch:
             # ipykernel copies what comes through the pipe to the original descriptor, too: our log.
             null = os.open(os.devnull, os.O_WRONLY)
@@ -161,7 +173,7 @@ class WorkerStream(OutStream):
         if self._written or self._in_flight:
             self._publish()
             if not self._on_its_own():
-                _wire.wait()
+                wire.wait()
 
     def close(self) -> None:
         """Publish what is left; afterwards nothing can be written any more."""
