@@ -10,7 +10,7 @@ import contextlib
 import getpass
 import logging
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.guard import repository
 from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
 from hive_jupyter.guard.freeze import Frozen
+from hive_jupyter.guard.repository import Made
 from hive_jupyter.guard.requests import CallRequest, CommitRequest, Requester
 from hive_jupyter.protocol import KERNEL, WORKER_VARIABLE
 from hive_jupyter.showing import place
@@ -42,6 +43,8 @@ log = logging.getLogger(__name__)
 _TITLE = "hive: "
 # Seconds for what is written beside: nobody waits for it gladly.
 _SHORT_WAIT = 2.0
+# Of a commit that is asked for; approving shows them all.
+_FILES_NAMED = 5
 # Bytes of what is told of a request besides its files.
 _SHORT_STRUCTURE = 200
 
@@ -115,18 +118,22 @@ class Commits:
         """
         given = BUILT_IN["request_commit"].check(arguments)
         requester = _user() if agent is None else Requester("agent", agent)
-        request, frozen = self.request(given["message"], given.get("paths"), requester=requester)
-        names = [change.name for change in request.changes()]
-        hooks = ", ".join(frozen.skipped_hooks)
+        request, frozen = self.request(
+            given["message"],
+            given.get("paths"),
+            requester=requester,
+            supersedes=given.get("supersedes"),
+        )
+        names = [visible(path, keep="") for path in frozen.files]
         teller = "%hive requests --all" if agent is None else "commit_status"
         lines = [
             f"Request {request.id}: {frozen.content}, for {place(request)}, waits for a human.",
             f"`%hive approve {request.id}` in a notebook shows the change and takes the answer,",
             f"and so does `jupyter hive approve {request.id}` in a terminal.",
             f"Nothing is committed before; {teller} tells what became of it.",
-            *([f"These hooks are not run: {hooks}."] if hooks else []),
+            *_left_out(frozen),
             "Files that it changes:",
-            *(visible(name, keep="") for name in names),
+            *names,
         ]
         structure = {"request": request.id, "state": request.state, "files": names}
         text = "\n".join(lines)
@@ -152,14 +159,14 @@ class Commits:
         Raises:
             HiveError: as ``request``; and ToolError where the wish makes no sense.
         """
-        named = {name: wish[name] for name in ("message", "paths") if wish.get(name)}
-        given = BUILT_IN["request_commit"].check(named)
-        supersedes = wish.get("supersedes")
+        given = BUILT_IN["request_commit"].check(
+            {name: wish[name] for name in ("message", "paths", "supersedes") if wish.get(name)}
+        )
         request, frozen = self.request(
             given["message"],
             given.get("paths"),
             requester=Requester("worker", worker),
-            supersedes=None if supersedes is None else str(supersedes),
+            supersedes=given.get("supersedes"),
             folder=root,
         )
         return asked_for(request, frozen)
@@ -205,7 +212,7 @@ class Commits:
         guard = AuthorizationGuard(self.guard.ledger.path, timeout=_SHORT_WAIT)
         guard.record("died", {"worker": death.node, "happened": happened})
 
-    def commit(self, token: str) -> str:
+    def commit(self, token: str) -> Made:
         """Make the commit that a token was given for; see ``repository.commit``."""
         return repository.commit(self.guard, token)
 
@@ -228,14 +235,26 @@ class Commits:
 
 def asked_for(request: CommitRequest, frozen: Frozen) -> str:
     """What to say to who asked for a commit, in a cell."""
-    lines = [
-        f"Request {request.id}: commit {frozen.content} to {place(request)}.",
-        f"Nothing is committed yet. %hive approve {request.id} shows what would be, and asks.",
-    ]
+    shown = [visible(path, keep="") for path in frozen.files[:_FILES_NAMED]]
+    more = len(frozen.files) - len(shown)
+    files = ", ".join(shown) + (f" and {more} more" if more else "")
+    return "\n".join(
+        [
+            f"Request {request.id}: commit {frozen.content} to {place(request)}: {files}.",
+            f"Nothing is committed yet. %hive approve {request.id} shows what would be, and asks.",
+            *_left_out(frozen),
+        ]
+    )
+
+
+def _left_out(frozen: Frozen) -> Iterator[str]:
+    """Sentences on what a commit is made without."""
+    if frozen.submodules:
+        names = visible(", ".join(frozen.submodules), keep="")
+        yield f"Submodules are not looked at: {names}. git add stages a new commit of one."
     if frozen.skipped_hooks:
         hooks = ", ".join(frozen.skipped_hooks)
-        lines.append(f"Your hooks are not run: {hooks}. Run what they check yourself.")
-    return "\n".join(lines)
+        yield f"Your hooks are not run: {hooks}. Run what they check yourself."
 
 
 def _working_folder() -> Path:
@@ -327,4 +346,4 @@ def _committed(guard: AuthorizationGuard, request: CommitRequest, token: str) ->
             f'token, HiveManager().commit("{token}"), or deny it and ask again.'
         )
         raise RepositoryError(msg, command=error.command, stderr=error.stderr) from error
-    return f"Committed {made} to {place(request)}."
+    return f"Committed {made.commit} to {place(request)}.\n{made.left}".rstrip()

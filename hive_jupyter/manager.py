@@ -13,6 +13,7 @@ import contextlib
 import logging
 import os
 import sys
+import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from concurrent.futures import Future
@@ -595,7 +596,10 @@ class HiveManager:
             RepositoryError: git fails. As long as the token was not spent it may be used again.
             LedgerError: the ledger cannot be written.
         """
-        return self.commits.commit(token)
+        made = self.commits.commit(token)
+        if made.left:
+            warnings.warn(made.left, stacklevel=2)
+        return made.commit
 
     def requests(self) -> list[AnyRequest]:
         """

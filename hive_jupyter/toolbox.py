@@ -213,6 +213,7 @@ BUILT_IN: Mapping[str, Tool] = {
                     "staged, what has changed.",
                     items={"type": "string"},
                 ),
+                supersedes=_text("The id of your waiting request in whose place this one comes."),
             ),
             destructive=False,
         ),

@@ -185,6 +185,15 @@ def test_the_digest_covers_all_that_is_asked(guard):
     assert re.fullmatch("[0-9a-f]{64}", request.digest)
 
 
+def test_what_no_hook_was_skipped_for_has_the_digest_that_it_always_had(guard):
+    """Ledgers hold requests of before there was such a thing."""
+    assert "skipped_hooks" not in ask(guard).content
+    one, other = ask(guard), replace(ask(guard), skipped_hooks=("pre-commit",))
+
+    assert other.digest != replace(other, skipped_hooks=()).digest
+    assert one.skipped_hooks == ()
+
+
 def test_a_commit_and_a_call_never_have_the_same_digest(guard):
     """The kind is in it."""
     asked = call(guard)
@@ -547,7 +556,7 @@ def test_two_requests_for_a_branch_stand_until_one_is_committed(guard):
     )  # fmt: skip
 
     assert ["superseded", "pending"] == [guard.get(each.id).state for each in (other, elsewhere)]
-    with pytest.raises(Superseded, match=f"refs/heads/main got request {one.id}"):
+    with pytest.raises(Superseded, match=f"refs/heads/main has the commit of request {one.id}"):
         guard.spend(late)
     with pytest.raises(Superseded):
         guard.approve(other.id)

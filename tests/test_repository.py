@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -14,6 +15,7 @@ import psutil
 import pytest
 
 from hive_jupyter.errors import (
+    ConfigError,
     HiveError,
     RepositoryError,
     Superseded,
@@ -23,8 +25,9 @@ from hive_jupyter.errors import (
     TooManyRequests,
 )
 from hive_jupyter.guard import git as gits
-from hive_jupyter.guard import repository
+from hive_jupyter.guard import index, repository
 from hive_jupyter.guard.authorization import AuthorizationGuard
+from hive_jupyter.guard.repository import Made
 from hive_jupyter.guard.requests import Requester
 from tests import hosts
 from tests.processes import wait_until
@@ -74,7 +77,7 @@ def ask(guard, repo, paths=None, message="Change it", **options):
 
 
 def commit(guard, request):
-    return repository.commit(guard, guard.approve(request.id))
+    return repository.commit(guard, guard.approve(request.id)).commit
 
 
 def snapshot(*folders):
@@ -196,8 +199,18 @@ def test_the_whole_folder_can_be_named(guard, repo):
     assert "?? nested/" == repo("status", "--porcelain")
 
 
-@pytest.mark.parametrize("path", ["missing.py", "ignored.log", "nested", ".git/config"])
-def test_a_path_with_nothing_to_commit_is_named(guard, repo, path):
+@pytest.mark.parametrize(
+    ("path", "why"),
+    [
+        ("missing.py", '"missing.py" does not exist'),
+        ("*.py", "does not exist. Patterns are taken by the letter"),
+        ("ignored.log", '"ignored.log" has nothing to commit: it is empty, or ignored'),
+        ("nested", '"nested" is, or is in, a repository of its own'),
+        ("nested/inside.py", '"nested/inside.py" is, or is in, a repository of its own'),
+        (".git/config", "has nothing to commit"),
+    ],
+)
+def test_a_path_with_nothing_to_commit_is_named(guard, repo, path, why):
     """And nothing is asked."""
     repo.write("a.py", "changed\n")
     repo.write("ignored.log")
@@ -205,11 +218,27 @@ def test_a_path_with_nothing_to_commit_is_named(guard, repo, path):
     Repo(repo.folder / "nested").write("inside.py")
     repo("-C", "nested", "commit", "--allow-empty", "-qm", "x")
 
-    with pytest.raises(RepositoryError, match=f"{path} has nothing to commit"):
+    with pytest.raises(RepositoryError, match=re.escape(why)):
         ask(guard, repo, ["a.py", path])
 
     assert [] == guard.pending()
     assert not any((guard.ledger.path.parent / "frozen").iterdir())
+
+
+@pytest.mark.parametrize("paths", ["a.py", b"a.py", [""], ["a.py", ""]])
+def test_what_is_no_list_of_paths_is_refused(guard, repo, paths):
+    """An empty path would be the whole folder, and a text a path for each letter."""
+    repo.write("a.py", "changed\n")
+
+    with pytest.raises(ConfigError, match="are no paths"):
+        ask(guard, repo, paths)
+
+
+def test_where_only_new_files_are_they_have_to_be_named(guard, repo):
+    repo.write("new.py")
+
+    with pytest.raises(RepositoryError, match="New files have to be named"):
+        ask(guard, repo)
 
 
 def test_a_path_outside_is_refused(guard, repo, tmp_path):
@@ -317,15 +346,26 @@ def test_nobody_commits_under_a_guessed_name(guard, repo, home):
         ask(guard, repo)
 
 
+def test_what_is_committed_already_is_called_so(guard, repo):
+    repo.write("a.py", "2\n")
+    request = ask(guard, repo)
+    made = commit(guard, request)
+
+    for answer in (guard.approve, guard.deny):
+        with pytest.raises(TokenSpent, match=f"is committed already, as {made}"):
+            answer(request.id)
+
+
 def test_hooks_that_do_not_run_are_named(guard, repo):
-    """So that whoever shows the request can say so."""
+    """To who asks and to who answers."""
     repo.write(".git/hooks/pre-commit", "#!/bin/sh\ntouch ran\n", 0o755)
     repo.write(".git/hooks/commit-msg", "", 0o644)
     repo.write("a.py", "2\n")
 
-    _, frozen = repository.request_commit(guard, repo.folder, "m", requester=USER)
+    request = ask(guard, repo)
 
-    assert ("pre-commit",) == frozen.skipped_hooks
+    assert ("pre-commit",) == request.skipped_hooks == guard.get(request.id).skipped_hooks
+    assert "not run    hooks of yours: pre-commit\n" in request.text()
 
 
 def test_a_refused_request_keeps_no_content(guard, repo):
@@ -406,7 +446,7 @@ def test_a_token_commits_once(guard, repo):
     def try_it():
         start.wait()
         try:
-            outcomes.append(repository.commit(guard, token))
+            outcomes.append(repository.commit(guard, token).commit)
         except HiveError as error:
             outcomes.append(type(error).__name__)
 
@@ -470,7 +510,10 @@ def test_a_branch_that_git_has_locked_is_not_moved_and_the_request_is_void(guard
         commit(guard, request)
 
     assert "update-ref" == caught.value.command[0]
+    assert f"request {request.id} is void. Ask again" in str(caught.value)
     assert "void" == guard.get(request.id).state
+    with pytest.raises(TokenSpent, match="is void: its approval was used, and its branch did not"):
+        guard.approve(request.id)
     assert "1" == repo("rev-list", "--count", "HEAD")
 
 
@@ -512,18 +555,81 @@ def test_the_index_is_left_alone_where_another_branch_is_checked_out(guard, repo
     assert "" == repo("status", "--porcelain")
 
 
-def test_a_locked_index_does_not_undo_a_commit(guard, repo, caplog):
-    """It is said in the log, and git status shows what there is."""
+@pytest.fixture
+def impatient(monkeypatch):
+    """Another git has next to no time to end."""
+    monkeypatch.setattr(index, "_PATIENCE", 0.01)
+
+
+def test_while_another_git_is_at_work_nothing_is_committed_and_the_token_stays(
+    guard, repo, impatient
+):
+    """A commit in an editor, say: the index could not follow."""
+    repo.write("a.py", "2\n")
+    request = ask(guard, repo)
+    token = guard.approve(request.id)
+    lock = repo.folder / ".git/index.lock"
+    lock.touch()
+
+    with pytest.raises(RepositoryError, match="Another git is at work"):
+        repository.commit(guard, token)
+    assert "approved" == guard.get(request.id).state
+    lock.unlink()
+    assert repository.commit(guard, token) == Made(repo.head, "")
+    assert "" == repo("status", "--porcelain")
+
+
+def test_another_git_that_ends_soon_is_waited_for(guard, repo, monkeypatch):
     repo.write("a.py", "2\n")
     request = ask(guard, repo)
     lock = repo.folder / ".git/index.lock"
     lock.touch()
+    monkeypatch.setattr(index, "_wait", lock.unlink)
 
-    assert commit(guard, request) == repo.head
-    assert "index could not follow" in caplog.text
-    lock.unlink()
-    repo("reset", "--quiet")
+    commit(guard, request)
+
     assert "" == repo("status", "--porcelain")
+
+
+@pytest.mark.parametrize("ends", ["soon", "late"])
+def test_a_git_that_begins_while_the_branch_moves_is_waited_for_or_spoken_of(
+    guard, repo, monkeypatch, impatient, ends
+):
+    """The commit is made, and what is left to do is said."""
+    repo.write("a.py", "2\n")
+    request = ask(guard, repo)
+    lock = repo.folder / ".git/index.lock"
+    move = repository._move_branch
+
+    def move_and_lock(*arguments):
+        move(*arguments)
+        lock.touch()
+
+    monkeypatch.setattr(repository, "_move_branch", move_and_lock)
+    if ends == "soon":
+        monkeypatch.setattr(index, "_PATIENCE", 60.0)
+        monkeypatch.setattr(index, "_wait", lock.unlink)
+    made = repository.commit(guard, guard.approve(request.id))
+
+    assert made.commit == repo.head
+    assert "committed" == guard.get(request.id).state
+    if ends == "soon":
+        assert "" == made.left
+    else:
+        assert "git reset -q" in made.left
+        lock.unlink()
+        repo("reset", "--quiet")
+    assert "" == repo("status", "--porcelain")
+
+
+def test_a_lock_of_another_branchs_index_is_nobodys_concern(guard, repo):
+    repo.write("a.py", "2\n")
+    request = ask(guard, repo)
+    repo("stash", "--quiet")
+    repo("switch", "--quiet", "-c", "other")
+    (repo.folder / ".git/index.lock").touch()
+
+    assert commit(guard, request) == repo("rev-parse", "main")
 
 
 def test_a_request_made_by_hand_is_committed_too(guard, repo):
@@ -634,7 +740,7 @@ def test_a_signature_that_cannot_be_made_spends_nothing(guard, repo, home):
     assert "approved" == guard.get(request.id).state
 
     repo("config", "commit.gpgsign", "false")
-    assert repository.commit(guard, token) == repo.head
+    assert repository.commit(guard, token).commit == repo.head
 
 
 # --- kinds of repositories ---
@@ -739,8 +845,11 @@ def test_files_in_conflict_are_refused(guard, repo):
     repo.commit_all()
     repo("stash", "pop", check=False)
 
-    with pytest.raises(RepositoryError, match="cannot be committed as it is.*a.py"):
-        ask(guard, repo)
+    for paths in (None, ["."], ["a.py"]):
+        with pytest.raises(RepositoryError, match="a.py is in conflict"):
+            ask(guard, repo, paths)
+    repo.write("sub/b.txt", "new\n")
+    assert ["sub/b.txt"] == [change.name for change in ask(guard, repo, ["sub"]).changes()]
 
 
 def submodule(repo, tmp_path):
@@ -760,10 +869,15 @@ def test_a_submodules_new_commit_is_shown_where_it_was_staged_and_not_taken_othe
     inside.write("x.py", "2\n")
     made = inside.commit_all()
     repo.write("a.py", "2\n")
-    request = ask(guard, repo)
-    assert ["a.py"] == [change.name for change in request.changes()]
-    with pytest.raises(RepositoryError, match="nothing to commit"):
-        ask(guard, repo, ["module"])
+    for paths in (None, ["."]):
+        request, frozen = repository.request_commit(
+            guard, repo.folder, "m", paths=paths, requester=USER
+        )
+        assert ("module",) == frozen.submodules
+        assert ["a.py"] == [change.name for change in request.changes()]
+    for path in ("module", "module/x.py"):
+        with pytest.raises(RepositoryError, match="module is a submodule"):
+            ask(guard, repo, [path])
 
     repo("add", "module")
     with pytest.raises(RepositoryError, match="module is a submodule"):
@@ -1647,7 +1761,7 @@ def test_a_process_that_is_killed_at_any_step_leaves_one_truth(guard, repo, step
     if has_it:
         assert "" == repo("status", "--porcelain")
     if state == "approved":
-        assert repository.commit(guard, token) == repo.head
+        assert repository.commit(guard, token).commit == repo.head
     else:
         with pytest.raises(TokenSpent):
             repository.commit(guard, token)

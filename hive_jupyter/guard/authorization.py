@@ -8,7 +8,7 @@ import os
 import re
 import secrets
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
@@ -140,6 +140,7 @@ class AuthorizationGuard:
         author: str | None = None,
         committer: str | None = None,
         private: str | os.PathLike[str] | None = None,
+        skipped_hooks: Collection[str] = (),
         supersedes: str | None = None,
     ) -> CommitRequest:
         """
@@ -155,6 +156,7 @@ class AuthorizationGuard:
             author: as git writes it; None: git's configuration says it later.
             committer: likewise.
             private: the folder that holds the content until then.
+            skipped_hooks: names of the user's hooks for commits, which do not run.
             supersedes: the id of a waiting request of the same asker for the same branch, in
                 whose place this one comes.
 
@@ -175,6 +177,7 @@ class AuthorizationGuard:
             author=author,
             committer=committer,
             private=None if private is None else os.fspath(private),
+            skipped_hooks=tuple(skipped_hooks),
         )
         return self._ask(asked, supersedes)
 
@@ -343,6 +346,7 @@ class AuthorizationGuard:
             AuthorizationError: as for ``spend``.
             LedgerError: the ledger cannot be written.
         """
+        token = str(token).strip()
         with self.ledger.writing() as entries:
             now = self._now()
             outcome = self._examined(entries, now, token, request, kind)
@@ -377,6 +381,7 @@ class AuthorizationGuard:
             RequestDenied, Superseded: what became of its request meanwhile.
             LedgerError: the ledger cannot be written.
         """
+        token = str(token).strip()
         with self.ledger.writing() as entries:
             now = self._now()
             outcome = self._examined(entries, now, token, request, kind)
@@ -395,7 +400,7 @@ class AuthorizationGuard:
     def _examined(
         self, entries: Entries, now: Moment, token: str, wanted: str | None, kind: str | None
     ) -> AnyRequest | AuthorizationError:
-        if not _TOKEN.fullmatch(str(token)):
+        if not _TOKEN.fullmatch(token):
             return TokenMalformed(
                 "This is no token. A token is 43 letters, digits, - and _; copy all of it."
             )
@@ -475,7 +480,7 @@ class AuthorizationGuard:
                 and other.state in {"pending", "approved"}
                 and (other.repository, other.ref) == (done.repository, done.ref)
             ):
-                details = {"reason": f"{done.ref} got request {done.id}"}
+                details = {"reason": f"{done.ref} has the commit of request {done.id}"}
                 entries.append("superseded", now, request=other.id, details=details)
 
     # --- looking ---
@@ -723,10 +728,18 @@ def _hash(token: str) -> str:
 
 
 def _spent(request: AnyRequest) -> TokenSpent:
-    msg = (
-        f"The approval of request {request.id} has been used already, and is good once. To have "
-        "the same again, make a new request."
-    )
+    if request.state == "committed" and isinstance(request, CommitRequest):
+        msg = f"Request {request.id} is committed already, as {request.commit}."
+    elif request.state == "void":
+        msg = (
+            f"Request {request.id} is void: its approval was used, and its branch did not get the "
+            "commit. Ask again."
+        )
+    else:
+        msg = (
+            f"The approval of request {request.id} has been used already, and is good once. To "
+            "have the same again, make a new request."
+        )
     return TokenSpent(msg, request=request.id, state=request.state)
 
 

@@ -53,6 +53,8 @@ class Frozen:
     Attributes:
         repository, ref, parent, tree, author, committer, private: as a request has them.
         content: what it is, in words: "what is staged".
+        files: paths of what changes, relative to the top of the work tree.
+        submodules: paths of those that were not looked at.
         skipped_hooks: names of the user's hooks for commits, which Hive does not run.
     """
 
@@ -64,6 +66,8 @@ class Frozen:
     committer: str
     private: str
     content: str
+    files: tuple[str, ...]
+    submodules: tuple[str, ...]
     skipped_hooks: tuple[str, ...]
 
 
@@ -95,13 +99,15 @@ def freeze(
     work = replace(git, work_tree=top, settings=settings)
     old = parent or empty_tree(git)
     copy_index(user, git)
+    names = [_below(top, home, path) for path in paths or ()]
+    _refuse_conflicts(work, names)
+    submodules = _submodules(work, names)
     with _attributes(user, git):
-        if paths:
+        if names:
             content = "the named files"
-            names = [_below(top, home, path) for path in paths]
             tree = _named(work, old, names, _ignored(user, configuration))
         elif git.run("diff-index", "--cached", "--raw", "-z", old):
-            content = "what is staged"
+            content, submodules = "what is staged", ()
             tree = _written_tree(git)
         else:
             content = "the changes of tracked files"
@@ -111,6 +117,8 @@ def freeze(
     changed = raw_changes(git, old, tree)
     if not changed:
         msg = f"There is nothing to commit: {content} would change nothing."
+        if not names:
+            msg += " New files have to be named."
         raise RepositoryError(msg)
     remember_index(git, changed)
     lfs.remember(git.folder)
@@ -123,6 +131,8 @@ def freeze(
         committer=ident(user, "GIT_COMMITTER_IDENT"),
         private=git.folder,
         content=content,
+        files=tuple(change.path for change in changed),
+        submodules=submodules,
         skipped_hooks=_hooks(user, top, configuration),
     )
 
@@ -148,7 +158,8 @@ def _discovered(program: str, folder: Path, question: str) -> str:
     code, out, err = run((program, *arguments), str(folder), as_user())
     if code:
         said = visible(err.decode("utf-8", "surrogateescape")).strip()
-        msg = f"{str(folder)!r} is in no work tree that can be committed from: {said}"
+        way_out = " git init makes one." if "not a git repository" in said else ""
+        msg = f"{str(folder)!r} is in no work tree that can be committed from: {said}.{way_out}"
         raise RepositoryError(msg, command=arguments, stderr=said)
     return os.fsdecode(out.removesuffix(b"\n"))
 
@@ -229,7 +240,7 @@ def _named(work: Git, old: str, names: list[str], ignored: list[str]) -> str:
         (line[0], line[2:]) for line in split(work.run("ls-files", "-z", "-v", "--", *names))
     ]
     paths = {change.path for change in changed}
-    _refuse_unknown(names, paths | new | {path for _, path in tracked})
+    _refuse_unknown(work, names, paths | new | {path for _, path in tracked})
     # What a sparse checkout leaves out is not gone.
     paths -= {path for tag, path in tracked if tag in "Ss"}
     target = on_index(work, "named")
@@ -281,21 +292,64 @@ def _is_there(work: Git, path: str) -> bool:
 
 def _refuse_submodule(change: RawChange) -> None:
     if marks.GITLINK in {change.old_mode, change.new_mode}:
-        msg = (
-            f"{visible(change.path, keep='')} is a submodule, whose content Hive does not look at. "
-            "Stage it with git add, and ask for the commit without paths."
-        )
+        raise _is_submodule(change.path)
+
+
+def _is_submodule(path: str) -> RepositoryError:
+    msg = (
+        f"{visible(path, keep='')} is a submodule, whose content Hive does not look at. Stage it "
+        "with git add, and ask for the commit without paths."
+    )
+    return RepositoryError(msg)
+
+
+def _refuse_unknown(work: Git, names: list[str], known: set[str]) -> None:
+    for name in names:
+        if not any(name in {".", path} or path.startswith(f"{name}/") for path in known):
+            msg = f'"{visible(name, keep="")}" {_why_unknown(work, name)}'
+            raise RepositoryError(msg)
+
+
+def _why_unknown(work: Git, name: str) -> str:
+    """Why there is nothing to commit of a path, which git does not know."""
+    top = Path(work.work_tree or "")
+    path = top / name
+    if not os.path.lexists(path):
+        by_letter = " Patterns are taken by the letter." if set("*?[").intersection(name) else ""
+        return f"does not exist.{by_letter}"
+    around = [one for one in (path, *path.parents) if one != top and one.is_relative_to(top)]
+    if any(os.path.lexists(one / ".git") for one in around):
+        return "is, or is in, a repository of its own."
+    return "has nothing to commit: it is empty, or ignored by git."
+
+
+def _refuse_conflicts(work: Git, names: list[str]) -> None:
+    """Files that a merge, a stash or the like left for the user to decide."""
+    lines = split(work.run("ls-files", "-z", "--unmerged", "--", *names))
+    if lines:
+        path = lines[0].partition("\t")[2]
+        msg = f"{visible(path, keep='')} is in conflict. Resolve that, and git add it."
         raise RepositoryError(msg)
 
 
-def _refuse_unknown(names: list[str], known: set[str]) -> None:
+def _submodules(work: Git, names: list[str]) -> tuple[str, ...]:
+    """
+    The submodules among what is to be committed, which are not looked at.
+
+    Raises:
+        RepositoryError: one of them is named, or something in it.
+    """
+    lines = [line.partition("\t") for line in split(work.run("ls-files", "-z", "--stage"))]
+    modules = [path for entry, _, path in lines if entry.startswith(marks.GITLINK)]
     for name in names:
-        if not any(name in {".", path} or path.startswith(f"{name}/") for path in known):
-            msg = (
-                f"{visible(name, keep='')} has nothing to commit: it does not exist, is ignored by "
-                "git, or is a repository of its own."
-            )
-            raise RepositoryError(msg)
+        for path in modules:
+            if name == path or name.startswith(f"{path}/"):
+                raise _is_submodule(path)
+    return tuple(
+        path
+        for path in modules
+        if not names or any(name == "." or path.startswith(f"{name}/") for name in names)
+    )
 
 
 def _refuse_what_needs_more(work: Git, filters: Filters, changed: list[RawChange]) -> None:

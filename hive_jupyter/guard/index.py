@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import contextlib
-import logging
 import os
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,10 +13,12 @@ from hive_jupyter.guard.diff import NO_FILE, RawChange, empty_tree, raw_changes
 from hive_jupyter.guard.git import Git, copy_file, split
 from hive_jupyter.guard.requests import CommitRequest
 
-log = logging.getLogger(__name__)
-
 _AS_IT_WAS = "index-as-it-was"
 _BEFORE = "before"
+
+# So long another git may take to end (seconds), and so often is looked whether it has.
+_PATIENCE = 3.0
+_LOOK = 0.05
 
 
 def copy_index(user: Git, git: Git) -> None:
@@ -58,28 +60,74 @@ def _read_entries(out: bytes) -> dict[str, str]:
     return entries
 
 
-def update_index(user: Git, git: Git, asked: CommitRequest) -> None:
+def refuse_locked(user: Git, ref: str) -> None:
+    """
+    See that no other git is at work on the index; one that has just begun is waited for.
+
+    It would keep the index from following the commit, and what is staged would then undo it.
+
+    Raises:
+        RepositoryError: one is, on the branch that is to be committed to.
+    """
+    lock = Path(user.folder, "index.lock")
+    deadline = time.monotonic() + _PATIENCE
+    while _is_checked_out(user, ref) and os.path.lexists(lock):
+        if time.monotonic() > deadline:
+            msg = (
+                f"Another git is at work in this repository, perhaps a commit in an editor ({lock} "
+                "is there). Nothing was committed. Let it end, or remove that file if nothing runs."
+            )
+            raise RepositoryError(msg)
+        _wait()
+
+
+def update_index(user: Git, git: Git, asked: CommitRequest) -> str:
     """
     Leave the index as ``git commit`` would: what was committed is no change any more.
 
     An entry that the user changed since the request stays as it is, and so does all of the index
     where another branch is checked out by now.
+
+    Returns:
+        What is left for the user to do where another git held the index for long; else "".
     """
-    try:
-        if user.line("symbolic-ref", "--quiet", "HEAD") != asked.ref:
-            return
-        changed = raw_changes(git, asked.parent or empty_tree(git), asked.tree)
-        before = _remembered(git, changed)
-        now = _entries(user)
-        entries = [
-            (change.new_mode, change.new_id, change.path)
-            for change in changed
-            if now.get(change.path) == before.get(change.path)
-            and now.get(change.path) != _entry(change.new_mode, change.new_id)
-        ]
-        set_entries(user, entries)
-    except RepositoryError as error:
-        log.warning("the commit is made, but git's index could not follow: %s", error)
+    deadline = time.monotonic() + _PATIENCE
+    while True:
+        try:
+            _update(user, git, asked)
+        except RepositoryError as error:
+            if time.monotonic() < deadline and "index.lock" in error.stderr:
+                _wait()
+                continue
+            said = error.stderr.partition("\n")[0] or str(error)
+            return (
+                "git's index could not follow, so that what is staged would undo the commit. "
+                f"Before you commit again: git reset -q ({said})"
+            )
+        return ""
+
+
+def _update(user: Git, git: Git, asked: CommitRequest) -> None:
+    if not _is_checked_out(user, asked.ref):
+        return
+    changed = raw_changes(git, asked.parent or empty_tree(git), asked.tree)
+    before = _remembered(git, changed)
+    now = _entries(user)
+    entries = [
+        (change.new_mode, change.new_id, change.path)
+        for change in changed
+        if now.get(change.path) == before.get(change.path)
+        and now.get(change.path) != _entry(change.new_mode, change.new_id)
+    ]
+    set_entries(user, entries)
+
+
+def _wait() -> None:
+    time.sleep(_LOOK)
+
+
+def _is_checked_out(user: Git, ref: str) -> bool:
+    return user.line("symbolic-ref", "--quiet", "HEAD") == ref
 
 
 def _remembered(git: Git, changed: list[RawChange]) -> dict[str, str | None]:

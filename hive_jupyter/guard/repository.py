@@ -18,10 +18,10 @@ import shutil
 import stat
 import time
 from collections.abc import Collection, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
-from hive_jupyter.errors import LedgerError, RepositoryError, Superseded
+from hive_jupyter.errors import ConfigError, LedgerError, RepositoryError, Superseded
 from hive_jupyter.guard import lfs, marks
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.configuration import Configuration, ident
@@ -38,7 +38,7 @@ from hive_jupyter.guard.git import (
     outside_of,
     tip,
 )
-from hive_jupyter.guard.index import update_index
+from hive_jupyter.guard.index import refuse_locked, update_index
 from hive_jupyter.guard.requests import CommitRequest, Requester
 from hive_jupyter.units import visible
 
@@ -80,6 +80,9 @@ def request_commit(
         RepositoryError: there is nothing to commit, or something of it cannot be committed here.
         ConfigError, AuthorizationError, LedgerError: as for ``AuthorizationGuard.request``.
     """
+    if isinstance(paths, str | bytes) or not all(map(os.fspath, paths or ())):
+        msg = f"{paths!r} are no paths: give a list of files and folders, none of them empty."
+        raise ConfigError(msg)
     private = _private_folder(guard) / secrets.token_hex(8)
     _make_folders(private.parent)
     try:
@@ -94,6 +97,7 @@ def request_commit(
             author=frozen.author,
             committer=frozen.committer,
             private=frozen.private,
+            skipped_hooks=frozen.skipped_hooks,
             supersedes=supersedes,
         )
     except BaseException:
@@ -102,7 +106,21 @@ def request_commit(
     return request, frozen
 
 
-def commit(guard: AuthorizationGuard, token: str, *, request: str | None = None) -> str:
+@dataclass(frozen=True)
+class Made:
+    """
+    A commit that was made.
+
+    Attributes:
+        commit: its hash. The branch has it.
+        left: what is left for the user to do, in a sentence; "" as a rule.
+    """
+
+    commit: str
+    left: str
+
+
+def commit(guard: AuthorizationGuard, token: str, *, request: str | None = None) -> Made:
     """
     Make the commit that a token was given for.
 
@@ -110,9 +128,6 @@ def commit(guard: AuthorizationGuard, token: str, *, request: str | None = None)
         guard: that gave it.
         token: is used up by this.
         request: the id of the request that it must be for; None: any.
-
-    Returns:
-        The new commit's hash. The branch has it.
 
     Raises:
         Superseded: the branch is not where the request saw it.
@@ -127,19 +142,20 @@ def commit(guard: AuthorizationGuard, token: str, *, request: str | None = None)
         with opened(asked.repository, asked.private) as git:
             if tip(user, asked.ref) != asked.parent:
                 raise _superseded(guard, asked)
+            refuse_locked(user, asked.ref)
             made = _commit_tree(user, git, asked)
             _hand_over(user, git, asked, made)
             _hand_over_large(user, git, asked)
             guard.spend(token, request=asked.id, commit=made)
             _move_branch(guard, user, asked, made)
-            update_index(user, git, asked)
+            left = update_index(user, git, asked)
         try:
             guard.conclude(asked.id, "committed")
         except LedgerError as error:  # what it says would be wrong now; settle() makes up for it
             log.warning("%s is committed, and the ledger does not say so: %s", made, error)
         if asked.private is not None:
             shutil.rmtree(asked.private, ignore_errors=True)
-    return made
+    return Made(made, left)
 
 
 def settle(guard: AuthorizationGuard) -> list[CommitRequest]:
@@ -257,14 +273,18 @@ def _move_branch(guard: AuthorizationGuard, user: Git, asked: CommitRequest, mad
     move = (asked.ref, made, asked.parent or nothing)
     try:
         git.run("update-ref", "--no-deref", "-m", said, "--", *move)
-    except RepositoryError:
+    except RepositoryError as error:
         now_at = tip(user, asked.ref)
         if now_at == made:
             return
         if now_at != asked.parent:
             raise _superseded(guard, asked) from None
         guard.conclude(asked.id, "void", "the branch could not be moved")
-        raise
+        msg = (
+            f"{error}\nNothing was committed, and the approval is used up: request {asked.id} is "
+            "void. Ask again."
+        )
+        raise RepositoryError(msg, command=error.command, stderr=error.stderr) from error
 
 
 def _superseded(guard: AuthorizationGuard, asked: CommitRequest) -> Superseded:
@@ -292,7 +312,8 @@ def _outcome(request: CommitRequest) -> str | None:
         if now_at == request.commit:
             kept = request.private and os.path.isdir(request.private)
             with opened(request.repository, request.private if kept else None) as git:
-                update_index(user, git, request)
+                if left := update_index(user, git, request):
+                    log.warning("%s was committed: %s", request.commit, left)
         elif not user.succeeds("merge-base", "--is-ancestor", request.commit, now_at):
             return "void"
     except RepositoryError as error:

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from datetime import datetime
 from typing import Any, ClassVar, Literal, get_args
@@ -54,7 +54,7 @@ class Requester:
         return f'worker "{name}"' if self.kind == "worker" else f"user {name}"
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class Request:
     """
     Something that a human must allow; the ledger keeps it as it was asked.
@@ -75,12 +75,18 @@ class Request:
     time: float = field(default_factory=time.time)
     state: State = "pending"
 
+    def __repr__(self) -> str:
+        return f"<{type(self).__name__} {self.id!r} {self.state}, digest {self.digest}>"
+
     @property
     def content(self) -> dict[str, Any]:
         """All that was asked, as JSON can hold it; what has become of it is not in it."""
         values = asdict(self)
         for name in ("state", "commit"):
             values.pop(name, None)
+        # a request of before there was such a thing keeps its digest
+        if not values.get("skipped_hooks"):
+            values.pop("skipped_hooks", None)
         return {"kind": self.kind, **values}
 
     @property
@@ -94,7 +100,7 @@ class Request:
         raise NotImplementedError
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CommitRequest(Request):
     """
     A commit that somebody wants.
@@ -110,6 +116,7 @@ class CommitRequest(Request):
         committer: likewise.
         private: the folder that holds the content until it is committed; None: the repository
             has it already.
+        skipped_hooks: names of the user's hooks for commits, which do not run.
         commit: the hash of the commit that was made, once a token was spent for it.
     """
 
@@ -123,6 +130,7 @@ class CommitRequest(Request):
     author: str | None = None
     committer: str | None = None
     private: str | None = None
+    skipped_hooks: tuple[str, ...] = ()
     commit: str | None = None
 
     def __post_init__(self) -> None:
@@ -132,9 +140,12 @@ class CommitRequest(Request):
         for name in ("parent", "author", "committer", "private"):
             if getattr(self, name) is not None:
                 _text(name, getattr(self, name))
-        _text("message", self.message, _LONGEST_MESSAGE)
-        if not self.message.strip():
+        object.__setattr__(self, "skipped_hooks", tuple(self.skipped_hooks))
+        for name in self.skipped_hooks:
+            _text("hook", name)
+        if not str(self.message).strip():
             raise ConfigError("A commit needs a message.")
+        _text("message", self.message, _LONGEST_MESSAGE)
         try:
             self.message.encode()
         except UnicodeEncodeError as error:
@@ -165,21 +176,24 @@ class CommitRequest(Request):
 
     def text(self) -> str:
         """What the digest covers, to be read by the human who decides; nothing in it hides."""
-        lines = [
+        first = [
             ("Commit to", f"{self.ref} of {self.repository}"),
             ("asked by", str(self.requester)),
             ("asked at", _when(self.time)),
-            ("parent", self.parent or "none: the first commit"),
-            ("tree", self.tree),
+        ]
+        rest = [
             ("author", _person(self.author)),
             ("committer", _person(self.committer)),
+            ("parent", self.parent or "none: the first commit"),
+            ("tree", self.tree),
             ("digest", self.digest),
         ]
-        head = "\n".join(f"{name:9}  {visible(value, keep='')}" for name, value in lines)
-        return f"{head}\n{_block('message', self.message)}"
+        if self.skipped_hooks:
+            rest.insert(0, ("not run", f"hooks of yours: {', '.join(self.skipped_hooks)}"))
+        return "\n".join([_head(first), _block("message", self.message), _head(rest)])
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, repr=False)
 class CallRequest(Request):
     """
     A call of a tool that an agent wants.
@@ -210,7 +224,6 @@ class CallRequest(Request):
             ("asked at", _when(self.time)),
             ("digest", self.digest),
         ]
-        head = "\n".join(f"{name:9}  {visible(value, keep='')}" for name, value in lines)
         arguments = [
             _block(
                 name,
@@ -220,7 +233,7 @@ class CallRequest(Request):
             )
             for name, value in self.arguments.items()
         ]
-        return "\n".join([head, *(arguments or ["no arguments"])])
+        return "\n".join([_head(lines), *(arguments or ["no arguments"])])
 
 
 def from_content(content: Mapping[str, Any]) -> CommitRequest | CallRequest:
@@ -240,6 +253,11 @@ def from_content(content: Mapping[str, Any]) -> CommitRequest | CallRequest:
         raise ValueError(msg)
     requester = Requester(**values.pop("requester"))
     return kind(requester=requester, **values)
+
+
+def _head(lines: Sequence[tuple[str, str]]) -> str:
+    """Values on a line each, behind their names."""
+    return "\n".join(f"{name:9}  {visible(value, keep='')}" for name, value in lines)
 
 
 def _block(name: str, text: str) -> str:

@@ -169,7 +169,10 @@ def test_a_delegated_cell_asks_for_a_commit_and_goes_on(repo, guard, in_worker):
     assert {"a.py", "sub/b.py"} == {change.name for change in request.changes()}
     assert played.reply["status"] == "ok"
     said = played.stream()
-    assert f"Request {request.id}: commit the named files to main of {repo.folder}." in said
+    assert (
+        f"Request {request.id}: commit the named files to main of {repo.folder}: a.py, sub/b.py."
+        in said
+    )
     assert f"%hive approve {request.id}" in said
     assert said.endswith("goes on\n")
     assert repo("log", "--format=%s") == "begin"
@@ -203,7 +206,7 @@ def test_a_thread_and_a_task_of_a_delegated_cell_ask_too(guard, in_worker):
         ("%commit a.py", "-m"),
         ("%commit -m 'x", "a quote is not closed"),
         ("%commit -m '' a.py", "message"),
-        ("%commit -m x nosuch.py", "nosuch.py has nothing to commit"),
+        ("%commit -m x nosuch.py", '"nosuch.py" does not exist'),
         ("%commit -m x ../elsewhere", "is not in the repository's work tree"),
         ("%commit -m x --supersedes zzzzzz", "There is no request"),
     ],
@@ -335,7 +338,7 @@ def test_streams_that_lead_elsewhere_are_not_asked(repo, guard, request_, in_ter
     _, status = ended(child)
 
     assert status == 0
-    assert repository.commit(guard, out.read_text().strip()) == repo.head
+    assert repository.commit(guard, out.read_text()).commit == repo.head
 
 
 def test_a_mark_asks_for_more(repo, guard, in_terminal):
