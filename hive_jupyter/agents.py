@@ -305,7 +305,7 @@ AGENT_TOOLS: Mapping[str, Tool] = {
         Tool(
             "commit_status",
             "What became of a commit that was asked for with request_commit: pending, approved, "
-            "denied, expired, superseded, or committed, with its hash.",
+            "denied, expired, superseded, void, or committed, with its hash.",
             {
                 "type": "object",
                 "properties": {

@@ -185,12 +185,13 @@ class Commits:
             msg = f"No agent has asked for a commit {visible(request_id, keep='')!r}."
             raise RequestUnknown(msg, request=request_id)
         state = "approved" if request.state == "spent" else request.state
+        made = request.commit if state == "committed" else None
         text = {
             "pending": f"Request {request.id} waits for the human's answer.",
             "approved": f"Request {request.id} is approved, and not committed yet.",
             "committed": f"Request {request.id} is committed as {request.commit}.",
         }.get(state) or self._why_not(request)
-        structure = {"request": request.id, "state": state, "commit": request.commit}
+        structure = {"request": request.id, "state": state, "commit": made}
         return ToolResult((ToolContent("text", text),), structured_content=structure)
 
     def _why_not(self, request: CommitRequest) -> str:

@@ -19,9 +19,9 @@ class Repo:
         repo.folder = folder
         return repo
 
-    def __call__(self, *arguments, check=True, **environment):
+    def __call__(self, *arguments, check=True, stdin=b"", **environment):
         done = subprocess.run(
-            ["git", *arguments], cwd=self.folder, capture_output=True, check=False,
+            ["git", *arguments], cwd=self.folder, capture_output=True, check=False, input=stdin,
             env={**os.environ, **environment},
         )  # fmt: skip
         assert not check or done.returncode == 0, (arguments, done.stdout, done.stderr)

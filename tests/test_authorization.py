@@ -33,6 +33,7 @@ from hive_jupyter.errors import (
     TokenUnknown,
     TooManyRequests,
 )
+from hive_jupyter.guard import authorization
 from hive_jupyter.guard.authorization import AuthorizationGuard, boot_clock, boot_id
 from hive_jupyter.guard.requests import CallRequest, CommitRequest, Requester
 from tests import hosts
@@ -621,7 +622,6 @@ def test_history_is_what_happened_newest_first_and_holds_other_things_too(guard)
     guard.deny(request.id, "no")
 
     assert ["requested", "death", "denied"] == told(guard)
-    assert 3 == guard.last_number()
     assert ["denied"] == [entry.event for entry in guard.history(1)]
     assert {"worker": "coder", "signal": 11} == guard.history()[1].details
     with pytest.raises(ConfigError):
@@ -747,6 +747,39 @@ def test_a_damaged_ledger_approves_nothing(guard, tmp_path):
     ):  # fmt: skip
         with pytest.raises(LedgerError):
             use()
+
+
+def test_a_ledger_that_lost_a_constraint_approves_nothing(guard, tmp_path):
+    """All of its entries can be read; and a token might be spent twice."""
+    request = ask(guard)
+    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
+    connection.execute("PRAGMA writable_schema = ON")
+    connection.execute("DELETE FROM sqlite_master WHERE name = 'spent_once'")
+    connection.commit()
+    connection.close()
+
+    assert [request] == guard.pending()
+    with pytest.raises(LedgerError, match="damaged"):
+        guard.approve(request.id)
+
+
+def test_a_token_is_256_random_bits(guard, monkeypatch):
+    """From where the system has them."""
+    asked = []
+    monkeypatch.setattr(
+        authorization.secrets, "token_urlsafe", lambda count: asked.append(count) or "x" * 43
+    )
+
+    assert "x" * 43 == guard.approve(ask(guard).id)
+    assert [32] == asked
+
+
+def test_a_token_may_be_copied_with_the_line_around_it(guard):
+    request = ask(guard)
+    token = guard.approve(request.id)
+
+    assert request.id == guard.check(f" {token}\n").id
+    assert "spent" == guard.spend(f"{token}\n").state
 
 
 # --- at once ---

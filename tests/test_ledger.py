@@ -55,7 +55,7 @@ def test_what_is_written_is_read_by_the_next_process(ledger):
 def test_looking_makes_no_file(ledger):
     """A hive that commits nothing leaves nothing."""
     with ledger.reading() as entries:
-        assert ([], 0, []) == (entries.latest(5), entries.last_number(), entries.open_requests())
+        assert ([], []) == (entries.latest(5), entries.open_requests())
 
     assert not ledger.path.parent.exists()
 
@@ -99,6 +99,40 @@ def test_entries_are_never_changed_nor_deleted(ledger, statement):
     assert ["requested"] == events(ledger)
 
 
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"number": 1, "event": "note"},
+        {"event": "requested"},
+        {"event": "approved"},
+        {"event": "approved", "request": "other"},
+        {"event": "spent"},
+    ],
+)
+def test_no_entry_takes_the_place_of_another(ledger, values):
+    """REPLACE deletes what is in its way, and asks no trigger for that."""
+    filled(ledger)
+    with ledger.writing() as entries:
+        for event in ("approved", "spent"):
+            entries.append(event, NOW, request="abc", token="0" * 64)
+    row = {"request": "abc", "token": "0" * 64, "time": 0, "boot": "", "uptime": 0, "details": "{}"}
+    row |= values
+    names, places = ", ".join(row), ", ".join("?" * len(row))
+    connection = sqlite3.connect(ledger.path)
+
+    with pytest.raises(sqlite3.IntegrityError, match="append-only"):
+        connection.execute(f"REPLACE INTO entries ({names}) VALUES ({places})", tuple(row.values()))
+
+    connection.close()
+    assert ["spent", "approved", "requested"] == events(ledger)
+
+
+def test_what_is_written_is_on_the_disk_with_the_name_of_its_journal(ledger):
+    """After a power cut a spent token must not come back."""
+    with ledger.writing() as entries:
+        assert (3,) == entries._connection.execute("PRAGMA synchronous").fetchone()
+
+
 @pytest.mark.parametrize("event", ["requested", "approved", "spent"])
 def test_what_can_happen_once_is_written_once(ledger, event):
     """Whoever comes second is told."""
@@ -127,7 +161,7 @@ def test_a_reader_sees_one_moment(ledger):
         with pytest.raises(LedgerError, match="locked"):
             filled(Ledger(ledger.path, timeout=0), "denied")
 
-        assert 1 == entries.last_number()
+        assert 1 == len(entries.latest(5))
 
 
 def test_many_threads_write_and_nothing_is_lost(ledger):
@@ -321,7 +355,7 @@ def said(number=0):
 
 def count():
     with ledger.reading() as entries:
-        return entries.last_number(), len(entries.latest(1000)), entries.check()
+        return len(entries.latest(1000)), entries.check()
 
 print(*said())
 print(*count())
@@ -339,7 +373,7 @@ def test_a_full_disk_and_a_read_only_one_are_told_and_what_was_written_is_read(t
     number, _, said = full.partition(" ")
     assert "the disk is full" in said
     assert int(number) > 3
-    assert f"{number} {number} None" == read == again
+    assert f"{number} None" == read == again
     assert read_only.startswith("0 ")
     assert "cannot be written" in read_only
 
@@ -360,7 +394,7 @@ def test_a_crash_in_the_middle_of_writing_is_undone_by_the_next_reader(ledger):
 
 def _count(ledger):
     with ledger.reading() as entries:
-        return entries.last_number()
+        return len(entries.latest(5000))
 
 
 # --- time ---

@@ -17,15 +17,17 @@ import pytest
 from hive_jupyter.errors import (
     ConfigError,
     HiveError,
+    LedgerError,
     RepositoryError,
+    RequestDenied,
     Superseded,
     TokenExpired,
     TokenMismatch,
     TokenSpent,
     TooManyRequests,
 )
+from hive_jupyter.guard import configuration, freeze, index, repository
 from hive_jupyter.guard import git as gits
-from hive_jupyter.guard import index, repository
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.repository import Made
 from hive_jupyter.guard.requests import Requester
@@ -356,16 +358,22 @@ def test_what_is_committed_already_is_called_so(guard, repo):
             answer(request.id)
 
 
-def test_hooks_that_do_not_run_are_named(guard, repo):
+@pytest.mark.parametrize("named", [(), ("post-commit",)])
+def test_hooks_that_do_not_run_are_named(guard, repo, named):
     """To who asks and to who answers."""
     repo.write(".git/hooks/pre-commit", "#!/bin/sh\ntouch ran\n", 0o755)
     repo.write(".git/hooks/commit-msg", "", 0o644)
     repo.write("a.py", "2\n")
 
+    repo("config", "core.hooksPath", ".git/hooks")
+    if named:
+        repo("config", "hook.check.command", "true")
+        repo("config", "--add", "hook.check.event", "post-commit")
+        repo("config", "--add", "hook.check.event", "pre-push")
     request = ask(guard, repo)
 
-    assert ("pre-commit",) == request.skipped_hooks == guard.get(request.id).skipped_hooks
-    assert "not run    hooks of yours: pre-commit\n" in request.text()
+    assert ("pre-commit", *named) == request.skipped_hooks == guard.get(request.id).skipped_hooks
+    assert f"not run    hooks of yours: {', '.join(request.skipped_hooks)}\n" in request.text()
 
 
 def test_a_refused_request_keeps_no_content(guard, repo):
@@ -528,6 +536,8 @@ def test_an_expired_token_commits_nothing(tmp_path, repo):
     with pytest.raises(TokenExpired):
         repository.commit(guard, token)
     assert "1" == repo("rev-list", "--count", "HEAD")
+    assert ["refused", "expired"] == [entry.event for entry in guard.history(2)]
+    assert "TokenExpired" == guard.history(1)[0].details["error"]
 
 
 def test_the_token_of_a_call_commits_nothing(guard, repo):
@@ -715,11 +725,13 @@ def test_commits_are_signed_where_the_user_has_them_signed(guard, repo, home):
     evil = repo.write("evil", "#!/bin/sh\ntouch ran\nexit 1\n", 0o755)
     repo("config", "gpg.ssh.program", str(evil))
     repo("config", "gpg.ssh.defaultKeyCommand", str(evil))
+    repo("config", "commit.gpgsign", "false")
     repo.write("a.py", "2\n")
 
     commit(guard, ask(guard, repo))
 
     repo("config", "--unset", "gpg.ssh.program")
+    repo("config", "--unset", "commit.gpgsign")
     assert "G" == repo("log", "-1", "--format=%G?")
     assert not list(repo.folder.parent.rglob("ran"))
 
@@ -739,7 +751,7 @@ def test_a_signature_that_cannot_be_made_spends_nothing(guard, repo, home):
         repository.commit(guard, token)
     assert "approved" == guard.get(request.id).state
 
-    repo("config", "commit.gpgsign", "false")
+    repo("config", "--global", "commit.gpgsign", "false")
     assert repository.commit(guard, token).commit == repo.head
 
 
@@ -835,6 +847,48 @@ def test_what_is_under_way_is_finished_first(guard, repo, command):
 
     with pytest.raises(RepositoryError, match="under way in this repository. Finish or abort"):
         ask(guard, repo)
+
+
+@pytest.mark.parametrize("command", ["merge", "rebase", "rebase --apply"])
+def test_what_began_since_the_request_is_finished_first(guard, repo, command):
+    """A rebase that waits for the user could not go on where a commit got in between."""
+    repo("switch", "--quiet", "-c", "other")
+    repo.write("a.py", "theirs\n")
+    repo.commit_all()
+    repo("switch", "--quiet", "main")
+    repo.write("a.py", "ours\n")
+    repo.commit_all()
+    repo.write("new.py")
+    token = guard.approve(ask(guard, repo, ["new.py"]).id)
+    (repo.folder / "new.py").unlink()
+    repo(*command.split(), "other", check=False)
+    before = repo("rev-parse", "main")
+
+    with pytest.raises(RepositoryError, match="is under way in this repository"):
+        repository.commit(guard, token)
+    assert before == repo("rev-parse", "main")
+    repo(command.split()[0], "--abort")
+    assert repository.commit(guard, token).commit == repo.head
+
+
+def test_what_is_denied_while_it_is_signed_leaves_nothing_in_the_repository(
+    guard, repo, monkeypatch
+):
+    """Objects become part of the repository with the commit only."""
+    repo.write("a.py", "never seen there\n")
+    request = ask(guard, repo)
+    make = repository._commit_tree
+
+    def deny_meanwhile(*arguments):
+        guard.deny(request.id)
+        return make(*arguments)
+
+    monkeypatch.setattr(repository, "_commit_tree", deny_meanwhile)
+    with pytest.raises(RequestDenied):
+        commit(guard, request)
+
+    blob = repo("hash-object", "a.py")
+    assert "missing" in repo("cat-file", "--batch-check", stdin=blob.encode())
 
 
 def test_files_in_conflict_are_refused(guard, repo):
@@ -1476,9 +1530,15 @@ def test_a_filter_that_hangs_is_ended(guard, repo, strip, tmp_path, monkeypatch)
     """With all that it started."""
     strip.write_text(f"#!/bin/sh\nsleep 600 & echo $! > '{tmp_path}/pid'\nwait\n")
     repo.write("x.nb", "secret\n")
-    monkeypatch.setitem(gits.Git.run.__kwdefaults__, "timeout", 3.0)
+    run = gits.run
 
-    with pytest.raises(RepositoryError, match="git was stopped: it took longer than 3 s"):
+    def impatient(command, *arguments, **options):
+        options["timeout"] = 5.0 if "update-index" in command else 120.0
+        return run(command, *arguments, **options)
+
+    monkeypatch.setattr(gits, "run", impatient)
+
+    with pytest.raises(RepositoryError, match="git was stopped: it took longer than 5 s"):
         ask(guard, repo, ["x.nb"], filters=["strip"])
 
     child = int((tmp_path / "pid").read_text())
@@ -1706,6 +1766,42 @@ def test_where_git_lfs_has_extensions_it_does_not_run(guard, lfs, trap, scope):
         ask_lfs(guard, lfs, ["x.bin"])
 
 
+def test_every_call_of_git_is_held_to_the_rules(guard, repo, monkeypatch):
+    """On the whole way: git by its path, in an environment of Hive's own, without a terminal."""
+    monkeypatch.setenv("GIT_SEQUENCE_EDITOR", "evil")
+    calls, run = [], gits.run
+
+    def noted(command, folder, environment, stdin=b"", **options):
+        calls.append((command, dict(environment), stdin))
+        return run(command, folder, environment, stdin, **options)
+
+    for module in (gits, configuration, freeze):
+        monkeypatch.setattr(module, "run", noted)
+    repo.write("a.py", "2\n")
+    repo.write(":(top)new", "n\n")
+    request = ask(guard, repo, ["a.py", ":(top)new"])
+    request.diff()
+    commit(guard, request)
+    repository.settle(guard)
+
+    assert len(calls) > 20
+    for command, environment, stdin in calls:
+        assert command[0] == shutil.which("git")
+        assert environment["GIT_TERMINAL_PROMPT"] == environment["GIT_OPTIONAL_LOCKS"] == "0"
+        assert environment["GIT_NO_REPLACE_OBJECTS"] == environment["GIT_LITERAL_PATHSPECS"] == "1"
+        assert not {"GIT_SEQUENCE_EDITOR", "GIT_EDITOR", "GIT_PAGER"} & set(environment)
+        assert stdin is not None
+        if "rev-parse" not in command and "config" not in command and "var" not in command:
+            assert {"core.hooksPath=/dev/null", "core.fsmonitor=false"} <= set(command)
+            assert environment["GIT_GRAFT_FILE"] == os.devnull
+            assert environment["GIT_ALLOW_PROTOCOL"] == "none"
+            assert environment["GIT_NO_LAZY_FETCH"] == "1"
+            assert environment["GIT_DIR"]
+        if {"update-ref", "unpack-objects"} & set(command):
+            assert "core.fsync=committed,reference" in command
+    assert {"update-ref", "unpack-objects"} <= {word for command, _, _ in calls for word in command}
+
+
 # --- crashes ---
 
 
@@ -1766,6 +1862,63 @@ def test_a_process_that_is_killed_at_any_step_leaves_one_truth(guard, repo, step
         with pytest.raises(TokenSpent):
             repository.commit(guard, token)
     repo("fsck", "--strict")
+
+
+GIT_GOES_ON = """
+import sys
+from hive_jupyter.guard import git, repository
+from hive_jupyter.guard.authorization import AuthorizationGuard
+ledger, token, said, gate = sys.argv[1:]
+run = git.run
+
+def held_up(command, *arguments, **options):
+    if "update-ref" in command:
+        wait = 'echo $$ > "$0"; read -r _ < "$1"; shift; exec "$@"'
+        command = ("/bin/sh", "-c", wait, said, gate, *command)
+    return run(command, *arguments, **options)
+
+git.run = held_up
+repository.commit(AuthorizationGuard(ledger), token)
+"""
+
+
+def test_a_git_that_outlives_its_host_is_still_a_commit_under_way(guard, repo, tmp_path):
+    """Nobody calls it void while it moves the branch."""
+    repo.write("a.py", "2\n")
+    request = ask(guard, repo)
+    said, gate = tmp_path / "said", tmp_path / "gate"
+    os.mkfifo(gate)
+    host = subprocess.Popen(
+        [sys.executable, "-c", GIT_GOES_ON, str(guard.ledger.path), guard.approve(request.id),
+         str(said), str(gate)],
+        env=hosts.environment(),
+    )  # fmt: skip
+    wait_until(lambda: said.exists() and said.read_text().strip())
+    host.kill()
+    host.wait()
+
+    assert [] == repository.settle(guard)
+    assert "spent" == guard.get(request.id).state
+    gate.write_text("go on\n")
+    wait_until(lambda: has_ended(int(said.read_text())))
+    repository.settle(guard)
+    assert "committed" == guard.get(request.id).state
+    assert guard.get(request.id).commit == repo.head
+
+
+def test_a_commit_waits_for_another_one_for_a_while(guard, repo, monkeypatch):
+    """And not for ever: the other process may be stopped."""
+    repo.write("a.py", "2\n")
+    token = guard.approve(ask(guard, repo).id)
+    monkeypatch.setattr(repository, "_PATIENCE", 0.05)
+
+    with (
+        repository._lock(guard, wait=0),
+        pytest.raises(LedgerError, match="Another commit has been under way"),
+    ):
+        repository.commit(guard, token)
+
+    assert repository.commit(guard, token).commit == repo.head
 
 
 def test_a_commit_that_was_cut_off_counts_where_the_branch_went_on(guard, repo):

@@ -140,6 +140,7 @@ class AuthorizationGuard:
         author: str | None = None,
         committer: str | None = None,
         private: str | os.PathLike[str] | None = None,
+        source: str = "",
         skipped_hooks: Collection[str] = (),
         supersedes: str | None = None,
     ) -> CommitRequest:
@@ -156,6 +157,7 @@ class AuthorizationGuard:
             author: as git writes it; None: git's configuration says it later.
             committer: likewise.
             private: the folder that holds the content until then.
+            source: where the content is from, in words.
             skipped_hooks: names of the user's hooks for commits, which do not run.
             supersedes: the id of a waiting request of the same asker for the same branch, in
                 whose place this one comes.
@@ -177,6 +179,7 @@ class AuthorizationGuard:
             author=author,
             committer=committer,
             private=None if private is None else os.fspath(private),
+            source=source,
             skipped_hooks=tuple(skipped_hooks),
         )
         return self._ask(asked, supersedes)
@@ -572,16 +575,6 @@ class AuthorizationGuard:
             now = self._now()
             found = [self._known(entries, now, one) for one in entries.interrupted_requests()]
         return [request for request in found if isinstance(request, CommitRequest)]
-
-    def last_number(self) -> int:
-        """
-        The number of the ledger's last entry: as long as it is the same, nobody wrote to it.
-
-        Raises:
-            LedgerError: the ledger cannot be read.
-        """
-        with self.ledger.reading() as entries:
-            return entries.last_number()
 
     def history(self, limit: int = 100, *, request: str | None = None) -> list[Entry]:
         """

@@ -24,6 +24,9 @@ _CONVERSION = (
 )
 
 
+_TRUE = {"true", "yes", "on", "1"}
+
+
 class Configuration:
     """
     The user's whole configuration; that of the repository is not the user's own.
@@ -46,17 +49,18 @@ class Configuration:
             # A name alone means true.
             self._values.append((scope in {"system", "global"}, name, value if is_set else "true"))
 
-    def last(self, wanted: str, *, of_user: bool = False) -> str | None:
-        """The value that counts; ``of_user``: as if the repository said nothing."""
-        found = [
+    def values(self, wanted: str, *, of_user: bool = False) -> list[str]:
+        """All values, the one that counts last; ``of_user``: as if the repository said nothing."""
+        return [
             value
             for is_own, name, value in self._values
             if name == wanted and (is_own or not of_user)
         ]
-        return found[-1] if found else None
 
-    def is_true(self, wanted: str) -> bool:
-        return (self.last(wanted) or "").lower() in {"true", "yes", "on", "1"}
+    def last(self, wanted: str, *, of_user: bool = False) -> str | None:
+        """The value that counts."""
+        found = self.values(wanted, of_user=of_user)
+        return found[-1] if found else None
 
     def parts(self, section: str) -> set[str]:
         """The names that a section has subsections for, as in [filter "lfs"]."""
@@ -94,8 +98,13 @@ class Configuration:
         return {**settings, "core.attributesFile": self.file("core.attributesfile", "attributes")}
 
     def signing(self) -> dict[str, str] | None:
-        """Settings to sign with, programs by the user's own word alone; None: not signed."""
-        if not self.is_true("commit.gpgsign"):
+        """
+        Settings to sign with, programs by the user's own word alone; None: not signed.
+
+        A repository can ask for signatures, and name the key; it cannot turn the user's off.
+        """
+        asked = {self.last("commit.gpgsign"), self.last("commit.gpgsign", of_user=True)}
+        if not any(value and value.lower() in _TRUE for value in asked):
             return None
         found = {name: self.last(name) for name in ("gpg.format", "user.signingkey")}
         for name in (

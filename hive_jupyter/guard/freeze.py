@@ -90,7 +90,7 @@ def freeze(
     """
     home = Path(folder).resolve()
     user, top = _find(home)
-    _refuse_what_is_under_way(user)
+    refuse_what_is_under_way(user)
     ref, parent = _head(user)
     configuration = Configuration(user)
     git = make_private(user, os.fspath(private))
@@ -164,7 +164,13 @@ def _discovered(program: str, folder: Path, question: str) -> str:
     return os.fsdecode(out.removesuffix(b"\n"))
 
 
-def _refuse_what_is_under_way(user: Git) -> None:
+def refuse_what_is_under_way(user: Git) -> None:
+    """
+    See that no merge, rebase or the like waits to be finished; a commit would get in between.
+
+    Raises:
+        RepositoryError: one does.
+    """
     for name, what in _UNDER_WAY.items():
         if os.path.lexists(os.path.join(user.folder, name)):
             msg = f"{what.capitalize()} is under way in this repository. Finish or abort it first."
@@ -188,8 +194,9 @@ def _hooks(user: Git, top: str, configuration: Configuration) -> tuple[str, ...]
     folder = configuration.last("core.hookspath") or os.path.join(common_of(user), "hooks")
     folder = os.path.join(top, os.path.expanduser(folder))
     found = {name for name in _HOOKS if os.access(os.path.join(folder, name), os.X_OK)}
-    named = {configuration.last(f"hook.{name}.event") for name in configuration.parts("hook")}
-    return tuple(name for name in _HOOKS if name in found | named)
+    for name in configuration.parts("hook"):
+        found.update(configuration.values(f"hook.{name}.event"))
+    return tuple(name for name in _HOOKS if name in found)
 
 
 @contextlib.contextmanager

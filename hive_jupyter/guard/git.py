@@ -46,23 +46,29 @@ SIGNING_VARIABLES = (
     "XDG_RUNTIME_DIR",
 )
 
-# For every call. The protocol "none" is one that there is not: a partial clone fetches nothing.
+# For questions that the user's own configuration answers.
+_QUESTIONS = {
+    "GIT_LITERAL_PATHSPECS": "1",
+    "GIT_NO_REPLACE_OBJECTS": "1",
+    "GIT_OPTIONAL_LOCKS": "0",
+    "GIT_TERMINAL_PROMPT": "0",
+    "LC_ALL": "C",
+}
+
+# For every other call. No protocol is called "none": a partial clone fetches nothing.
 _ENVIRONMENT = {
+    **_QUESTIONS,
     "GIT_ALLOW_PROTOCOL": "none",
     "GIT_ATTR_NOSYSTEM": "1",
     "GIT_CONFIG_GLOBAL": os.devnull,
     "GIT_CONFIG_NOSYSTEM": "1",
     "GIT_GRAFT_FILE": os.devnull,
-    "GIT_LITERAL_PATHSPECS": "1",
     "GIT_NO_LAZY_FETCH": "1",
-    "GIT_NO_REPLACE_OBJECTS": "1",
-    "GIT_OPTIONAL_LOCKS": "0",
-    "GIT_TERMINAL_PROMPT": "0",
     "HOME": os.devnull,  # versions before 2.32 do not know GIT_CONFIG_GLOBAL
-    "LC_ALL": "C",
 }
 
 _SETTINGS = {
+    "advice.graftFileDeprecated": "false",
     "core.fsmonitor": "false",
     "core.hooksPath": os.devnull,
     "gc.auto": "0",
@@ -87,6 +93,7 @@ class Git:
         environment: variables beside, or instead of, those that every call gets.
         settings: configuration beside that of every call.
         outside: folders whose programs do not count, as for ``trusted_path``.
+        keeps: descriptors that are open as long as it runs, whatever becomes of this process.
     """
 
     path: str
@@ -95,6 +102,7 @@ class Git:
     environment: Mapping[str, str] = field(default_factory=dict)
     settings: Mapping[str, str] = field(default_factory=dict)
     outside: tuple[str, ...] = ()
+    keeps: tuple[int, ...] = ()
 
     @property
     def program(self) -> str:
@@ -106,7 +114,6 @@ class Git:
         *arguments: str,
         stdin: bytes | IO[bytes] = b"",
         accept: tuple[int, ...] = (0,),
-        timeout: float = _TIMEOUT,
     ) -> bytes:
         """
         Run a git command to its end.
@@ -115,7 +122,6 @@ class Git:
             arguments: the command and its arguments.
             stdin: what it reads.
             accept: exit codes that are no failure.
-            timeout: seconds that it may take.
 
         Returns:
             What it wrote to stdout.
@@ -123,7 +129,7 @@ class Git:
         Raises:
             RepositoryError: it failed, or took too long.
         """
-        code, out, err = self._run(arguments, stdin, timeout)
+        code, out, err = self._run(arguments, stdin)
         if code not in accept:
             raise _failed(arguments, err)
         return out
@@ -135,7 +141,7 @@ class Git:
         Raises:
             RepositoryError: it has no answer.
         """
-        code, _, err = self._run(arguments, b"", _TIMEOUT)
+        code, _, err = self._run(arguments, b"")
         if code not in {0, 1}:
             raise _failed(arguments, err)
         return code == 0
@@ -146,7 +152,7 @@ class Git:
         return os.fsdecode(answer.removesuffix(b"\n")) or None
 
     def _run(
-        self, arguments: tuple[str, ...], stdin: bytes | IO[bytes], timeout: float
+        self, arguments: tuple[str, ...], stdin: bytes | IO[bytes]
     ) -> tuple[int, bytes, bytes]:
         command = [self.program]
         odd = []
@@ -170,7 +176,8 @@ class Git:
             environment[f"GIT_CONFIG_KEY_{number}"] = name
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         folder = self.work_tree or self.folder
-        return run((*command, *arguments), folder, environment, stdin, timeout)
+        whole = (*command, *arguments)
+        return run(whole, folder, environment, stdin, timeout=_TIMEOUT, keeps=self.keeps)
 
 
 def run(
@@ -178,7 +185,9 @@ def run(
     folder: str,
     environment: Mapping[str, str],
     stdin: bytes | IO[bytes] = b"",
+    *,
     timeout: float = _TIMEOUT,
+    keeps: tuple[int, ...] = (),
 ) -> tuple[int, bytes, bytes]:
     """
     Run a program to its end, in a process group of its own: Ctrl-C does not cut it in two.
@@ -189,6 +198,7 @@ def run(
         environment: all of its variables.
         stdin: what it reads.
         timeout: seconds that it may take.
+        keeps: descriptors that it has, too.
 
     Returns:
         Its exit code, and what it wrote to stdout and stderr.
@@ -205,6 +215,7 @@ def run(
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             process_group=0,
+            pass_fds=keeps,
         )
     except (OSError, ValueError) as error:
         msg = f"git cannot be run in {folder!r}: {error}"
@@ -434,7 +445,7 @@ def tip(user: Git, ref: str) -> str | None:
 def as_user() -> dict[str, str]:
     """An environment in which git reads the user's own configuration; for questions alone."""
     names = ("HOME", "XDG_CONFIG_HOME", "TZ")
-    return {"LC_ALL": "C", **{name: os.environ[name] for name in names if name in os.environ}}
+    return {**_QUESTIONS, **{name: os.environ[name] for name in names if name in os.environ}}
 
 
 @contextlib.contextmanager

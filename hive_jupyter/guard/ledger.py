@@ -62,7 +62,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END
         """,
     ),
+    (
+        # REPLACE deletes what is in its way without a trigger's being asked
+        """
+        CREATE TRIGGER nothing_is_replaced BEFORE INSERT ON entries WHEN EXISTS (
+            SELECT 1 FROM entries WHERE number = NEW.number
+            OR (event = NEW.event AND request = NEW.request
+                AND event IN ('requested', 'approved', 'spent'))
+            OR (event = NEW.event AND token = NEW.token AND event = 'approved')
+        )
+        BEGIN SELECT RAISE(ABORT, 'the ledger is append-only'); END
+        """,
+    ),
 )
+
+# The trigger says so first, and without it the constraint would.
+_THERE_ALREADY = ("SQLITE_CONSTRAINT_TRIGGER", "SQLITE_CONSTRAINT_UNIQUE")
 
 _COLUMNS = "number, event, request, commit_hash, time, boot, uptime, details"
 
@@ -176,7 +191,7 @@ class Entries:
                 ),
             )
         except sqlite3.IntegrityError as error:
-            if error.sqlite_errorname != "SQLITE_CONSTRAINT_UNIQUE":
+            if error.sqlite_errorname not in _THERE_ALREADY:
                 raise
             return False
         return True
@@ -218,11 +233,6 @@ class Entries:
             "SELECT request FROM entries WHERE event = 'requested' ORDER BY number DESC LIMIT ?",
             limit,
         )
-
-    def last_number(self) -> int:
-        """The number of the last entry; 0 where there is none."""
-        (number,) = self._connection.execute("SELECT max(number) FROM entries").fetchone()
-        return number or 0
 
     def check(self) -> None:
         """Read the whole file; damage raises, so that no approval rests on half of the entries."""

@@ -26,7 +26,7 @@ from hive_jupyter.guard import lfs, marks
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.configuration import Configuration, ident
 from hive_jupyter.guard.diff import checked_hash, empty_tree, raw_changes, small_contents
-from hive_jupyter.guard.freeze import Frozen, freeze
+from hive_jupyter.guard.freeze import Frozen, freeze, refuse_what_is_under_way
 from hive_jupyter.guard.git import (
     LASTING,
     SIGNING_VARIABLES,
@@ -40,12 +40,16 @@ from hive_jupyter.guard.git import (
 )
 from hive_jupyter.guard.index import refuse_locked, update_index
 from hive_jupyter.guard.requests import CommitRequest, Requester
-from hive_jupyter.units import visible
+from hive_jupyter.units import format_duration, visible
 
 log = logging.getLogger(__name__)
 
 # Folders without a request that are younger than this belong to a request on its way.
 _ABANDONED = 3600.0
+
+# So long a commit waits for another one (seconds), and so often it looks.
+_PATIENCE = 300.0
+_LOOK = 0.02
 
 _IDENT = re.compile(r"(?P<name>[^<>\n]*) <(?P<email>[^<>\n]*)> (?P<date>\d+ [+-]\d{4})")
 
@@ -97,6 +101,7 @@ def request_commit(
             author=frozen.author,
             committer=frozen.committer,
             private=frozen.private,
+            source=frozen.content,
             skipped_hooks=frozen.skipped_hooks,
             supersedes=supersedes,
         )
@@ -135,19 +140,22 @@ def commit(guard: AuthorizationGuard, token: str, *, request: str | None = None)
         RepositoryError: git fails. As long as the token was not spent it may be used again.
         LedgerError: the ledger cannot be written.
     """
-    with _lock(guard, wait=True):
+    with _lock(guard, wait=_PATIENCE) as lock:
         asked = guard.check(token, request=request, kind="commit")
         assert isinstance(asked, CommitRequest)
         user = at(asked.repository, *outside_of(asked.private))
         with opened(asked.repository, asked.private) as git:
             if tip(user, asked.ref) != asked.parent:
                 raise _superseded(guard, asked)
+            refuse_what_is_under_way(user)
             refuse_locked(user, asked.ref)
             made = _commit_tree(user, git, asked)
+            # signing may have taken a while, and what is denied is nothing to hand over
+            guard.check(token, request=asked.id)
             _hand_over(user, git, asked, made)
             _hand_over_large(user, git, asked)
             guard.spend(token, request=asked.id, commit=made)
-            _move_branch(guard, user, asked, made)
+            _move_branch(guard, replace(user, keeps=lock), asked, made)
             left = update_index(user, git, asked)
         try:
             guard.conclude(asked.id, "committed")
@@ -174,8 +182,8 @@ def settle(guard: AuthorizationGuard) -> list[CommitRequest]:
     Raises:
         LedgerError: the ledger cannot be written.
     """
-    with _lock(guard, wait=False) as held:
-        if not held:
+    with _lock(guard, wait=0) as lock:
+        if not lock:
             return []
         ends = [(request, _outcome(request), "cut off") for request in guard.interrupted()]
         ends += [
@@ -331,26 +339,45 @@ def _has_moved(asked: CommitRequest) -> bool:
 
 
 @contextlib.contextmanager
-def _lock(guard: AuthorizationGuard, *, wait: bool) -> Iterator[bool]:
-    """One commit at a time, and nobody takes one that is under way for cut off."""
+def _lock(guard: AuthorizationGuard, *, wait: float) -> Iterator[tuple[int, ...]]:
+    """
+    One commit at a time, and nobody takes one that is under way for cut off.
+
+    Args:
+        guard: whose.
+        wait: seconds for another to end.
+
+    Yields:
+        The lock's descriptor, which holds it as long as any process has it open; nothing where
+        there is no ledger yet, or another holds it and was not to be waited for.
+    """
     path = guard.ledger.path.with_name(f"{guard.ledger.path.name}.lock")
     try:
         lock = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     except FileNotFoundError:
-        yield False  # there is no ledger yet
+        yield ()
         return
     except OSError as error:
         msg = f"{path} cannot be opened: {error}"
         raise LedgerError(msg, path=str(path)) from error
     try:
-        yield _locked(lock, wait=wait)
+        deadline = time.monotonic() + wait
+        while not (held := _locked(lock)) and time.monotonic() < deadline:
+            time.sleep(_LOOK)
+        if wait and not held:
+            msg = (
+                f"Another commit has been under way for {format_duration(wait)} ({path}). Nothing "
+                "was committed; try again."
+            )
+            raise LedgerError(msg, path=str(path))
+        yield (lock,) if held else ()
     finally:
         os.close(lock)
 
 
-def _locked(lock: int, *, wait: bool) -> bool:
+def _locked(lock: int) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     return True

@@ -84,9 +84,10 @@ class Request:
         values = asdict(self)
         for name in ("state", "commit"):
             values.pop(name, None)
-        # a request of before there was such a thing keeps its digest
-        if not values.get("skipped_hooks"):
-            values.pop("skipped_hooks", None)
+        # a request of before there were such things keeps its digest
+        for name in ("source", "skipped_hooks"):
+            if not values.get(name):
+                values.pop(name, None)
         return {"kind": self.kind, **values}
 
     @property
@@ -116,6 +117,7 @@ class CommitRequest(Request):
         committer: likewise.
         private: the folder that holds the content until it is committed; None: the repository
             has it already.
+        source: where the content is from, in words: "what is staged"; "" where nobody said so.
         skipped_hooks: names of the user's hooks for commits, which do not run.
         commit: the hash of the commit that was made, once a token was spent for it.
     """
@@ -130,6 +132,7 @@ class CommitRequest(Request):
     author: str | None = None
     committer: str | None = None
     private: str | None = None
+    source: str = ""
     skipped_hooks: tuple[str, ...] = ()
     commit: str | None = None
 
@@ -141,8 +144,8 @@ class CommitRequest(Request):
             if getattr(self, name) is not None:
                 _text(name, getattr(self, name))
         object.__setattr__(self, "skipped_hooks", tuple(self.skipped_hooks))
-        for name in self.skipped_hooks:
-            _text("hook", name)
+        for name in (*self.skipped_hooks, *filter(None, [self.source])):
+            _text("hooks and source", name)
         if not str(self.message).strip():
             raise ConfigError("A commit needs a message.")
         _text("message", self.message, _LONGEST_MESSAGE)
@@ -188,6 +191,8 @@ class CommitRequest(Request):
             ("tree", self.tree),
             ("digest", self.digest),
         ]
+        if self.source:
+            first.append(("content", self.source))
         if self.skipped_hooks:
             rest.insert(0, ("not run", f"hooks of yours: {', '.join(self.skipped_hooks)}"))
         return "\n".join([_head(first), _block("message", self.message), _head(rest)])

@@ -7,6 +7,7 @@ import signal
 import sqlite3
 import subprocess
 import sys
+import threading
 
 import pexpect
 import pytest
@@ -15,6 +16,7 @@ from hive_jupyter.guard import repository
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.requests import Requester
 from tests.front_end import ROOT, FrontEnd
+from tests.processes import wait_until
 from tests.repos import with_a_change
 
 COMMAND = (sys.executable, "-W", "error", "-c", "from hive_jupyter.cli import main; main()")
@@ -239,12 +241,17 @@ def test_ctrl_c_ends_the_wait_for_a_host_that_is_busy(guard, kernel):
     connection = sqlite3.connect(guard.ledger.path, isolation_level=None)
     connection.execute("BEGIN IMMEDIATE")
 
-    def interrupt(message):
-        if message["msg_type"] == "stream" and "asks" in message["content"]["text"]:
-            os.kill(kernel.pid, signal.SIGINT)
+    frozen = guard.ledger.path.with_name("frozen")
+    before = len(list(frozen.iterdir()))
 
-    code = "%%delegate\nprint('asks', flush=True)\n%commit -m second"
-    played = kernel.play(code, on_message=interrupt, timeout=25)
+    def interrupt_once_it_waits():
+        wait_until(lambda: len(list(frozen.iterdir())) > before)
+        os.kill(kernel.pid, signal.SIGINT)
+
+    interrupting = threading.Thread(target=interrupt_once_it_waits)
+    interrupting.start()
+    played = kernel.play("%%delegate\n%commit -m second", timeout=25)
+    interrupting.join()
     connection.close()
 
     assert "KeyboardInterrupt" == played.reply["ename"]
