@@ -187,6 +187,26 @@ def test_a_delegated_cell_replaces_its_own_request(repo, guard, in_worker):
     assert guard.get(first.id).state == "superseded"
 
 
+def test_a_message_of_a_delegated_cell_stays_as_it_stands(guard, in_worker):
+    """Names in what it supersedes are filled in."""
+    in_worker("x, first = 'no', 'nosuch'\n%commit -m 'Cost {x} $x in $HOME' a.py")
+    (request,) = guard.pending()
+    assert "Cost {x} $x in $HOME" == request.message
+
+    in_worker(f"first = '{request.id}'\n%commit -m second --supersedes {{first}} a.py")
+    assert ["second"] == [request.message for request in guard.pending()]
+
+
+def test_commit_explains_itself_in_a_delegated_cell(guard, in_worker):
+    played = in_worker("%commit -h\nprint('goes on')")
+
+    assert "ok" == played.reply["status"]
+    assert "usage: %commit" in played.stream()
+    assert "--supersedes ID" in played.stream()
+    assert played.stream().endswith("goes on\n")
+    assert [] == guard.pending()
+
+
 def test_a_thread_and_a_task_of_a_delegated_cell_ask_too(guard, in_worker):
     in_worker(
         "import asyncio, threading\n"
@@ -203,7 +223,7 @@ def test_a_thread_and_a_task_of_a_delegated_cell_ask_too(guard, in_worker):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("%commit a.py", "-m"),
+        ("%commit a.py", "-m MESSAGE"),
         ("%commit -m 'x", "a quote is not closed"),
         ("%commit -m '' a.py", "message"),
         ("%commit -m x nosuch.py", '"nosuch.py" does not exist'),
