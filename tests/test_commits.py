@@ -272,6 +272,25 @@ def test_one_request_takes_the_place_of_another_only_if_its_asker_says_so(type_i
         type_in(f"%hive approve {first.id}")
 
 
+def test_a_request_is_put_into_a_variable(type_in, hive, repo, shell):
+    """For lines that follow; and a message stays as it stands."""
+    type_in("%commit -m 'Cost {first.id} $first' -o first a.py")
+    first = shell.user_ns["first"]
+    assert asked(hive) == first
+    assert first.message == "Cost {first.id} $first"
+
+    type_in("%commit -m x --supersedes {first.id} --out second a.py")
+    second = shell.user_ns["second"]
+    assert asked(hive) == second
+    assert type_in("%hive deny {second.id}") == f"Request {second.id} is denied.\n"
+
+
+def test_where_nothing_was_asked_for_no_variable_is_set(type_in, hive, repo, shell):
+    with pytest.raises(RequestUnknown, match="no request '{gone}'"):
+        type_in("%commit -m x --supersedes {gone} -o found a.py")
+    assert "found" not in shell.user_ns
+
+
 def test_a_commit_supersedes_what_else_waits_for_its_branch(type_in, hive, repo):
     type_in("%commit -m one a.py")
     type_in("%commit -m two a.py")
@@ -415,6 +434,7 @@ def test_hooks_that_are_not_run_are_named(type_in, hive, repo):
         ("%commit a.py", "-m MESSAGE"),
         ("%commit -m", "expected one argument"),
         ("%commit --mesage=x", 'Did you mean "--message"'),
+        ("%commit -m x -o 1x", "cannot be the name of a variable"),
         ("%hive approve", "say which request"),
         ("%hive deny", "say which request"),
         ("%hive requests -n 0", "no whole number"),

@@ -76,6 +76,8 @@ class Approvals:
             options.paths or None,
             supersedes=options.supersedes,
         )
+        if options.out is not None:
+            self._shell.user_ns[options.out] = request
         return asked_for(request, frozen)
 
     def requests(self, options: argparse.Namespace) -> Table:

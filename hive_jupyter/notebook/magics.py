@@ -60,7 +60,7 @@ _FAILURES = (NodeError, RemoteError, ToolError)
 
 # What stands for what in the parsers below; completion.py knows the same words.
 WORKER, KERNEL, PATH, PROFILE, SETTING = "NAME", "KERNELSPEC", "PATH", "PROFILE", "SETTING[=VALUE]"
-TOOL, REQUEST = "TOOL", "ID"
+TOOL, REQUEST, VARIABLE = "TOOL", "ID", "VARIABLE"
 
 # With these a line fails that was to be a tool and is no code either.
 _NO_CODE = ("SyntaxError", "NameError")
@@ -107,7 +107,7 @@ DELEGATE = (
     .option("--timeout", metavar="TIME", help="stop it after 30, 30s, 5m, ...; none: never")
     .option("--memory", metavar="SIZE", help="limit of a worker that is not started yet: 500M, 2G")
     .option("--sandbox", metavar=PROFILE, help=f"what the worker may touch: {', '.join(PROFILES)}")
-    .option("-o", "--out", metavar="VARIABLE", help="put the Result into this variable here")
+    .option("-o", "--out", metavar=VARIABLE, help="put the Result into this variable here")
     .option("--no-raise-error", action="store_true", help="show an error, but let the cell succeed")
     .option("-q", "--quiet", action="store_true", help="show no output; errors are shown")
 )
@@ -115,7 +115,7 @@ DELEGATE = (
 COMMIT = (
     Parser(
         "%commit",
-        "-m MESSAGE [PATH ...]",
+        "-m MESSAGE [-o VARIABLE] [PATH ...]",
         "Ask for a commit to git. What is to be committed is frozen now; nothing is\n"
         "committed before you have seen it and said yes: %hive approve, or jupyter hive\n"
         "approve in a terminal.",
@@ -131,7 +131,12 @@ COMMIT = (
         action="append",
         help="of the commit, in quotes; each further -m begins a paragraph",
     )
-    .option("--supersedes", metavar=REQUEST, help="the waiting request that this one replaces")
+    .option(
+        "--supersedes",
+        metavar=REQUEST,
+        help="the waiting request that this one replaces; {x} puts in a variable",
+    )
+    .option("-o", "--out", metavar=VARIABLE, help="put the CommitRequest into this variable here")
     .option("paths", nargs="*", metavar=PATH, help="relative to the working folder")
 )
 
@@ -309,6 +314,11 @@ class HiveMagics(Magics):
             return
         if not options.message:
             COMMIT.error("say what the commit is for: -m MESSAGE")
+        if options.out is not None:
+            _check_variable(options.out)
+        if options.supersedes is not None:
+            # with the names that IPython would take: those of whoever calls the magic
+            options.supersedes = self._shell.var_expand(options.supersedes, depth=2)
         try:
             _say(self._approvals.commit(options))
         except HiveError as error:
