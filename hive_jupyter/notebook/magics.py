@@ -60,7 +60,7 @@ _FAILURES = (NodeError, RemoteError, ToolError)
 
 # What stands for what in the parsers below; completion.py knows the same words.
 WORKER, KERNEL, PATH, PROFILE, SETTING = "NAME", "KERNELSPEC", "PATH", "PROFILE", "SETTING[=VALUE]"
-TOOL, REQUEST, VARIABLE = "TOOL", "ID", "VARIABLE"
+TOOL, REQUEST, VARIABLE, PROGRAM = "TOOL", "ID", "VARIABLE", "PROGRAM"
 
 # With these a line fails that was to be a tool and is no code either.
 _NO_CODE = ("SyntaxError", "NameError")
@@ -172,7 +172,7 @@ COMMANDS = {
     )
     .option("--python", metavar=PATH, help="the interpreter's executable; it needs ipykernel")
     .option("--kernel", metavar=KERNEL, help="a name from: jupyter kernelspec list")
-    .option("--mcp", nargs=REST, metavar="PROGRAM", help="a program, and all its arguments"),
+    .option("--mcp", nargs=REST, metavar=PROGRAM, help="a program, and all its arguments"),
     "logs": Parser("%hive logs", "[NAME] [-n LINES]", "The last lines that a worker logged.")
     .option("-n", "--lines", type=count, default=_LOG_LINES_SHOWN, metavar="LINES", help="how many")
     .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the same as NAME"),
