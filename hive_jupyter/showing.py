@@ -140,9 +140,10 @@ def _patch(patch: str) -> Iterator[Line]:
     for line in patch.removesuffix("\n").split("\n"):
         if line.startswith(_FILE):
             in_hunk = False
-        elif line.startswith("@@"):
-            in_hunk = True
-        yield Line(_KINDS.get(line[:1], "plain") if in_hunk else "head", line)
+            yield Line("head", line)
+            continue
+        in_hunk |= line.startswith("@@")
+        yield Line(_KINDS.get(line[:1], "plain") if in_hunk else "plain", line)
 
 
 # --- in a list ---

@@ -567,6 +567,16 @@ def test_nothing_of_a_request_becomes_markup(type_in, shown, hive, repo, in_note
     assert "](javascript" not in table
 
 
+def test_words_break_between_words_where_they_can(type_in, shown, hive, repo, in_notebook):
+    """JupyterLab's own style breaks them anywhere."""
+    type_in("%commit -m x a.py")
+    type_in(f"%hive approve {asked(hive).id}")
+
+    style = shown[-1]["text/html"].partition(">")[0]
+    assert "word-break:normal" in style
+    assert "overflow-wrap:anywhere" in style
+
+
 def test_what_is_marked_by_the_message_counts(type_in, shown, hive, repo):
     type_in("%commit -m 'x\u202ey' a.py")
     type_in(f"%hive approve {asked(hive).id}")
@@ -582,7 +592,8 @@ def test_lines_of_a_patch_have_colours_and_their_heads_are_none_of_them(hive, re
 
     assert kinds["+++ b"] == kinds["+-- c"] == kinds["+@@ d"] == "added"
     assert kinds["-a = 1"] == "removed"
-    assert kinds["--- a/a.py"] == kinds["+++ b/a.py"] == "head"
+    assert kinds["diff --git a/a.py b/a.py"] == "head"
+    assert kinds["--- a/a.py"] == kinds["+++ b/a.py"] == "plain"
     assert kinds["@@ -1 +1,3 @@"] == "hunk"
 
 

@@ -41,10 +41,11 @@ _MOST_LETTERS = 40_000
 # was not seen. Each character is sent as HTML and as text.
 _MOST_OF_ALL = 400_000
 
-# Letters run from left to right whatever they are, lines break, and nothing is beyond the edge.
+# Letters run from left to right whatever they are, lines break, between words where they can, and
+# nothing is beyond the edge.
 _BLOCK = (
     "font-family:Menlo,Consolas,monospace;font-size:0.93em;margin:0;white-space:pre-wrap;"
-    "overflow-wrap:anywhere;direction:ltr;unicode-bidi:bidi-override;tab-size:4"
+    "word-break:normal;overflow-wrap:anywhere;direction:ltr;unicode-bidi:bidi-override;tab-size:4"
 )
 _STYLES = {
     "head": "font-weight:bold",
