@@ -350,3 +350,36 @@ def test_a_notebooks_marks_are_those_of_its_new_content(trees):
     assert ("1 stored output", "1 output with HTML or script") == (
         trees.changes({"a.ipynb": old}, {"a.ipynb": new})["a.ipynb"].marks
     )
+    moved = trees.changes({"a.ipynb": new}, {"b.ipynb": new + b"\n"})["a.ipynb -> b.ipynb"]
+    assert () == moved.marks
+
+
+HTML = {"output_type": "execute_result", "execution_count": 1, "data": {"text/html": "<b>"}}
+HIDDEN = {"source": "a", "metadata": {"jupyter": {"source_hidden": True}}, "outputs": [HTML]}
+ATTACHED = {"source": "b", "attachments": {"a.png": {"image/png": "eA=="}}}
+
+
+@pytest.mark.parametrize(
+    ("new", "noted"),
+    [
+        ([HIDDEN, ATTACHED], []),
+        ([ATTACHED, {"source": "new"}, HIDDEN], []),
+        ([{**HIDDEN, "metadata": {**HIDDEN["metadata"], "execution": {"began": "12:00"}}}], []),
+        ([{**HIDDEN, "outputs": [{**HTML, "execution_count": 7}]}], []),
+        ([HIDDEN, {"outputs": [HTML]}], ["1 stored output", "1 output with HTML or script"]),
+        ([{**HIDDEN, "outputs": [{"text": "new"}]}], ["1 stored output"]),
+        ([{**HIDDEN, "source": "other"}], ["1 hidden cell"]),
+        ([{**HIDDEN, "cell_type": "raw"}], ["1 hidden cell"]),
+        ([{**HIDDEN, "metadata": {"tags": ["hide-cell"]}}], ["1 hidden cell"]),
+        ([HIDDEN, HIDDEN], ["1 stored output", "1 output with HTML or script", "1 hidden cell"]),
+        ([{**ATTACHED, "attachments": {"b.png": {}}}], ["1 cell with attachments"]),
+    ],
+)
+def test_what_a_notebook_held_before_is_not_marked_again(new, noted):
+    """How often a cell was run, and when, is not content."""
+    assert noted == list(marks.of_notebook(notebook(*new), notebook(HIDDEN, ATTACHED)))
+
+
+@pytest.mark.parametrize("old", [b"", b"{", b"[]", b'{"cells": [1]}', b"[" * 100_000])
+def test_where_there_was_no_notebook_all_of_it_is_new(old):
+    assert ["1 cell with attachments"] == list(marks.of_notebook(notebook(ATTACHED), old))

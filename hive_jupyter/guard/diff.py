@@ -253,7 +253,8 @@ def _judged(
         is_binary = False
     is_notebook = change.path.endswith(".ipynb") and change.new_id in sizes
     if is_notebook and sizes[change.new_id] <= MOST_TEXT:
-        noted += marks.of_notebook(_blob(git, change.new_id))
+        old = [_blob(git, one) for one in _ids(change)[:-1] if sizes[one] <= MOST_TEXT]
+        noted += marks.of_notebook(_blob(git, change.new_id), *old)
     if is_binary:
         shown = [format_size(sizes[one]) for one in _ids(change)]
         noted.append(f"binary, cannot be read: {' -> '.join(shown)}")
