@@ -78,10 +78,17 @@ class Showing:
         """How many characters of the digest are to be typed."""
         return _TYPED_IF_MARKED if self.marks else _TYPED
 
-    def is_confirmed_by(self, typed: str) -> bool:
-        """Whether somebody typed what only who looked at the digest can know."""
+    def objection(self, typed: str) -> str:
+        """Why what somebody typed is no yes; "" where it is what only who saw the digest knows."""
         word = typed.strip().lower()
-        return len(word) >= self.needed and self.request.digest.startswith(word)
+        if len(word) >= self.needed and self.request.digest.startswith(word):
+            return ""
+        if len(word) >= self.needed:
+            why = f"is not how the digest of request {self.request.id} begins"
+        else:
+            why = f"is too short: {self.needed} characters of the digest are needed"
+            why += ", since something deserves a close look" if self.marks else ""
+        return f"{visible(word, keep='')!r} {why}. Nothing was approved."
 
     def cut(self, most_lines: int, most_letters: int) -> tuple[list[Line], int]:
         """

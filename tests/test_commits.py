@@ -1,6 +1,7 @@
 """Asking for a commit and answering, as it is typed in a notebook; the rest is in e2e."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -138,6 +139,23 @@ def test_nothing_but_the_digest_is_a_yes(type_in, hive, repo, answer):
 
 
 def test_what_was_not_shown_here_is_shown_and_not_approved(type_in, shown, hive, repo):
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("", "'' is too short: 4 characters of the digest are needed. Nothing"),
+        ("12\u202e", "'12<U+202E>' is too short: 4 characters"),
+        ("zzzz", "'zzzz' is not how the digest of request {} begins. Nothing"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_said(type_in, hive, repo, answer, said):
+    type_in("%commit -m x a.py")
+    request = asked(hive)
+    type_in(f"%hive approve {request.id}")
+
+    with pytest.raises(ConfigError, match=re.escape(said.format(request.id))):
+        type_in(f"%hive approve {request.id} '{answer}'")
+
+
     request = hive.request_commit("x", ["a.py"])
 
     with pytest.raises(ConfigError, match="was not shown here in full"):
@@ -155,7 +173,8 @@ def test_where_something_is_to_be_looked_at_more_of_the_digest_is_typed(type_in,
 
     assert "run.sh: becomes executable" in shown[-1]["text/plain"]
     assert "the first 8 characters" in shown[-1]["text/plain"]
-    with pytest.raises(ConfigError, match="fewer than 8 characters"):
+    said = "8 characters of the digest are needed, since something deserves a close look. Nothing"
+    with pytest.raises(ConfigError, match=said):
         type_in(f"%hive approve {request.id} {request.digest[:7]}")
     assert type_in(f"%hive approve {request.id} {request.digest[:8]}").startswith("Committed ")
 

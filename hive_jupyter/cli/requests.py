@@ -107,15 +107,14 @@ class ApproveApp(_AnswerApp):
     def work(self) -> int:
         from hive_jupyter.commits import approve
         from hive_jupyter.showing import Showing
-        from hive_jupyter.terminal import Terminal, has_confirmed
+        from hive_jupyter.terminal import Terminal, ask
 
         request_id = self.request
         guard = _commits(self).guard
         with Terminal() as terminal:
             showing = Showing.of(guard.awaiting(request_id))
-            if not has_confirmed(terminal, showing):
-                msg = f"Nothing was approved: that is not how the digest of {request_id} begins."
-                raise HiveError(msg)
+            if objection := ask(terminal, showing):
+                raise HiveError(objection)
         print(approve(guard, showing.request, origin=_ORIGIN, wants_token=self.token))
         return 0
 

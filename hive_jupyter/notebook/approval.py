@@ -22,7 +22,7 @@ from hive_jupyter.showing import (
     close_look,
     ledger_rows,
 )
-from hive_jupyter.units import format_size, visible
+from hive_jupyter.units import format_size
 
 if TYPE_CHECKING:
     import argparse
@@ -116,13 +116,8 @@ class Approvals:
                 "approved. Read it, and answer again as it says."
             )
             raise ConfigError(msg)
-        if not showing.is_confirmed_by(options.digest):
-            msg = (
-                f"The digest of request {showing.request.id} does not begin with "
-                f"{visible(options.digest, keep='')!r}, or that is fewer than {showing.needed} "
-                "characters of it. Nothing was approved."
-            )
-            raise ConfigError(msg)
+        if objection := showing.objection(options.digest):
+            raise ConfigError(objection)
         return approve(guard, showing.request, origin=_ORIGIN, wants_token=options.token)
 
     def deny(self, options: argparse.Namespace) -> str:

@@ -307,6 +307,8 @@ def test_any_other_answer_approves_nothing(repo, guard, request_, in_terminal, a
 
     assert status == 1
     assert "Nothing was approved" in said
+    told = "is not how the digest" if answer == "zzzz" else "is too short: 4 characters"
+    assert told in said
     assert guard.get(request_.id).state == "pending"
 
 
