@@ -213,6 +213,10 @@ def test_what_no_notebook_can_show_without_loss_is_for_a_terminal(type_in, shown
     request = asked(hive)
 
     with pytest.raises(RepositoryError, match=f"jupyter hive approve {request.id}"):
+    type_in(f"%hive approve {request.id}")
+    text = shown[-1]["text/plain"]
+    assert f"In a terminal: jupyter hive approve {request.id}" in text
+    assert "--all" not in text
         type_in(f"%hive approve {request.id} --all")
     with pytest.raises(ConfigError, match="not shown here in full"):
         type_in(f"%hive approve {request.id} {request.digest}")
@@ -369,6 +373,72 @@ def test_the_last_requests_of_all_are_listed_first(type_in, shown, hive, repo):
 
 
 def test_the_history_tells_what_became_of_requests_and_tokens(type_in, shown, hive, repo):
+@pytest.mark.parametrize(
+    ("repository", "said"),
+    [
+        ("/tmp/r4/.git", "wt of /tmp/r4"),
+        ("/srv/r4.git", "wt of /srv/r4.git"),
+        ("/tmp/r4/.git/worktrees/r4wt", "wt of worktree r4wt of /tmp/r4"),
+        ("/tmp/r4/.git/modules/smod", "wt of submodule smod of /tmp/r4"),
+        ("/tmp/r4/.git/modules/libs/x", "wt of submodule libs/x of /tmp/r4"),
+        ("/tmp/r\n4/.git/modules/\u202e", "wt of submodule <U+202E> of /tmp/r<U+000A>4"),
+    ],
+)
+def test_a_repository_is_called_as_people_call_it(repository, said):
+    request = CommitRequest(
+        id="abc", requester=Requester("user", "ada"), repository=repository,
+        ref="refs/heads/wt", parent=None, tree="a" * 40, message="m",
+    )  # fmt: skip
+    assert said == place(request)
+
+
+def test_how_to_go_on_is_said_where_there_is_something_to_answer(type_in, shown, hive, repo):
+    first = hive.request_commit("x", ["a.py"])
+    hint = "%hive approve REQUEST shows one, and asks."
+    for line in ("%hive requests", "%hive requests --all"):
+        type_in(line)
+        assert shown[-1]["text/plain"].endswith(hint)
+
+    hive.guard.approve(first.id)
+    for line in ("%hive requests", "%hive requests --all"):
+        type_in(line)
+        assert first.id in shown[-1]["text/plain"]
+        assert hint not in shown[-1]["text/plain"]
+
+
+def test_an_approval_that_ran_out_is_told_of_as_one(type_in, shown, hive, repo):
+    """The answer was a yes, and was given in time."""
+    request = hive.request_commit("x", ["a.py"])
+    hive.guard.approve(request.id, origin="notebook")
+    hive.guard._clock = lambda: time.time() + 600
+    type_in("%hive requests --all")
+
+    row = shown[-1]["text/plain"].splitlines()[1]
+    assert "expired" in row
+    assert "approved in the notebook, not used in time" in row
+
+
+def test_how_long_a_request_waits_is_its_age(type_in, shown, hive, repo):
+    hive.request_commit("x", ["a.py"])
+    type_in("%hive requests")
+
+    assert shown[-1]["text/plain"].splitlines()[0].split() == [
+        "request", "what", "asked", "by", "age", "state", "answer",
+    ]  # fmt: skip
+
+
+def test_times_and_sizes_do_not_break_in_a_notebook():
+    """In a terminal columns are as wide as they have to be."""
+    cells = ("179 ms", "at 2026-11-27 14:14:26, 3 sheep", "2 h 5 min", "3.5 MB")
+    table = Table(("a", "b", "c", "d"), (cells,))
+
+    row = table._repr_markdown_().splitlines()[2].replace("\\", "").strip("| ").split(" | ")
+    assert row == [
+        "179\xa0ms", "at 2026-11-27\xa014:14:26, 3 sheep", "2\xa0h 5\xa0min", "3.5\xa0MB",
+    ]  # fmt: skip
+    assert "\xa0" not in str(table)
+
+
     asker = Requester("agent", "an | editor\x1b[31m")
     first = hive.request_commit("Do it", requester=asker)
     second = hive.request_commit("Do it again")

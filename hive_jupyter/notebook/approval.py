@@ -134,7 +134,7 @@ class Approvals:
             RepositoryError: all of it is too much for a notebook.
         """
         name = showing.request.id
-        if whole and showing.letters > _MOST_OF_ALL:
+        if whole and _is_for_a_terminal(showing):
             msg = (
                 f"All of request {name} is {format_size(showing.letters)}, more than a notebook "
                 f"shows without loss. Answer it in a terminal: jupyter hive approve {name}"
@@ -156,20 +156,24 @@ class Approvals:
 
 
 def _question(showing: Showing, left: int) -> list[Line]:
-    request = showing.request
+    name = showing.request.id
+def _is_for_a_terminal(showing: Showing) -> bool:
+    return showing.letters > _MOST_OF_ALL
+
+
     if left:
-        said = (
-            f"{left} lines more. They have to be shown before this can be approved: "
-            f"%hive approve {request.id} --all"
-        )
-        return [Line("plain", ""), Line("head", said)]
+        said = f"{left} lines more. They have to be shown before this can be approved"
+        how = f": %hive approve {name} --all"
+        if _is_for_a_terminal(showing):
+            how = f", and are too much for a notebook. In a terminal: jupyter hive approve {name}"
+        return [Line("plain", ""), Line("head", said + how)]
     return [
         *(close_look(showing.marks) if len(showing.lines) > _MOST_LINES else []),
         Line("plain", ""),
-        Line("plain", f"digest {request.digest}"),
-        Line("head", f"To approve: %hive approve {request.id} DIGEST"),
+        Line("plain", f"digest {showing.request.digest}"),
+        Line("head", f"To approve: %hive approve {name} DIGEST"),
         Line("plain", f"with the first {showing.needed} characters of the digest, or more of it."),
-        Line("plain", f"To refuse: %hive deny {request.id} REASON"),
+        Line("plain", f"To refuse: %hive deny {name} REASON"),
     ]
 
 
