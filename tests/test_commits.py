@@ -27,13 +27,14 @@ from hive_jupyter.errors import (
     TooManyRequests,
 )
 from hive_jupyter.guard.authorization import AuthorizationGuard
-from hive_jupyter.guard.requests import Requester
+from hive_jupyter.guard.requests import CommitRequest, Requester
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.notebook import approval, compat
 from hive_jupyter.notebook.completion import HiveCompleter
 from hive_jupyter.notebook.magics import HiveMagics
+from hive_jupyter.notebook.tables import Table
 from hive_jupyter.protocol import WORKER_VARIABLE
-from hive_jupyter.showing import Line, Showing, as_text
+from hive_jupyter.showing import Line, Showing, as_text, place
 from tests.repos import with_a_change
 
 # Of a file, a message and a name: what HTML, Markdown or a screen would obey.
@@ -138,7 +139,6 @@ def test_nothing_but_the_digest_is_a_yes(type_in, hive, repo, answer):
     assert asked(hive).state == "pending"
 
 
-def test_what_was_not_shown_here_is_shown_and_not_approved(type_in, shown, hive, repo):
 @pytest.mark.parametrize(
     ("answer", "said"),
     [
@@ -156,6 +156,7 @@ def test_what_is_wrong_with_an_answer_is_said(type_in, hive, repo, answer, said)
         type_in(f"%hive approve {request.id} '{answer}'")
 
 
+def test_what_was_not_shown_here_is_shown_and_not_approved(type_in, shown, hive, repo):
     request = hive.request_commit("x", ["a.py"])
 
     with pytest.raises(ConfigError, match="was not shown here in full"):
@@ -212,11 +213,11 @@ def test_what_no_notebook_can_show_without_loss_is_for_a_terminal(type_in, shown
     type_in("%commit -m x long.txt")
     request = asked(hive)
 
-    with pytest.raises(RepositoryError, match=f"jupyter hive approve {request.id}"):
     type_in(f"%hive approve {request.id}")
     text = shown[-1]["text/plain"]
     assert f"In a terminal: jupyter hive approve {request.id}" in text
     assert "--all" not in text
+    with pytest.raises(RepositoryError, match=f"jupyter hive approve {request.id}"):
         type_in(f"%hive approve {request.id} --all")
     with pytest.raises(ConfigError, match="not shown here in full"):
         type_in(f"%hive approve {request.id} {request.digest}")
@@ -362,7 +363,7 @@ def test_the_last_requests_of_all_are_listed_first(type_in, shown, hive, repo):
     hive.guard.deny(made[1])
 
     type_in("%hive requests --all -n 2")
-    rows = shown[-1]["text/plain"].splitlines()[1:]
+    rows = shown[-1]["text/plain"].splitlines()[1:-1]
     assert [row.split()[0] for row in rows] == [made[2], made[1]]
     type_in("%hive requests")
     rows = shown[-1]["text/plain"].splitlines()[1:-1]
@@ -372,7 +373,6 @@ def test_the_last_requests_of_all_are_listed_first(type_in, shown, hive, repo):
 # --- what is said of it ---
 
 
-def test_the_history_tells_what_became_of_requests_and_tokens(type_in, shown, hive, repo):
 @pytest.mark.parametrize(
     ("repository", "said"),
     [
@@ -429,16 +429,18 @@ def test_how_long_a_request_waits_is_its_age(type_in, shown, hive, repo):
 
 def test_times_and_sizes_do_not_break_in_a_notebook():
     """In a terminal columns are as wide as they have to be."""
-    cells = ("179 ms", "at 2026-11-27 14:14:26, 3 sheep", "2 h 5 min", "3.5 MB")
-    table = Table(("a", "b", "c", "d"), (cells,))
+    cells = ("179 ms", "at 2026-11-27 14:14:26, 3 x-1", "2 h 5 min", "3.5 MB", "2026-11-27 b")
+    table = Table(("a", "b", "c", "d", "e"), (cells,))
 
     row = table._repr_markdown_().splitlines()[2].replace("\\", "").strip("| ").split(" | ")
     assert row == [
-        "179\xa0ms", "at 2026-11-27\xa014:14:26, 3 sheep", "2\xa0h 5\xa0min", "3.5\xa0MB",
+        "179\xa0ms", "at 2026\u201111\u201127\xa014:14:26, 3 x-1", "2\xa0h 5\xa0min", "3.5\xa0MB",
+        "2026-11-27 b",
     ]  # fmt: skip
     assert "\xa0" not in str(table)
 
 
+def test_the_history_tells_what_became_of_requests_and_tokens(type_in, shown, hive, repo):
     asker = Requester("agent", "an | editor\x1b[31m")
     first = hive.request_commit("Do it", requester=asker)
     second = hive.request_commit("Do it again")

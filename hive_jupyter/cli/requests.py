@@ -49,9 +49,11 @@ class RequestsApp(App):
         rows = [COLUMNS, *(tuple(map(printable, request.row)) for request in listed)]
         if self.as_json:
             self.print_json({"requests": [request.facts for request in listed]})
-        else:
-            nothing = "Nothing was ever asked for." if self.all else "Nothing waits."
-            print("\n".join(in_columns(rows)) if listed else nothing)
+            return 0
+        nothing = "Nothing was ever asked for." if self.all else "Nothing waits."
+        print("\n".join(in_columns(rows)) if listed else nothing)
+        if any(one.request.state == "pending" for one in listed):
+            print("jupyter hive approve REQUEST shows one, and asks.")
         return 0
 
     def _listed(self) -> list[Listed]:

@@ -85,9 +85,11 @@ class Approvals:
         """The requests that wait, or the last ones of all."""
         guard = self._manager.guard
         requests = self._manager.requests()
-        note = "%hive approve REQUEST shows one, and asks." if requests else "Nothing waits."
+        note = "" if requests else "Nothing waits."
         if options.all:
             requests, note = guard.latest(options.requests), ""
+        if any(request.state == "pending" for request in requests):
+            note = "%hive approve REQUEST shows one, and asks."
         return Table(COLUMNS, tuple(Listed.of(guard, one).row for one in requests), note)
 
     def history(self, limit: int) -> Table | None:
@@ -155,12 +157,12 @@ class Approvals:
         self._shell.display_pub.publish(data)
 
 
-def _question(showing: Showing, left: int) -> list[Line]:
-    name = showing.request.id
 def _is_for_a_terminal(showing: Showing) -> bool:
     return showing.letters > _MOST_OF_ALL
 
 
+def _question(showing: Showing, left: int) -> list[Line]:
+    name = showing.request.id
     if left:
         said = f"{left} lines more. They have to be shown before this can be approved"
         how = f": %hive approve {name} --all"

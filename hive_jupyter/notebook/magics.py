@@ -204,7 +204,12 @@ COMMANDS = {
     )
     .option("--all", action="store_true", help="also those that had an answer, the last first")
     .option(
-        "-n", "--requests", type=count, default=_REQUESTS_SHOWN, metavar="REQUESTS", help="how many"
+        "-n",
+        "--requests",
+        type=count,
+        default=_REQUESTS_SHOWN,
+        metavar="REQUESTS",
+        help="how many, with --all",
     ),
     "approve": Parser(
         "%hive approve",

@@ -401,7 +401,9 @@ def test_colours_are_there_unless_unwanted(repo, request_, in_terminal, monkeypa
 
 
 def test_requests_are_listed_without_a_notebook(repo, guard, request_):
-    assert request_.id in jupyter_hive("requests").stdout
+    listed = jupyter_hive("requests").stdout
+    assert request_.id in listed
+    assert listed.endswith("\njupyter hive approve REQUEST shows one, and asks.\n")
     (listed,) = json.loads(jupyter_hive("requests", "--json").stdout)["requests"]
     assert (listed["id"], listed["state"]) == (request_.id, "pending")
     assert (listed["message"], listed["digest"]) == ("Change it", request_.digest)
@@ -414,7 +416,9 @@ def test_requests_are_listed_without_a_notebook(repo, guard, request_):
     (listed,) = json.loads(jupyter_hive("requests", "--json", "--all").stdout)["requests"]
     assert (listed["state"], listed["reason"]) == ("denied", "not now")
     assert listed["origin"] == "terminal"
-    assert "not now" in jupyter_hive("requests", "--all", "-n", "1").stdout
+    listed = jupyter_hive("requests", "--all", "-n", "1").stdout
+    assert "not now" in listed
+    assert "jupyter hive approve" not in listed
 
 
 @pytest.mark.parametrize(
