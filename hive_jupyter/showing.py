@@ -6,6 +6,7 @@ Whatever others wrote has gone through ``units.visible``; fronts add colours, an
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,9 @@ _FILE = "diff --git "
 _MOST_ENTRIES = 1000
 
 _BRANCHES = "refs/heads/"
+# Git dirs within another one.
+_INNER = re.compile(r"(?P<top>.+?)/\.git/(?P<kind>worktrees|modules)/(?P<name>.+)", re.DOTALL)
+_INNER_KINDS = {"worktrees": "worktree", "modules": "submodule"}
 
 
 @dataclass(frozen=True)
@@ -78,10 +82,17 @@ class Showing:
         """How many characters of the digest are to be typed."""
         return _TYPED_IF_MARKED if self.marks else _TYPED
 
-    def is_confirmed_by(self, typed: str) -> bool:
-        """Whether somebody typed what only who looked at the digest can know."""
+    def objection(self, typed: str) -> str:
+        """Why what somebody typed is no yes; "" where it is what only who saw the digest knows."""
         word = typed.strip().lower()
-        return len(word) >= self.needed and self.request.digest.startswith(word)
+        if len(word) >= self.needed and self.request.digest.startswith(word):
+            return ""
+        if len(word) >= self.needed:
+            why = f"is not how the digest of request {self.request.id} begins"
+        else:
+            why = f"is too short: {self.needed} characters of the digest are needed"
+            why += ", since something deserves a close look" if self.marks else ""
+        return f"{visible(word, keep='')!r} {why}. Nothing was approved."
 
     def cut(self, most_lines: int, most_letters: int) -> tuple[list[Line], int]:
         """
@@ -140,14 +151,15 @@ def _patch(patch: str) -> Iterator[Line]:
     for line in patch.removesuffix("\n").split("\n"):
         if line.startswith(_FILE):
             in_hunk = False
-        elif line.startswith("@@"):
-            in_hunk = True
-        yield Line(_KINDS.get(line[:1], "plain") if in_hunk else "head", line)
+            yield Line("head", line)
+            continue
+        in_hunk |= line.startswith("@@")
+        yield Line(_KINDS.get(line[:1], "plain") if in_hunk else "plain", line)
 
 
 # --- in a list ---
 
-COLUMNS = ("request", "what", "asked by", "since", "state", "answer")
+COLUMNS = ("request", "what", "asked by", "age", "state", "answer")
 _ANSWERS = {"approved", "denied", "expired", "superseded"}
 
 
@@ -187,9 +199,12 @@ class Listed:
     @property
     def row(self) -> tuple[str, ...]:
         """Its row in a table, see ``COLUMNS``; markup in it is not escaped."""
-        since = format_duration(max(0.0, time.time() - self.request.time))
+        age = format_duration(max(0.0, time.time() - self.request.time))
+        where = _where(self.origin)
+        if where and self.request.state == "expired":
+            where = f"approved {where}, not used in time"
         answer = [
-            _where(self.origin),
+            where,
             "" if self.time is None else time.strftime("%F %T", time.localtime(self.time)),
             self.reason,
         ]
@@ -197,7 +212,7 @@ class Listed:
             self.request.id,
             what(self.request),
             str(self.request.requester),
-            since,
+            age,
             self.request.state,
             visible(", ".join(filter(None, answer)), keep=""),
         )
@@ -272,6 +287,8 @@ def what(request: AnyRequest) -> str:
 def place(request: CommitRequest) -> str:
     """The branch and the repository of a commit, as people call them."""
     folder = request.repository.removesuffix("/.git")
+    if inner := _INNER.fullmatch(folder):
+        folder = f"{_INNER_KINDS[inner['kind']]} {inner['name']} of {inner['top']}"
     return visible(f"{request.ref.removeprefix(_BRANCHES)} of {folder}", keep="")
 
 

@@ -76,8 +76,8 @@ class Terminal:
             left = left[os.write(self._descriptor, left) :]
 
 
-def has_confirmed(terminal: Terminal, showing: Showing) -> bool:
-    """Show all of a request, and ask for its digest's first characters."""
+def ask(terminal: Terminal, showing: Showing) -> str:
+    """Show all of a request, and ask for its digest; why the answer is no yes, or "" if it is."""
     terminal.show(showing.lines)
     if len(showing.lines) > _SCREEN:
         terminal.show([*close_look(showing.marks), Line("plain", "")])
@@ -86,4 +86,4 @@ def has_confirmed(terminal: Terminal, showing: Showing) -> bool:
         f"\nTo approve request {showing.request.id}, type the first {showing.needed} characters "
         "of its digest; anything else approves nothing: "
     )
-    return showing.is_confirmed_by(terminal.ask(question))
+    return showing.objection(terminal.ask(question))

@@ -20,9 +20,11 @@ def code_cells(name):
     return [cell.id for cell in _written(name).cells if cell.cell_type == "code"]
 
 
-def executed(name, folder):
+def executed(name, folder, before=None):
     """
     A notebook's code cells by their id, executed; metadata say what each was promised and took.
+
+    ``before`` has, by the id of a cell, what is to be called before it is executed.
 
     Beside them "processes": what the kernel had started in the end, when all of that has ended.
     """
@@ -42,6 +44,8 @@ def executed(name, folder):
             if cell.cell_type == "markdown":
                 promised = promises(cell.source)
                 continue
+            if before and cell.id in before:
+                before[cell.id]()
             begun = time.monotonic()
             client.execute_cell(cell, index)
             cell.metadata["promised"], promised = promised, []

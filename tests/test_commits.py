@@ -1,6 +1,7 @@
 """Asking for a commit and answering, as it is typed in a notebook; the rest is in e2e."""
 
 import os
+import re
 import sqlite3
 import subprocess
 import sys
@@ -26,13 +27,14 @@ from hive_jupyter.errors import (
     TooManyRequests,
 )
 from hive_jupyter.guard.authorization import AuthorizationGuard
-from hive_jupyter.guard.requests import Requester
+from hive_jupyter.guard.requests import CommitRequest, Requester
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.notebook import approval, compat
 from hive_jupyter.notebook.completion import HiveCompleter
 from hive_jupyter.notebook.magics import HiveMagics
+from hive_jupyter.notebook.tables import Table
 from hive_jupyter.protocol import WORKER_VARIABLE
-from hive_jupyter.showing import Line, Showing, as_text
+from hive_jupyter.showing import Line, Showing, as_text, place
 from tests.repos import with_a_change
 
 # Of a file, a message and a name: what HTML, Markdown or a screen would obey.
@@ -137,6 +139,23 @@ def test_nothing_but_the_digest_is_a_yes(type_in, hive, repo, answer):
     assert asked(hive).state == "pending"
 
 
+@pytest.mark.parametrize(
+    ("answer", "said"),
+    [
+        ("", "'' is too short: 4 characters of the digest are needed. Nothing"),
+        ("12\u202e", "'12<U+202E>' is too short: 4 characters"),
+        ("zzzz", "'zzzz' is not how the digest of request {} begins. Nothing"),
+    ],
+)
+def test_what_is_wrong_with_an_answer_is_said(type_in, hive, repo, answer, said):
+    type_in("%commit -m x a.py")
+    request = asked(hive)
+    type_in(f"%hive approve {request.id}")
+
+    with pytest.raises(ConfigError, match=re.escape(said.format(request.id))):
+        type_in(f"%hive approve {request.id} '{answer}'")
+
+
 def test_what_was_not_shown_here_is_shown_and_not_approved(type_in, shown, hive, repo):
     request = hive.request_commit("x", ["a.py"])
 
@@ -155,7 +174,8 @@ def test_where_something_is_to_be_looked_at_more_of_the_digest_is_typed(type_in,
 
     assert "run.sh: becomes executable" in shown[-1]["text/plain"]
     assert "the first 8 characters" in shown[-1]["text/plain"]
-    with pytest.raises(ConfigError, match="fewer than 8 characters"):
+    said = "8 characters of the digest are needed, since something deserves a close look. Nothing"
+    with pytest.raises(ConfigError, match=said):
         type_in(f"%hive approve {request.id} {request.digest[:7]}")
     assert type_in(f"%hive approve {request.id} {request.digest[:8]}").startswith("Committed ")
 
@@ -193,6 +213,10 @@ def test_what_no_notebook_can_show_without_loss_is_for_a_terminal(type_in, shown
     type_in("%commit -m x long.txt")
     request = asked(hive)
 
+    type_in(f"%hive approve {request.id}")
+    text = shown[-1]["text/plain"]
+    assert f"In a terminal: jupyter hive approve {request.id}" in text
+    assert "--all" not in text
     with pytest.raises(RepositoryError, match=f"jupyter hive approve {request.id}"):
         type_in(f"%hive approve {request.id} --all")
     with pytest.raises(ConfigError, match="not shown here in full"):
@@ -272,6 +296,25 @@ def test_one_request_takes_the_place_of_another_only_if_its_asker_says_so(type_i
         type_in(f"%hive approve {first.id}")
 
 
+def test_a_request_is_put_into_a_variable(type_in, hive, repo, shell):
+    """For lines that follow; and a message stays as it stands."""
+    type_in("%commit -m 'Cost {first.id} $first' -o first a.py")
+    first = shell.user_ns["first"]
+    assert asked(hive) == first
+    assert first.message == "Cost {first.id} $first"
+
+    type_in("%commit -m x --supersedes {first.id} --out second a.py")
+    second = shell.user_ns["second"]
+    assert asked(hive) == second
+    assert type_in("%hive deny {second.id}") == f"Request {second.id} is denied.\n"
+
+
+def test_where_nothing_was_asked_for_no_variable_is_set(type_in, hive, repo, shell):
+    with pytest.raises(RequestUnknown, match="no request '{gone}'"):
+        type_in("%commit -m x --supersedes {gone} -o found a.py")
+    assert "found" not in shell.user_ns
+
+
 def test_a_commit_supersedes_what_else_waits_for_its_branch(type_in, hive, repo):
     type_in("%commit -m one a.py")
     type_in("%commit -m two a.py")
@@ -320,7 +363,7 @@ def test_the_last_requests_of_all_are_listed_first(type_in, shown, hive, repo):
     hive.guard.deny(made[1])
 
     type_in("%hive requests --all -n 2")
-    rows = shown[-1]["text/plain"].splitlines()[1:]
+    rows = shown[-1]["text/plain"].splitlines()[1:-1]
     assert [row.split()[0] for row in rows] == [made[2], made[1]]
     type_in("%hive requests")
     rows = shown[-1]["text/plain"].splitlines()[1:-1]
@@ -328,6 +371,73 @@ def test_the_last_requests_of_all_are_listed_first(type_in, shown, hive, repo):
 
 
 # --- what is said of it ---
+
+
+@pytest.mark.parametrize(
+    ("repository", "said"),
+    [
+        ("/tmp/r4/.git", "wt of /tmp/r4"),
+        ("/srv/r4.git", "wt of /srv/r4.git"),
+        ("/tmp/r4/.git/worktrees/r4wt", "wt of worktree r4wt of /tmp/r4"),
+        ("/tmp/r4/.git/modules/smod", "wt of submodule smod of /tmp/r4"),
+        ("/tmp/r4/.git/modules/libs/x", "wt of submodule libs/x of /tmp/r4"),
+        ("/tmp/r\n4/.git/modules/\u202e", "wt of submodule <U+202E> of /tmp/r<U+000A>4"),
+    ],
+)
+def test_a_repository_is_called_as_people_call_it(repository, said):
+    request = CommitRequest(
+        id="abc", requester=Requester("user", "ada"), repository=repository,
+        ref="refs/heads/wt", parent=None, tree="a" * 40, message="m",
+    )  # fmt: skip
+    assert said == place(request)
+
+
+def test_how_to_go_on_is_said_where_there_is_something_to_answer(type_in, shown, hive, repo):
+    first = hive.request_commit("x", ["a.py"])
+    hint = "%hive approve REQUEST shows one, and asks."
+    for line in ("%hive requests", "%hive requests --all"):
+        type_in(line)
+        assert shown[-1]["text/plain"].endswith(hint)
+
+    hive.guard.approve(first.id)
+    for line in ("%hive requests", "%hive requests --all"):
+        type_in(line)
+        assert first.id in shown[-1]["text/plain"]
+        assert hint not in shown[-1]["text/plain"]
+
+
+def test_an_approval_that_ran_out_is_told_of_as_one(type_in, shown, hive, repo):
+    """The answer was a yes, and was given in time."""
+    request = hive.request_commit("x", ["a.py"])
+    hive.guard.approve(request.id, origin="notebook")
+    hive.guard._clock = lambda: time.time() + 600
+    type_in("%hive requests --all")
+
+    row = shown[-1]["text/plain"].splitlines()[1]
+    assert "expired" in row
+    assert "approved in the notebook, not used in time" in row
+
+
+def test_how_long_a_request_waits_is_its_age(type_in, shown, hive, repo):
+    hive.request_commit("x", ["a.py"])
+    type_in("%hive requests")
+
+    assert shown[-1]["text/plain"].splitlines()[0].split() == [
+        "request", "what", "asked", "by", "age", "state", "answer",
+    ]  # fmt: skip
+
+
+def test_times_and_sizes_do_not_break_in_a_notebook():
+    """In a terminal columns are as wide as they have to be."""
+    cells = ("179 ms", "at 2026-11-27 14:14:26, 3 x-1", "2 h 5 min", "3.5 MB", "2026-11-27 b")
+    table = Table(("a", "b", "c", "d", "e"), (cells,))
+
+    row = table._repr_markdown_().splitlines()[2].replace("\\", "").strip("| ").split(" | ")
+    assert row == [
+        "179\xa0ms", "at 2026\u201111\u201127\xa014:14:26, 3 x-1", "2\xa0h 5\xa0min", "3.5\xa0MB",
+        "2026-11-27 b",
+    ]  # fmt: skip
+    assert "\xa0" not in str(table)
 
 
 def test_the_history_tells_what_became_of_requests_and_tokens(type_in, shown, hive, repo):
@@ -415,6 +525,7 @@ def test_hooks_that_are_not_run_are_named(type_in, hive, repo):
         ("%commit a.py", "-m MESSAGE"),
         ("%commit -m", "expected one argument"),
         ("%commit --mesage=x", 'Did you mean "--message"'),
+        ("%commit -m x -o 1x", "cannot be the name of a variable"),
         ("%hive approve", "say which request"),
         ("%hive deny", "say which request"),
         ("%hive requests -n 0", "no whole number"),
@@ -547,6 +658,16 @@ def test_nothing_of_a_request_becomes_markup(type_in, shown, hive, repo, in_note
     assert "](javascript" not in table
 
 
+def test_words_break_between_words_where_they_can(type_in, shown, hive, repo, in_notebook):
+    """JupyterLab's own style breaks them anywhere."""
+    type_in("%commit -m x a.py")
+    type_in(f"%hive approve {asked(hive).id}")
+
+    style = shown[-1]["text/html"].partition(">")[0]
+    assert "word-break:normal" in style
+    assert "overflow-wrap:anywhere" in style
+
+
 def test_what_is_marked_by_the_message_counts(type_in, shown, hive, repo):
     type_in("%commit -m 'x\u202ey' a.py")
     type_in(f"%hive approve {asked(hive).id}")
@@ -562,7 +683,8 @@ def test_lines_of_a_patch_have_colours_and_their_heads_are_none_of_them(hive, re
 
     assert kinds["+++ b"] == kinds["+-- c"] == kinds["+@@ d"] == "added"
     assert kinds["-a = 1"] == "removed"
-    assert kinds["--- a/a.py"] == kinds["+++ b/a.py"] == "head"
+    assert kinds["diff --git a/a.py b/a.py"] == "head"
+    assert kinds["--- a/a.py"] == kinds["+++ b/a.py"] == "plain"
     assert kinds["@@ -1 +1,3 @@"] == "hunk"
 
 

@@ -289,6 +289,17 @@ def test_matchers_come_and_go(shell, tab):
     assert tab("zzz") == []
 
 
+def test_a_matcher_can_say_that_there_is_nothing(shell, tab):
+    @context_matcher()
+    def matcher(context):
+        return {"completions": compat.NO_COMPLETIONS, "suppress": True}
+
+    assert "print" in tab("prin")
+    compat.add_matcher(shell, matcher)
+
+    assert tab("prin") == []
+
+
 def test_config_knows_a_configurable_while_it_is_there(shell, capsys):
     config = HiveConfig()
     compat.add_configurable(shell, config)

@@ -1,5 +1,7 @@
 """Tab behind %hive and %delegate."""
 
+from types import SimpleNamespace
+
 import pytest
 from IPython.core.completer import CompletionContext, provisionalcompleter
 
@@ -100,6 +102,14 @@ OFFERED = {
     "%delegate read path=a\0b/": [],
     "%delegate read nonsense=": [],
     "%delegate -- read path=s": [],
+    "%commit ": ["README.md", "books/", "in/", "'my notes.txt'", "src/"],
+    "%commit -m 'Read it' R": ["README.md"],
+    "%commit -m 'Read it' README.md src/": ["src/a.py", "src/b.py", "'src/deep er/"],
+    "%commit -m x 'src/deep er/": ["'src/deep er/c.py'"],
+    "%commit -m x ../": [],
+    "%commit -m 'Read R": [],
+    "%commit -m R": [],
+    "%commit -m x --su": ["--supersedes"],
 }
 
 
@@ -196,6 +206,56 @@ def test_tools_of_the_users_own_are_completed_as_their_schema_says(ours, manager
     assert ours("%delegate mine csv_file=R") == ["README.md"]
     assert ours("%delegate mine any=") == []
     assert ours("%hive tools mi") == ["mine"]
+
+
+# Nothing is known that could stand there, or nothing that could be typed ahead.
+NOTHING = [
+    "%hive approve ",
+    "%hive approve pr",
+    "%hive approve abc ",
+    "%hive approve abc pr",
+    "%hive deny ",
+    "%hive deny abc pr",
+    "%hive deny abc it pr",
+    "%hive status pr",
+    "%hive pr",
+    "%hive restart --memory pr",
+    "%hive logs -n pr",
+    "%hive logs coder pr",
+    "%hive stop pr",
+    "%hive tools ping pr",
+    "%hive add pr",
+    "%commit pr",
+    "%commit -m pr",
+    "%commit -m 'the pr",
+    "%commit -m x --supersedes pr",
+    "%delegate -w pr",
+    "%delegate --timeout pr",
+    "%delegate read pr",
+    "%delegate read path=pr",
+]
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_where_there_is_nothing_to_offer_nothing_is(tab, manager, project, text):
+    manager.guard = SimpleNamespace(open=list)
+
+    assert tab(text) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "%delegate -o pr",
+        "%commit -m x -o pr",
+        "%delegate read = pr",
+        "%hive add old --mcp x pr",
+        "%hive approve {pr",
+        "%commit -m x --supersedes $pr",
+    ],
+)
+def test_python_is_offered_where_it_can_stand(tab, project, text):
+    assert "print" in tab(text)
 
 
 def test_completing_starts_no_worker(ours, manager, project):

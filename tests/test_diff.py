@@ -1,6 +1,7 @@
 """A diff shows all that a commit would change, whatever is done to hide it."""
 
 import json
+import re
 import subprocess
 import time
 
@@ -147,6 +148,52 @@ def test_what_a_screen_would_obey_or_swallow_is_visible(trees):
     ) in change.patch
     assert {"odd characters in its name", "invisible or control characters"} <= set(change.marks)
     assert all(letter.isprintable() or letter in "\n\t" for letter in change.patch)
+
+
+def test_names_are_shown_as_people_write_them(trees):
+    """In the patch, too; what is no letter is spelled out there as well."""
+    found = trees.changes({"Übung\u202e.py": "1\n"}, {"Übung\u202e.py": "2\n"})
+
+    patch = found["Übung<U+202E>.py"].patch
+    assert "diff --git a/Übung<U+202E>.py b/Übung<U+202E>.py\n" in patch
+    assert "--- a/Übung<U+202E>.py\n+++ b/Übung<U+202E>.py\n" in patch
+    new = trees.changes({}, {"Übung.png": bytes(range(256)) * 8})["Übung.png"]
+    assert "Binary files /dev/null and b/Übung.png differ" in new.patch
+
+
+def test_a_name_does_not_pass_for_a_patch(trees):
+    """Nothing that a name holds begins a line of git's."""
+    long = "".join(f"line {number}\n" for number in range(40))
+    names = [
+        "é\ndiff --git a/x b/x\n--- a/x\n+++ b/x\n@@ -1 +1 @@\n-1\n+2".replace("/", "|"),
+        "diff --git a|x b|x",
+        "é\u2028diff --git a|x b|x",
+        "é\x85@@ -1 +1 @@",
+        "é\rdiff --git x",
+        'é" b|"diff --git x',
+    ]
+    old = {"m": long, **dict.fromkeys(names[2:], "1\n")}
+    request = trees.request(old, {names[0]: long, **dict.fromkeys(names[1:], "2\n")})
+    changes = request.changes()
+
+    assert {("m", names[0]), *((name, name) for name in names[1:])} == {
+        (change.raw.old_path, change.raw.path) for change in changes
+    }
+    for change in changes:
+        heads = [line for line in change.patch.split("\n") if line.startswith("diff --git ")]
+        assert 1 == len(heads)
+    assert {(0, 0), (1, 0), (1, 1)} == {(change.added, change.removed) for change in changes}
+
+
+def test_hashes_of_a_patch_are_short(trees):
+    """In full they fill a line, and say nothing more: the tree's hash says it all."""
+    change = trees.changes({"a": "1\n", "b": b"1\0\n"}, {"a": "2\n", "b": b"2\0\n"})
+
+    for name in ("a", "b"):
+        assert re.search(
+            r"^index [0-9a-f]{7,12}\.\.[0-9a-f]{7,12} 100644$", change[name].patch, re.MULTILINE
+        )
+        assert re.fullmatch("[0-9a-f]{40}", change[name].raw.new_id)
 
 
 def test_a_diff_that_nobody_reads_is_refused(trees, monkeypatch):
@@ -303,3 +350,36 @@ def test_a_notebooks_marks_are_those_of_its_new_content(trees):
     assert ("1 stored output", "1 output with HTML or script") == (
         trees.changes({"a.ipynb": old}, {"a.ipynb": new})["a.ipynb"].marks
     )
+    moved = trees.changes({"a.ipynb": new}, {"b.ipynb": new + b"\n"})["a.ipynb -> b.ipynb"]
+    assert () == moved.marks
+
+
+HTML = {"output_type": "execute_result", "execution_count": 1, "data": {"text/html": "<b>"}}
+HIDDEN = {"source": "a", "metadata": {"jupyter": {"source_hidden": True}}, "outputs": [HTML]}
+ATTACHED = {"source": "b", "attachments": {"a.png": {"image/png": "eA=="}}}
+
+
+@pytest.mark.parametrize(
+    ("new", "noted"),
+    [
+        ([HIDDEN, ATTACHED], []),
+        ([ATTACHED, {"source": "new"}, HIDDEN], []),
+        ([{**HIDDEN, "metadata": {**HIDDEN["metadata"], "execution": {"began": "12:00"}}}], []),
+        ([{**HIDDEN, "outputs": [{**HTML, "execution_count": 7}]}], []),
+        ([HIDDEN, {"outputs": [HTML]}], ["1 stored output", "1 output with HTML or script"]),
+        ([{**HIDDEN, "outputs": [{"text": "new"}]}], ["1 stored output"]),
+        ([{**HIDDEN, "source": "other"}], ["1 hidden cell"]),
+        ([{**HIDDEN, "cell_type": "raw"}], ["1 hidden cell"]),
+        ([{**HIDDEN, "metadata": {"tags": ["hide-cell"]}}], ["1 hidden cell"]),
+        ([HIDDEN, HIDDEN], ["1 stored output", "1 output with HTML or script", "1 hidden cell"]),
+        ([{**ATTACHED, "attachments": {"b.png": {}}}], ["1 cell with attachments"]),
+    ],
+)
+def test_what_a_notebook_held_before_is_not_marked_again(new, noted):
+    """How often a cell was run, and when, is not content."""
+    assert noted == list(marks.of_notebook(notebook(*new), notebook(HIDDEN, ATTACHED)))
+
+
+@pytest.mark.parametrize("old", [b"", b"{", b"[]", b'{"cells": [1]}', b"[" * 100_000])
+def test_where_there_was_no_notebook_all_of_it_is_new(old):
+    assert ["1 cell with attachments"] == list(marks.of_notebook(notebook(ATTACHED), old))

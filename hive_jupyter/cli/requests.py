@@ -49,9 +49,11 @@ class RequestsApp(App):
         rows = [COLUMNS, *(tuple(map(printable, request.row)) for request in listed)]
         if self.as_json:
             self.print_json({"requests": [request.facts for request in listed]})
-        else:
-            nothing = "Nothing was ever asked for." if self.all else "Nothing waits."
-            print("\n".join(in_columns(rows)) if listed else nothing)
+            return 0
+        nothing = "Nothing was ever asked for." if self.all else "Nothing waits."
+        print("\n".join(in_columns(rows)) if listed else nothing)
+        if any(one.request.state == "pending" for one in listed):
+            print("jupyter hive approve REQUEST shows one, and asks.")
         return 0
 
     def _listed(self) -> list[Listed]:
@@ -107,15 +109,14 @@ class ApproveApp(_AnswerApp):
     def work(self) -> int:
         from hive_jupyter.commits import approve
         from hive_jupyter.showing import Showing
-        from hive_jupyter.terminal import Terminal, has_confirmed
+        from hive_jupyter.terminal import Terminal, ask
 
         request_id = self.request
         guard = _commits(self).guard
         with Terminal() as terminal:
             showing = Showing.of(guard.awaiting(request_id))
-            if not has_confirmed(terminal, showing):
-                msg = f"Nothing was approved: that is not how the digest of {request_id} begins."
-                raise HiveError(msg)
+            if objection := ask(terminal, showing):
+                raise HiveError(objection)
         print(approve(guard, showing.request, origin=_ORIGIN, wants_token=self.token))
         return 0
 

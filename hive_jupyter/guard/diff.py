@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from hive_jupyter.errors import RepositoryError
@@ -17,7 +17,12 @@ from hive_jupyter.units import format_size, visible
 MOST_TEXT = 32 * 2**20
 _MOST_JUDGED = 4 * 2**20
 
-_EVERYTHING_SHOWN = ("--no-ext-diff", "--no-textconv", "--no-color", "--full-index", "--no-abbrev")
+_EVERYTHING_SHOWN = ("--no-ext-diff", "--no-textconv", "--no-color")
+_LISTED = ("diff-tree", "-r", "-z", *_EVERYTHING_SHOWN, "--no-abbrev")
+# Hashes in full would fill a line each and tell a human nothing.
+_PATCH = ("diff-tree", "-r", "-p", *_EVERYTHING_SHOWN, "--abbrev=10")
+# Names as people write them; git still quotes what could end a line.
+_PLAIN_NAMES = {"core.quotePath": "false"}
 _HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 NO_FILE = "000000"
 
@@ -101,7 +106,8 @@ def compare(
     Raises:
         RepositoryError: git fails, or it is too much to be read.
     """
-    with opened(repository, private) as git:
+    with opened(repository, private) as plain:
+        git = replace(plain, settings={**plain.settings, **_PLAIN_NAMES})
         old = checked_hash(parent) if parent is not None else empty_tree(git)
         return tuple(_changes(git, old, checked_hash(tree)))
 
@@ -131,7 +137,7 @@ def raw_changes(git: Git, old: str, new: str, *options: str) -> list[RawChange]:
     Raises:
         RepositoryError: git fails.
     """
-    out = git.run("diff-tree", "-r", "-z", "--raw", *_EVERYTHING_SHOWN, *options, old, new)
+    out = git.run(*_LISTED, "--raw", *options, old, new)
     return list(read_raw(out.split(b"\0")))
 
 
@@ -160,7 +166,7 @@ def _changes(git: Git, old: str, new: str) -> Iterator[FileChange]:
             f"{format_size(MOST_TEXT)} is the most. Ask for it in parts, or commit it with git."
         )
         raise RepositoryError(msg)
-    out = git.run("diff-tree", "-r", "-p", "-M", *_EVERYTHING_SHOWN, old, new)
+    out = git.run(*_PATCH, "-M", old, new)
     sections = iter(_sections(out))
     for change in raw:
         # One that changes its kind is deleted and made anew.
@@ -211,7 +217,7 @@ def small_contents(git: Git, raw: list[RawChange], most: int) -> list[bytes]:
 
 def _texts(git: Git, old: str, new: str, raw: list[RawChange]) -> list[RawChange]:
     """Those that git takes for text."""
-    out = git.run("diff-tree", "-r", "-z", "--numstat", *_EVERYTHING_SHOWN, "-M", old, new)
+    out = git.run(*_LISTED, "--numstat", "-M", old, new)
     rest = iter(out.split(b"\0")[:-1])
     texts = []
     for change, head in zip(raw, rest, strict=False):
@@ -241,14 +247,14 @@ def _judged(
         sizes[one] <= _MOST_JUDGED and _is_text(_blob(git, one)) for one in _ids(change)
     ):
         # One NUL is enough for git to show nothing.
-        options = ("-r", "-p", "--no-renames", "--text", *_EVERYTHING_SHOWN)
         paths = sorted({change.old_path, change.path})
-        patch = git.run("diff-tree", *options, *trees, "--", *paths)
+        patch = git.run(*_PATCH, "--no-renames", "--text", *trees, "--", *paths)
         noted.append("text that git takes for binary")
         is_binary = False
     is_notebook = change.path.endswith(".ipynb") and change.new_id in sizes
     if is_notebook and sizes[change.new_id] <= MOST_TEXT:
-        noted += marks.of_notebook(_blob(git, change.new_id))
+        old = [_blob(git, one) for one in _ids(change)[:-1] if sizes[one] <= MOST_TEXT]
+        noted += marks.of_notebook(_blob(git, change.new_id), *old)
     if is_binary:
         shown = [format_size(sizes[one]) for one in _ids(change)]
         noted.append(f"binary, cannot be read: {' -> '.join(shown)}")

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 import re
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 
 from hive_jupyter.guard.lfs import read_pointer
 from hive_jupyter.units import format_size, visible
@@ -47,8 +48,11 @@ _SECRETS = re.compile(
 )
 
 _HIDING_TAGS = {"hide-cell", "hide-input", "hide-output", "remove-cell", "remove-input"}
+_HIDING_FLAGS = ("source_hidden", "outputs_hidden", "collapsed")
 _ACTIVE_OUTPUTS = ("text/html", "application/javascript", "image/svg+xml", "text/markdown")
 _WIDGET = "application/vnd.jupyter.widget-view+json"
+
+_Thing = TypeVar("_Thing")
 
 
 def of_path(path: str) -> Iterator[str]:
@@ -94,34 +98,84 @@ def of_pointer(content: bytes) -> Iterator[str]:
         yield f"kept by git-lfs: its {format_size(pointer.size)} are not shown"
 
 
-def of_notebook(content: bytes) -> Iterator[str]:
-    """Marks for what a notebook holds beside the code that one sees (nbformat 4)."""
-    try:
-        notebook = json.loads(content)
-        cells = [dict(cell) for cell in notebook["cells"]]
-    except (ValueError, KeyError, TypeError, RecursionError):
+def of_notebook(content: bytes, before: bytes = b"") -> Iterator[str]:
+    """
+    Marks for what a notebook holds beside the code that one sees (nbformat 4).
+
+    Args:
+        content: of the notebook.
+        before: its old content; what was there is not named again.
+    """
+    cells = _cells(content)
+    if cells is None:
         yield "not a notebook of format 4"
         return
-    outputs = [output for cell in cells for output in _list(cell.get("outputs"))]
-    kinds = [set(_dict(_dict(output).get("data"))) for output in outputs]
+    old = _cells(before) or []
+    outputs = _new(_outputs(cells), _outputs(old))
+    kinds = [set(_dict(output.get("data"))) for output in outputs]
     if outputs:
         yield _count(len(outputs), "stored output")
     if active := sum(not kind.isdisjoint(_ACTIVE_OUTPUTS) for kind in kinds):
         yield f"{_count(active, 'output')} with HTML or script"
     if widgets := sum(_WIDGET in kind for kind in kinds):
         yield _count(widgets, "widget")
-    if hidden := sum(map(_is_hidden, cells)):
-        yield _count(hidden, "hidden cell")
-    if attached := sum(bool(cell.get("attachments")) for cell in cells):
-        yield f"{_count(attached, 'cell')} with attachments"
+    if hidden := _new(_hidden(cells), _hidden(old)):
+        yield _count(len(hidden), "hidden cell")
+    if attached := _new(_attachments(cells), _attachments(old)):
+        yield f"{_count(len(attached), 'cell')} with attachments"
 
 
-def _is_hidden(cell: dict[str, Any]) -> bool:
+def _cells(content: bytes) -> list[dict[str, Any]] | None:
+    try:
+        return [dict(cell) for cell in json.loads(content)["cells"]]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return None
+
+
+def _outputs(cells: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    outputs = [output for cell in cells for output in _list(cell.get("outputs"))]
+    # to run a cell once more is no change
+    return [{**_dict(output), "execution_count": None} for output in outputs]
+
+
+def _hidden(cells: list[dict[str, Any]]) -> list[object]:
+    """The cells that are hidden, and by what."""
+    return [
+        (cell.get("cell_type"), cell.get("source"), hiding)
+        for cell in cells
+        if (hiding := _hiding(cell))
+    ]
+
+
+def _hiding(cell: dict[str, Any]) -> list[str]:
     metadata = _dict(cell.get("metadata"))
-    jupyter = _dict(metadata.get("jupyter"))
-    flags = (jupyter.get("source_hidden"), jupyter.get("outputs_hidden"), metadata.get("collapsed"))
-    tags = [str(tag).replace("_", "-") for tag in _list(metadata.get("tags"))]
-    return any(flags) or not _HIDING_TAGS.isdisjoint(tags)
+    flags = {**_dict(metadata.get("jupyter")), "collapsed": metadata.get("collapsed")}
+    tags = {str(tag).replace("_", "-") for tag in _list(metadata.get("tags"))}
+    return sorted(_HIDING_TAGS & tags) + [name for name in _HIDING_FLAGS if flags.get(name)]
+
+
+def _attachments(cells: list[dict[str, Any]]) -> list[object]:
+    return [cell["attachments"] for cell in cells if cell.get("attachments")]
+
+
+def _new(things: list[_Thing], before: list[_Thing]) -> list[_Thing]:
+    """What was not there before; of what is there more often, the difference."""
+    known = Counter(map(_written, before))
+    found = []
+    for thing in things:
+        written = _written(thing)
+        if written and known[written]:
+            known[written] -= 1
+        else:
+            found.append(thing)
+    return found
+
+
+def _written(thing: object) -> str:
+    try:
+        return json.dumps(thing, sort_keys=True)
+    except RecursionError:  # nested as deep as it can just be read
+        return ""
 
 
 def _dict(value: object) -> dict[Any, Any]:

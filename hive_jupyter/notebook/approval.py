@@ -22,7 +22,7 @@ from hive_jupyter.showing import (
     close_look,
     ledger_rows,
 )
-from hive_jupyter.units import format_size, visible
+from hive_jupyter.units import format_size
 
 if TYPE_CHECKING:
     import argparse
@@ -41,10 +41,11 @@ _MOST_LETTERS = 40_000
 # was not seen. Each character is sent as HTML and as text.
 _MOST_OF_ALL = 400_000
 
-# Letters run from left to right whatever they are, lines break, and nothing is beyond the edge.
+# Letters run from left to right whatever they are, lines break, between words where they can, and
+# nothing is beyond the edge.
 _BLOCK = (
     "font-family:Menlo,Consolas,monospace;font-size:0.93em;margin:0;white-space:pre-wrap;"
-    "overflow-wrap:anywhere;direction:ltr;unicode-bidi:bidi-override;tab-size:4"
+    "word-break:normal;overflow-wrap:anywhere;direction:ltr;unicode-bidi:bidi-override;tab-size:4"
 )
 _STYLES = {
     "head": "font-weight:bold",
@@ -76,15 +77,19 @@ class Approvals:
             options.paths or None,
             supersedes=options.supersedes,
         )
+        if options.out is not None:
+            self._shell.user_ns[options.out] = request
         return asked_for(request, frozen)
 
     def requests(self, options: argparse.Namespace) -> Table:
         """The requests that wait, or the last ones of all."""
         guard = self._manager.guard
         requests = self._manager.requests()
-        note = "%hive approve REQUEST shows one, and asks." if requests else "Nothing waits."
+        note = "" if requests else "Nothing waits."
         if options.all:
             requests, note = guard.latest(options.requests), ""
+        if any(request.state == "pending" for request in requests):
+            note = "%hive approve REQUEST shows one, and asks."
         return Table(COLUMNS, tuple(Listed.of(guard, one).row for one in requests), note)
 
     def history(self, limit: int) -> Table | None:
@@ -113,13 +118,8 @@ class Approvals:
                 "approved. Read it, and answer again as it says."
             )
             raise ConfigError(msg)
-        if not showing.is_confirmed_by(options.digest):
-            msg = (
-                f"The digest of request {showing.request.id} does not begin with "
-                f"{visible(options.digest, keep='')!r}, or that is fewer than {showing.needed} "
-                "characters of it. Nothing was approved."
-            )
-            raise ConfigError(msg)
+        if objection := showing.objection(options.digest):
+            raise ConfigError(objection)
         return approve(guard, showing.request, origin=_ORIGIN, wants_token=options.token)
 
     def deny(self, options: argparse.Namespace) -> str:
@@ -136,7 +136,7 @@ class Approvals:
             RepositoryError: all of it is too much for a notebook.
         """
         name = showing.request.id
-        if whole and showing.letters > _MOST_OF_ALL:
+        if whole and _is_for_a_terminal(showing):
             msg = (
                 f"All of request {name} is {format_size(showing.letters)}, more than a notebook "
                 f"shows without loss. Answer it in a terminal: jupyter hive approve {name}"
@@ -157,21 +157,25 @@ class Approvals:
         self._shell.display_pub.publish(data)
 
 
+def _is_for_a_terminal(showing: Showing) -> bool:
+    return showing.letters > _MOST_OF_ALL
+
+
 def _question(showing: Showing, left: int) -> list[Line]:
-    request = showing.request
+    name = showing.request.id
     if left:
-        said = (
-            f"{left} lines more. They have to be shown before this can be approved: "
-            f"%hive approve {request.id} --all"
-        )
-        return [Line("plain", ""), Line("head", said)]
+        said = f"{left} lines more. They have to be shown before this can be approved"
+        how = f": %hive approve {name} --all"
+        if _is_for_a_terminal(showing):
+            how = f", and are too much for a notebook. In a terminal: jupyter hive approve {name}"
+        return [Line("plain", ""), Line("head", said + how)]
     return [
         *(close_look(showing.marks) if len(showing.lines) > _MOST_LINES else []),
         Line("plain", ""),
-        Line("plain", f"digest {request.digest}"),
-        Line("head", f"To approve: %hive approve {request.id} DIGEST"),
+        Line("plain", f"digest {showing.request.digest}"),
+        Line("head", f"To approve: %hive approve {name} DIGEST"),
         Line("plain", f"with the first {showing.needed} characters of the digest, or more of it."),
-        Line("plain", f"To refuse: %hive deny {request.id} REASON"),
+        Line("plain", f"To refuse: %hive deny {name} REASON"),
     ]
 
 

@@ -101,7 +101,7 @@ class Parser(argparse.ArgumentParser):
         for word in words:
             if flag := _FLAG.fullmatch(word):
                 self._known(flag[1])
-                if self.flags[flag[1]].nargs == REST:
+                if self.takes_the_rest(flag[1]):
                     break
         return self.parse_args(words)
 
@@ -148,6 +148,21 @@ class Parser(argparse.ArgumentParser):
             return False
         action = self.flags.get(words[-1])
         return action is not None and action.nargs != 0
+
+    def takes_the_rest(self, word: str) -> bool:
+        """Whether all that follows this word belongs to it."""
+        return word in self.flags and self.flags[word].nargs == REST
+
+    def next_positional(self, words: list[str]) -> argparse.Action | None:
+        """What a word behind these is, where it is no flag and no flag's value; None: too many."""
+        given = [
+            word
+            for at, word in enumerate(words)
+            if not word.startswith("-") and not self.awaits_value(words[:at])
+        ]
+        if self.positionals and self.positionals[-1].nargs == "*":
+            return self.positionals[min(len(given), len(self.positionals) - 1)]
+        return self.positionals[len(given)] if len(given) < len(self.positionals) else None
 
     def _known(self, flag: str) -> None:
         if flag not in self.flags:

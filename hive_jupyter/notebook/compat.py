@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import sys
 import textwrap
-from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, cast
 
 from IPython.core import page as page_module
 from IPython.core.displaypub import CapturingDisplayPublisher
 
 if TYPE_CHECKING:
+    from IPython.core.completer import SimpleCompletion
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Configurable
 
@@ -214,6 +215,21 @@ def add_magic(shell: Any, kind: str, name: str, function: Callable[..., Any]) ->
 def remove_magic(shell: InteractiveShell, kind: str, name: str) -> None:
     """Forget a magic; IPython itself can only add them."""
     shell.magics_manager.magics[kind].pop(name, None)
+
+
+class _NoCompletions:
+    """No completion, which counts as one."""
+
+    def __len__(self) -> int:
+        return 1
+
+    def __iter__(self) -> Iterator[SimpleCompletion]:
+        return iter(())
+
+
+# What a matcher answers where nothing at all is to be offered: IPython asks the others, too, where
+# one of them suppresses the rest and has nothing itself.
+NO_COMPLETIONS = cast("Sequence[SimpleCompletion]", _NoCompletions())
 
 
 def add_matcher(shell: Any, matcher: Callable[..., Any]) -> None:

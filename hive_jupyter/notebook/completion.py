@@ -1,4 +1,4 @@
-"""Tab behind ``%hive`` and ``%delegate``: commands, flags, and what may follow them."""
+"""Tab behind ``%hive``, ``%commit`` and ``%delegate``: words, flags, and what may follow."""
 
 from __future__ import annotations
 
@@ -17,15 +17,19 @@ from IPython.core.completer import (
 )
 
 from hive_jupyter.errors import ConfigError, HiveError
+from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.magics import (
     COMMANDS,
     COMMIT,
     DELEGATE,
     KERNEL,
+    PATH,
     PROFILE,
+    PROGRAM,
     REQUEST,
     SETTING,
     TOOL,
+    VARIABLE,
     WORKER,
     HiveMagics,
 )
@@ -45,6 +49,8 @@ _LINE = re.compile(r"\s*(%hive|%commit|%?%delegate)\s(.*?)(\S*)", re.DOTALL)
 # The details of a tool: whole words, and the cursor's, in which a quote may be open.
 _WORD = r"""(?:\\.|"[^"]*"|'[^']*'|[^\s"'\\])"""
 _DETAILS = re.compile(rf"""((?:{_WORD}+\s+)*)({_WORD}*(?:"[^"]*|'[^']*)?)""", re.DOTALL)
+# Words of which IPython knows more: files anywhere, and Python's names.
+_PYTHONS = {PATH, PROGRAM, VARIABLE}
 # Names that arguments have which are paths.
 _PATHS = re.compile(r"(?:\w+_)?(?:path|file|folder|dir|directory)s?")
 # Of a folder: that are looked at, and that are offered.
@@ -60,7 +66,7 @@ class _Offer:
     Attributes:
         words: that go on from what is typed already.
         typed: what they take the place of.
-        alone: nothing else can stand there.
+        alone: nothing else can stand there; without words, nothing is offered at all.
     """
 
     words: list[str]
@@ -68,7 +74,8 @@ class _Offer:
     alone: bool = True
 
 
-_NOTHING = _Offer([], "", alone=False)
+# IPython knows what can stand there.
+_UNKNOWN = _Offer([], "", alone=False)
 
 
 def _offer(words: Iterable[str], typed: str, *, alone: bool = True) -> _Offer:
@@ -88,17 +95,20 @@ class HiveCompleter:
         """IPython's protocol: what the word at the cursor could become."""
         line = context.text_until_cursor
         match = _LINE.fullmatch(line)
-        offer = _NOTHING
+        offer = _UNKNOWN
         if match and (context.cursor_line == 0 or not match[1].startswith("%%")):
             magic, before, typed = match.groups()
             try:
                 offer = self._offers.get(magic, self._delegate)(before, typed)
             except ConfigError:
                 # The words before make no sense; the magic will say so.
-                offer = _NOTHING
+                offer = _UNKNOWN
         return {
-            "completions": [SimpleCompletion(word, type="param") for word in offer.words],
-            "suppress": offer.alone and bool(offer.words),
+            "completions": (
+                [SimpleCompletion(word, type="param") for word in offer.words]
+                or (compat.NO_COMPLETIONS if offer.alone else [])
+            ),
+            "suppress": offer.alone,
             "matched_fragment": offer.typed,
         }
 
@@ -107,19 +117,28 @@ class HiveCompleter:
         if not command:
             return _offer(COMMANDS, typed)
         if command not in COMMANDS:
-            return _NOTHING
+            return _offer((), typed)
         parser = COMMANDS[command]
+        if any(parser.takes_the_rest(word) for word in words):
+            return _UNKNOWN
         if offer := self._flag(parser, words, typed):
             return offer
-        return self._values(parser.positionals[0], typed) if parser.positionals else _NOTHING
+        action = parser.next_positional(words)
+        return self._values(action, typed) if action else _offer((), typed)
 
     def _commit(self, before: str, typed: str) -> _Offer:
-        return self._flag(COMMIT, before.split(), typed) or _NOTHING
+        match = _DETAILS.fullmatch(before + typed)
+        if match is None:
+            return _UNKNOWN
+        before, typed = match.groups()
+        if offer := self._flag(COMMIT, shlex.split(before), typed):
+            return offer
+        return _Offer(_paths(typed, Place.here(self._magics.notebook)), typed)
 
     def _delegate(self, before: str, typed: str) -> _Offer:
         words, code = DELEGATE.options_of(before)
         if "--" in words:
-            return _NOTHING
+            return _UNKNOWN
         if code:
             # the spaces behind it belong to it
             line = before[len(before.rstrip()) - len(code) :] + typed
@@ -132,8 +151,8 @@ class HiveCompleter:
         name, details = line.split(maxsplit=1) if line.split()[1:] else (line.strip(), "")
         tool = tools.get(full_name(name))
         match = _DETAILS.fullmatch(details)
-        if tool is None or tool.obvious == "code" or match is None:
-            return _NOTHING
+        if tool is None or tool.obvious == "code" or match is None or details.startswith("="):
+            return _UNKNOWN
         place = Place.here(self._magics.notebook)
         before, typed = match.groups()
         key, is_named, value = typed.partition("=")
@@ -163,22 +182,27 @@ class HiveCompleter:
 
     def _values(self, action: argparse.Action, typed: str) -> _Offer:
         kind = action.metavar
+        if kind in _PYTHONS or typed.startswith(("{", "$")):
+            return _UNKNOWN
+        return _offer(self._known(kind), typed)
+
+    def _known(self, kind: str | tuple[str, ...] | None) -> Iterable[str]:
+        """All that can be told of one kind of word."""
         if kind == WORKER:
-            return _offer(self._magics.manager.workers(), typed)
+            return self._magics.manager.workers()
         if kind == TOOL:
-            return _offer((*SHORT_NAMES, *self._magics.manager.known_tools()), typed)
+            return (*SHORT_NAMES, *self._magics.manager.known_tools())
         if kind == PROFILE:
-            return _offer(PROFILES, typed)
+            return PROFILES
         if kind == KERNEL:
-            return _offer(_kernels(), typed)
+            return _kernels()
         if kind == REQUEST:
-            return _offer(self._requests(), typed)
+            return self._requests()
         if kind == SETTING:
             traits = self._magics.manager.config.traits(config=True)
             # what is read when the hive starts can be shown only
-            shown = (n if t.metadata.get("at_start") else f"{n}=" for n, t in traits.items())
-            return _offer(sorted(shown), typed)
-        return _NOTHING
+            return sorted(n if t.metadata.get("at_start") else f"{n}=" for n, t in traits.items())
+        return ()
 
     def _requests(self) -> list[str]:
         try:

@@ -60,7 +60,7 @@ _FAILURES = (NodeError, RemoteError, ToolError)
 
 # What stands for what in the parsers below; completion.py knows the same words.
 WORKER, KERNEL, PATH, PROFILE, SETTING = "NAME", "KERNELSPEC", "PATH", "PROFILE", "SETTING[=VALUE]"
-TOOL, REQUEST = "TOOL", "ID"
+TOOL, REQUEST, VARIABLE, PROGRAM = "TOOL", "ID", "VARIABLE", "PROGRAM"
 
 # With these a line fails that was to be a tool and is no code either.
 _NO_CODE = ("SyntaxError", "NameError")
@@ -107,7 +107,7 @@ DELEGATE = (
     .option("--timeout", metavar="TIME", help="stop it after 30, 30s, 5m, ...; none: never")
     .option("--memory", metavar="SIZE", help="limit of a worker that is not started yet: 500M, 2G")
     .option("--sandbox", metavar=PROFILE, help=f"what the worker may touch: {', '.join(PROFILES)}")
-    .option("-o", "--out", metavar="VARIABLE", help="put the Result into this variable here")
+    .option("-o", "--out", metavar=VARIABLE, help="put the Result into this variable here")
     .option("--no-raise-error", action="store_true", help="show an error, but let the cell succeed")
     .option("-q", "--quiet", action="store_true", help="show no output; errors are shown")
 )
@@ -115,7 +115,7 @@ DELEGATE = (
 COMMIT = (
     Parser(
         "%commit",
-        "-m MESSAGE [PATH ...]",
+        "-m MESSAGE [-o VARIABLE] [PATH ...]",
         "Ask for a commit to git. What is to be committed is frozen now; nothing is\n"
         "committed before you have seen it and said yes: %hive approve, or jupyter hive\n"
         "approve in a terminal.",
@@ -131,7 +131,12 @@ COMMIT = (
         action="append",
         help="of the commit, in quotes; each further -m begins a paragraph",
     )
-    .option("--supersedes", metavar=REQUEST, help="the waiting request that this one replaces")
+    .option(
+        "--supersedes",
+        metavar=REQUEST,
+        help="the waiting request that this one replaces; {x} puts in a variable",
+    )
+    .option("-o", "--out", metavar=VARIABLE, help="put the CommitRequest into this variable here")
     .option("paths", nargs="*", metavar=PATH, help="relative to the working folder")
 )
 
@@ -167,7 +172,7 @@ COMMANDS = {
     )
     .option("--python", metavar=PATH, help="the interpreter's executable; it needs ipykernel")
     .option("--kernel", metavar=KERNEL, help="a name from: jupyter kernelspec list")
-    .option("--mcp", nargs=REST, metavar="PROGRAM", help="a program, and all its arguments"),
+    .option("--mcp", nargs=REST, metavar=PROGRAM, help="a program, and all its arguments"),
     "logs": Parser("%hive logs", "[NAME] [-n LINES]", "The last lines that a worker logged.")
     .option("-n", "--lines", type=count, default=_LOG_LINES_SHOWN, metavar="LINES", help="how many")
     .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the same as NAME"),
@@ -199,7 +204,12 @@ COMMANDS = {
     )
     .option("--all", action="store_true", help="also those that had an answer, the last first")
     .option(
-        "-n", "--requests", type=count, default=_REQUESTS_SHOWN, metavar="REQUESTS", help="how many"
+        "-n",
+        "--requests",
+        type=count,
+        default=_REQUESTS_SHOWN,
+        metavar="REQUESTS",
+        help="how many, with --all",
     ),
     "approve": Parser(
         "%hive approve",
@@ -309,6 +319,11 @@ class HiveMagics(Magics):
             return
         if not options.message:
             COMMIT.error("say what the commit is for: -m MESSAGE")
+        if options.out is not None:
+            _check_variable(options.out)
+        if options.supersedes is not None:
+            # with the names that IPython would take: those of whoever calls the magic
+            options.supersedes = self._shell.var_expand(options.supersedes, depth=2)
         try:
             _say(self._approvals.commit(options))
         except HiveError as error:

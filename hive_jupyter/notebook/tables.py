@@ -17,6 +17,8 @@ _KINDS = {
     "boolean": "true or false",
     "null": "null",
 }
+# Times, durations and sizes, in Markdown: a narrow column would break within them.
+_TOGETHER = re.compile(r"\d{4}\\-\d\d\\-\d\d \d\d(?=\\:)|\d (?:[KMGT]?B|ms|s|min|h)\b")
 # Of an argument's schema: what other columns say.
 _TOLD_BESIDE = ("description", "default", "title")
 
@@ -38,13 +40,20 @@ class Table:
 
     def _repr_markdown_(self) -> str:
         lines = [self.columns, ("---",) * len(self.columns)]
-        lines += [tuple(map(as_markdown, row)) for row in self.rows]
+        lines += [
+            tuple(_TOGETHER.sub(_unbroken, as_markdown(cell)) for cell in row) for row in self.rows
+        ]
         table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
         return f"{table}\n\n{as_markdown(self.note)}".rstrip()
 
     def __str__(self) -> str:
         rows = [self.columns, *(tuple(map(printable, row)) for row in self.rows)]
         return "\n".join([*in_columns(rows), *([self.note] if self.note else [])])
+
+
+def _unbroken(found: re.Match[str]) -> str:
+    kept = found[0].replace(" ", "\N{NO-BREAK SPACE}")
+    return kept.replace("\\-", "\N{NON-BREAKING HYPHEN}")
 
 
 def table_of_tools(tools: Sequence[Tool], problems: Sequence[str] = ()) -> Table:

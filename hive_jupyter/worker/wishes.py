@@ -7,6 +7,7 @@ and has no say in what becomes of it.
 
 from __future__ import annotations
 
+import argparse
 import os
 import queue
 import secrets
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from IPython.core.error import UsageError
 from IPython.core.getipython import get_ipython
+from IPython.core.magic import no_var_expand
 from IPython.core.magic_arguments import MagicArgumentParser
 
 if TYPE_CHECKING:
@@ -85,26 +87,40 @@ class Wishes:
 
 
 _PARSER = MagicArgumentParser(
-    "%commit", description="Ask for a commit to git, which a human sees before it is made."
+    "%commit",
+    description="Ask for a commit to git, which a human sees before it is made.",
+    formatter_class=argparse.HelpFormatter,  # IPython's own writes for docstrings
 )
+_PARSER.add_argument("-h", "--help", action="store_true", help="show this and do nothing else")
 _PARSER.add_argument(
     "-m",
     "--message",
     action="append",
-    required=True,
     help="of the commit, in quotes; each further -m begins a paragraph",
 )
 _PARSER.add_argument("--supersedes", metavar="ID", help="the waiting request that this replaces")
 _PARSER.add_argument("paths", nargs="*", metavar="PATH", help="relative to the working folder")
 
 
+@no_var_expand
 def commit(line: str) -> None:
     """Ask for a commit to git: ``%commit -m MESSAGE [PATH ...]``; a human sees it before."""
     options = _PARSER.parse_args(_words(line))
+    if options.help:
+        _say(_PARSER.format_help())
+        return
+    if not options.message:
+        _PARSER.error("%commit: say what the commit is for: -m MESSAGE. %commit -h explains it.")
     shell: Any = get_ipython()
+    if options.supersedes is not None:
+        # with the names that IPython would take: those of whoever calls the magic
+        options.supersedes = shell.var_expand(options.supersedes, depth=2)
     message = "\n\n".join(options.message)
-    said = shell.kernel.wishes.request_commit(message, options.paths, options.supersedes)
-    print(said)  # noqa: T201  what a magic answers
+    _say(shell.kernel.wishes.request_commit(message, options.paths, options.supersedes))
+
+
+def _say(text: str) -> None:
+    print(text)  # noqa: T201  what a magic answers
 
 
 def _words(line: str) -> list[str]:

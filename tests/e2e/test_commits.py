@@ -189,6 +189,26 @@ def test_a_delegated_cell_replaces_its_own_request(repo, guard, in_worker):
     assert guard.get(first.id).state == "superseded"
 
 
+def test_a_message_of_a_delegated_cell_stays_as_it_stands(guard, in_worker):
+    """Names in what it supersedes are filled in."""
+    in_worker("x, first = 'no', 'nosuch'\n%commit -m 'Cost {x} $x in $HOME' a.py")
+    (request,) = guard.pending()
+    assert "Cost {x} $x in $HOME" == request.message
+
+    in_worker(f"first = '{request.id}'\n%commit -m second --supersedes {{first}} a.py")
+    assert ["second"] == [request.message for request in guard.pending()]
+
+
+def test_commit_explains_itself_in_a_delegated_cell(guard, in_worker):
+    played = in_worker("%commit -h\nprint('goes on')")
+
+    assert "ok" == played.reply["status"]
+    assert "usage: %commit" in played.stream()
+    assert "--supersedes ID" in played.stream()
+    assert played.stream().endswith("goes on\n")
+    assert [] == guard.pending()
+
+
 def test_a_thread_and_a_task_of_a_delegated_cell_ask_too(guard, in_worker):
     in_worker(
         "import asyncio, threading\n"
@@ -205,7 +225,7 @@ def test_a_thread_and_a_task_of_a_delegated_cell_ask_too(guard, in_worker):
 @pytest.mark.parametrize(
     ("line", "said"),
     [
-        ("%commit a.py", "-m"),
+        ("%commit a.py", "-m MESSAGE"),
         ("%commit -m 'x", "a quote is not closed"),
         ("%commit -m '' a.py", "message"),
         ("%commit -m x nosuch.py", '"nosuch.py" does not exist'),
@@ -294,6 +314,8 @@ def test_any_other_answer_approves_nothing(repo, guard, request_, in_terminal, a
 
     assert status == 1
     assert "Nothing was approved" in said
+    told = "is not how the digest" if answer == "zzzz" else "is too short: 4 characters"
+    assert told in said
     assert guard.get(request_.id).state == "pending"
 
 
@@ -386,7 +408,9 @@ def test_colours_are_there_unless_unwanted(repo, request_, in_terminal, monkeypa
 
 
 def test_requests_are_listed_without_a_notebook(repo, guard, request_):
-    assert request_.id in jupyter_hive("requests").stdout
+    listed = jupyter_hive("requests").stdout
+    assert request_.id in listed
+    assert listed.endswith("\njupyter hive approve REQUEST shows one, and asks.\n")
     (listed,) = json.loads(jupyter_hive("requests", "--json").stdout)["requests"]
     assert (listed["id"], listed["state"]) == (request_.id, "pending")
     assert (listed["message"], listed["digest"]) == ("Change it", request_.digest)
@@ -399,7 +423,9 @@ def test_requests_are_listed_without_a_notebook(repo, guard, request_):
     (listed,) = json.loads(jupyter_hive("requests", "--json", "--all").stdout)["requests"]
     assert (listed["state"], listed["reason"]) == ("denied", "not now")
     assert listed["origin"] == "terminal"
-    assert "not now" in jupyter_hive("requests", "--all", "-n", "1").stdout
+    listed = jupyter_hive("requests", "--all", "-n", "1").stdout
+    assert "not now" in listed
+    assert "jupyter hive approve" not in listed
 
 
 @pytest.mark.parametrize(
