@@ -160,7 +160,9 @@ def _patch(patch: str) -> Iterator[Line]:
 # --- in a list ---
 
 COLUMNS = ("request", "what", "asked by", "age", "state", "answer")
-_ANSWERS = {"approved", "denied", "expired", "superseded"}
+_ANSWERS = {"approved", "denied"}
+# Where a request came to otherwise than by what was answered.
+_AGAINST = {"expired", "superseded"}
 
 
 @dataclass(frozen=True)
@@ -170,13 +172,13 @@ class Listed:
 
     Attributes:
         request: as it is now.
-        time: when it was answered or ended, as Unix time in seconds; None where it was not.
+        answered: when a human answered, as Unix time in seconds; None where none did.
         origin: where the human was: "notebook", "terminal", ...; "" where none answered.
-        reason: why, if somebody said so.
+        reason: why it came to its state, if somebody said so.
     """
 
     request: AnyRequest
-    time: float | None
+    answered: float | None
     origin: str
     reason: str
 
@@ -190,24 +192,24 @@ class Listed:
         """
         entries = guard.history(_MOST_ENTRIES, request=request.id)
         answers = [entry for entry in entries if entry.event in _ANSWERS]
-        origins = [str(entry.details["origin"]) for entry in answers if "origin" in entry.details]
-        if not answers:
-            return cls(request, None, "", "")
-        reason = str(answers[0].details.get("reason", ""))
-        return cls(request, answers[0].at.time, origins[0] if origins else "", reason)
+        reasons = [entry.details.get("reason") for entry in entries if entry.event == request.state]
+        return cls(
+            request,
+            answered=answers[0].at.time if answers else None,
+            origin=str(answers[0].details["origin"]) if answers else "",
+            reason=str((reasons and reasons[0]) or ""),
+        )
 
     @property
     def row(self) -> tuple[str, ...]:
         """Its row in a table, see ``COLUMNS``; markup in it is not escaped."""
         age = format_duration(max(0.0, time.time() - self.request.time))
-        where = _where(self.origin)
-        if where and self.request.state == "expired":
-            where = f"approved {where}, not used in time"
-        answer = [
-            where,
-            "" if self.time is None else time.strftime("%F %T", time.localtime(self.time)),
-            self.reason,
-        ]
+        answer = [self.reason]
+        if self.answered is not None:
+            yes = "approved " * (self.request.state in _AGAINST)
+            when = time.strftime("%F %T", time.localtime(self.answered))
+            unused = "not used in time" * (self.request.state == "expired")
+            answer = [f"{yes}{_where(self.origin)}", when, unused, self.reason]
         return (
             self.request.id,
             what(self.request),
@@ -226,7 +228,7 @@ class Listed:
             "state": self.request.state,
             "digest": self.request.digest,
             **made,
-            "answered": self.time,
+            "answered": self.answered,
             "origin": self.origin,
             "reason": self.reason,
         }

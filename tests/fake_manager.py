@@ -1,5 +1,7 @@
 """A manager whose runs say what a test wants them to say."""
 
+from pathlib import Path
+
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.delegation import Result, RunRecord
 from hive_jupyter.guard.authorization import AuthorizationGuard
@@ -75,8 +77,8 @@ class FakeManager:
             "history": [],
             "logs": "",
         }
-        # a ledger that nobody has written to
-        self.guard = AuthorizationGuard()
+        # a ledger that nobody writes to
+        self.guard = AuthorizationGuard(Path(__file__).with_name("no ledger"))
 
     find_tool = HiveManager.find_tool
 

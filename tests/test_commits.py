@@ -1,5 +1,6 @@
 """Asking for a commit and answering, as it is typed in a notebook; the rest is in e2e."""
 
+import contextlib
 import os
 import re
 import sqlite3
@@ -34,7 +35,7 @@ from hive_jupyter.notebook.completion import HiveCompleter
 from hive_jupyter.notebook.magics import HiveMagics
 from hive_jupyter.notebook.tables import Table
 from hive_jupyter.protocol import WORKER_VARIABLE
-from hive_jupyter.showing import Line, Showing, as_text, place
+from hive_jupyter.showing import Line, Listed, Showing, as_text, place
 from tests.repos import with_a_change
 
 # Of a file, a message and a name: what HTML, Markdown or a screen would obey.
@@ -413,9 +414,27 @@ def test_an_approval_that_ran_out_is_told_of_as_one(type_in, shown, hive, repo):
     hive.guard._clock = lambda: time.time() + 600
     type_in("%hive requests --all")
 
+    when = "[0-9-]+ [0-9:]+"
     row = shown[-1]["text/plain"].splitlines()[1]
-    assert "expired" in row
-    assert "approved in the notebook, not used in time" in row
+    assert re.search(f"expired  approved in the notebook, {when}, not used in time$", row)
+    with contextlib.suppress(AuthorizationError):
+        hive.guard.approve(request.id)  # from here on the ledger says so
+    type_in("%hive requests --all")
+    assert shown[-1]["text/plain"].endswith(row[row.index("expired") :])
+
+
+def test_what_nobody_answered_has_no_answer(hive, repo):
+    """Whether it expired or was superseded, and whoever noticed that."""
+    first = hive.request_commit("x", ["a.py"])
+    second = hive.request_commit("y", ["a.py"], supersedes=first.id)
+    hive.guard._clock = lambda: time.time() + 10 * 24 * 3600
+    with pytest.raises(RequestExpired):
+        hive.guard.approve(second.id)
+
+    for request, state in ((first, "superseded"), (second, "expired")):
+        listed = Listed.of(hive.guard, hive.guard.get(request.id))
+        facts = listed.facts
+        assert (state, None, "") == (facts["state"], facts["answered"], facts["origin"])
 
 
 def test_how_long_a_request_waits_is_its_age(type_in, shown, hive, repo):
