@@ -144,12 +144,12 @@ class Commits:
         # too many files; who asked needs the rest of it to ask further
         return replace(kept, structured_content={**structure, "files": []})
 
-    def serve_worker(self, wish: Mapping[str, Any], worker: str, root: str) -> str:
+    def serve_worker(self, asked: Mapping[str, Any], worker: str, root: str) -> str:
         """
         Serve what a worker's code asks for, with all of it checked.
 
         Args:
-            wish: message, paths and supersedes, as a worker sent them.
+            asked: message, paths and supersedes, as a worker sent them.
             worker: its name.
             root: of the project that it was started in; nothing else is committed.
 
@@ -157,10 +157,10 @@ class Commits:
             What to show.
 
         Raises:
-            HiveError: as ``request``; and ToolError where the wish makes no sense.
+            HiveError: as ``request``; and ToolError where it makes no sense.
         """
         given = BUILT_IN["request_commit"].check(
-            {name: wish[name] for name in ("message", "paths", "supersedes") if wish.get(name)}
+            {name: asked[name] for name in ("message", "paths", "supersedes") if asked.get(name)}
         )
         request, frozen = self.request(
             given["message"],
@@ -305,9 +305,7 @@ def _is_below_worker(pid: int) -> bool:
 # --- answering ---
 
 
-def approve(
-    guard: AuthorizationGuard, request: AnyRequest, *, origin: str, wants_token: bool = False
-) -> str:
+def approve(guard: AuthorizationGuard, request: AnyRequest, *, origin: str) -> str:
     """
     Say yes in the name of a human who saw the request, and carry it out at once.
 
@@ -315,25 +313,37 @@ def approve(
         guard: that keeps the request.
         request: what was seen.
         origin: where the human said it, for the record.
-        wants_token: carry nothing out; give the token of a commit instead.
 
     Returns:
         What to say: of a commit its hash; of a call that whoever waits for it goes on.
 
     Raises:
         AuthorizationError: it is too late, or the branch moved.
-        ConfigError: the token of a call is wanted.
         RepositoryError: git fails; the message says whether the token is still good.
         LedgerError: the ledger is damaged or cannot be written.
     """
-    if isinstance(request, CallRequest):
-        if wants_token:
-            msg = "The token of a call is of use to nobody. Approve it without --token."
-            raise ConfigError(msg)
-        guard.spend(guard.approve(request.id, origin=origin), request=request.id)
-        return f"Request {request.id} is approved; whoever waits for it goes on."
     token = guard.approve(request.id, origin=origin)
-    return token if wants_token else _committed(guard, request, token)
+    if isinstance(request, CommitRequest):
+        return _committed(guard, request, token)
+    guard.spend(token, request=request.id)
+    return f"Request {request.id} is approved; whoever waits for it goes on."
+
+
+def approve_for_token(guard: AuthorizationGuard, request: AnyRequest, *, origin: str) -> str:
+    """
+    Say yes, and carry nothing out.
+
+    Returns:
+        The token.
+
+    Raises:
+        ConfigError: the request is for a call, which nobody carries out with a token.
+        AuthorizationError, LedgerError: as ``approve``.
+    """
+    if not isinstance(request, CommitRequest):
+        msg = "The token of a call is of use to nobody. Approve it without --token."
+        raise ConfigError(msg)
+    return guard.approve(request.id, origin=origin)
 
 
 def _committed(guard: AuthorizationGuard, request: CommitRequest, token: str) -> str:

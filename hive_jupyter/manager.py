@@ -894,7 +894,10 @@ class HiveManager:
         node = self._node(name)
         assert isinstance(node, SwarmNode)
         run = Run(
-            code, delegation.say, wishes=lambda wish: self._serve_wish(node, run, wish), **options
+            code,
+            delegation.say,
+            commit_requests=lambda asked: self._take_commit_request(node, run, asked),
+            **options,
         )
         delegation.attach(run, node)
         return await node.execute(run)
@@ -912,8 +915,8 @@ class HiveManager:
         except HiveError as error:
             log.warning("the ledger does not tell of a death: %s", error)
 
-    def _serve_wish(self, node: SwarmNode, run: Run, wish: Message) -> None:
-        self._do_beside(self._ask_for_worker(node, run, wish))
+    def _take_commit_request(self, node: SwarmNode, run: Run, asked: Message) -> None:
+        self._do_beside(self._ask_for_worker(node, run, asked))
 
     def _do_beside(self, work: Coroutine[Any, Any, None]) -> None:
         """Have the loop do something beside; closing the hive ends it."""
@@ -922,16 +925,16 @@ class HiveManager:
         task.add_done_callback(self._serving.discard)
         task.add_done_callback(note_failure)
 
-    async def _ask_for_worker(self, node: SwarmNode, run: Run, wish: Message) -> None:
+    async def _ask_for_worker(self, node: SwarmNode, run: Run, asked: Message) -> None:
         """Ask for a commit in a worker's name; its code waits for what is answered."""
         try:
             text = await apart(
-                lambda: self.commits.serve_worker(wish.content, node.name, node.root)
+                lambda: self.commits.serve_worker(asked.content, node.name, node.root)
             )
             answer = {"text": text}
         except Exception as error:
             answer = {"error": str(error)}
-        node.answer_wish(run, wish, answer)
+        node.answer_commit(run, asked, answer)
 
     async def _call(
         self,

@@ -379,56 +379,56 @@ async def test_an_answer_goes_to_a_run_that_asked_and_only_once(channels, peer, 
     assert 0 == await peer.stdin.poll(50)
 
 
-WISH = {"id": "1", "message": "m", "paths": []}
+ASKED = {"id": "1", "message": "m", "paths": []}
 
 
 async def answer_of(peer):
     return (await peer.receive("control"))["content"]
 
 
-async def test_a_wish_for_a_commit_is_passed_on_and_answered(channels, peer, heard):
-    wishes = []
-    run = Run("1", heard.append, wishes=wishes.append)
+async def test_a_request_for_a_commit_is_passed_on_and_answered(channels, peer, heard):
+    requests = []
+    run = Run("1", heard.append, commit_requests=requests.append)
     channels.begin(run)
-    await peer.publish("commit_request", WISH, (await peer.receive())["header"])
-    await soon(lambda: wishes)
-    channels.answer_wish(run, wishes[0], {"text": "asked"})
+    await peer.publish("commit_request", ASKED, (await peer.receive())["header"])
+    await soon(lambda: requests)
+    channels.answer_commit(run, requests[0], {"text": "asked"})
 
     assert {"id": "1", "text": "asked"} == await answer_of(peer)
     assert [] == heard
 
 
-async def test_of_many_wishes_at_once_one_is_passed_on(channels, peer, heard):
+async def test_of_many_requests_for_commits_one_is_passed_on(channels, peer, heard):
     """The next one is once that is answered."""
-    wishes = []
-    run = Run("1", heard.append, wishes=wishes.append)
+    requests = []
+    run = Run("1", heard.append, commit_requests=requests.append)
     channels.begin(run)
     parent = (await peer.receive())["header"]
     for number in ("1", "2", "3"):
-        await peer.publish("commit_request", {**WISH, "id": number}, parent)
+        await peer.publish("commit_request", {**ASKED, "id": number}, parent)
 
     refused = [await answer_of(peer), await answer_of(peer)]
     assert ["2", "3"] == [answer["id"] for answer in refused]
     assert all("one at a time" in answer["error"] for answer in refused)
-    channels.answer_wish(run, wishes[0], {"text": "asked"})
+    channels.answer_commit(run, requests[0], {"text": "asked"})
     assert {"id": "1", "text": "asked"} == await answer_of(peer)
-    await peer.publish("commit_request", {**WISH, "id": "4"}, parent)
-    await soon(lambda: len(wishes) == 2)
+    await peer.publish("commit_request", {**ASKED, "id": "4"}, parent)
+    await soon(lambda: len(requests) == 2)
 
 
 @pytest.mark.parametrize("whose", ["one that may not ask", "one that is over", "nobody's"])
-async def test_a_wish_that_nobody_passes_on_is_refused_at_once(channels, peer, heard, whose):
-    wishes = []
-    may_ask = {} if whose == "one that may not ask" else {"wishes": wishes.append}
+async def test_a_request_that_nobody_passes_on_is_refused_at_once(channels, peer, heard, whose):
+    requests = []
+    may_ask = {} if whose == "one that may not ask" else {"commit_requests": requests.append}
     run = Run("1", heard.append, **may_ask)
     channels.begin(run)
     parent = (await peer.receive())["header"]
     if whose == "one that is over":
         channels.end(run)
-    await peer.publish("commit_request", WISH, None if whose == "nobody's" else parent)
+    await peer.publish("commit_request", ASKED, None if whose == "nobody's" else parent)
 
     assert "Only a delegated cell" in (await answer_of(peer))["error"]
-    assert [] == wishes
+    assert [] == requests
 
 
 async def test_who_asks_without_an_end_and_reads_no_answer_harms_nobody(channels, peer, heard):
@@ -436,15 +436,15 @@ async def test_who_asks_without_an_end_and_reads_no_answer_harms_nobody(channels
     channels.begin(run)
     parent = (await peer.receive())["header"]
     for _ in range(5000):
-        await peer.publish("commit_request", WISH, parent)
+        await peer.publish("commit_request", ASKED, parent)
     await peer.publish("stream", {"name": "stdout", "text": "still heard"}, parent)
     await soon(lambda: heard)
 
     assert "still heard" == heard[0].content["text"]
 
 
-async def test_a_wish_whose_answers_would_be_long_breaks_the_protocol(channels, peer, violations):
-    await peer.publish("commit_request", {**WISH, "id": "x" * 1000})
+async def test_a_request_with_a_long_id_breaks_the_protocol(channels, peer, violations):
+    await peer.publish("commit_request", {**ASKED, "id": "x" * 1000})
     await soon(lambda: violations)
 
     assert "long id" in violations[0]

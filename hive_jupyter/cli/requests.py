@@ -107,7 +107,7 @@ class ApproveApp(_AnswerApp):
     }
 
     def work(self) -> int:
-        from hive_jupyter.commits import approve
+        from hive_jupyter.commits import approve, approve_for_token
         from hive_jupyter.showing import Showing
         from hive_jupyter.terminal import Terminal, ask
 
@@ -117,7 +117,8 @@ class ApproveApp(_AnswerApp):
             showing = Showing.of(guard.awaiting(request_id))
             if objection := ask(terminal, showing):
                 raise HiveError(objection)
-        print(approve(guard, showing.request, origin=_ORIGIN, wants_token=self.token))
+        answer = approve_for_token if self.token else approve
+        print(answer(guard, showing.request, origin=_ORIGIN))
         return 0
 
 

@@ -7,7 +7,7 @@ import sys
 from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
-from hive_jupyter.commits import approve, asked_for
+from hive_jupyter.commits import approve, approve_for_token, asked_for
 from hive_jupyter.errors import ConfigError, RepositoryError
 from hive_jupyter.guard import repository
 from hive_jupyter.notebook import compat
@@ -120,7 +120,8 @@ class Approvals:
             raise ConfigError(msg)
         if objection := showing.objection(options.digest):
             raise ConfigError(objection)
-        return approve(guard, showing.request, origin=_ORIGIN, wants_token=options.token)
+        answer = approve_for_token if options.token else approve
+        return answer(guard, showing.request, origin=_ORIGIN)
 
     def deny(self, options: argparse.Namespace) -> str:
         """Say no; what to say of it."""

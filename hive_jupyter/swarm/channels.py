@@ -80,7 +80,7 @@ def curve_keys() -> tuple[str, str]:
 
 
 _LONGEST_ID = 64
-_NO_WISHES = (
+_NO_COMMITS = (
     "Only a delegated cell asks for a commit, while it runs, and one at a time. A program asks "
     "with the tool request_commit."
 )
@@ -171,7 +171,7 @@ class Channels:
         self._published: dict[str, asyncio.Event] = {}
         self._beats: dict[bytes, asyncio.Event] = {}
         self._asking: set[str] = set()
-        self._wishing: set[str] = set()
+        self._awaiting_commit: set[str] = set()
         self._messages_seen = 0
         self._closed = False
         self._pauses: set[str] = set()
@@ -274,7 +274,7 @@ class Channels:
         if run.late is not None:
             self._late.expect(run.key, run.late)
         self._asking.discard(run.key)
-        self._wishing.discard(run.key)
+        self._awaiting_commit.discard(run.key)
 
     def answer(self, run: Run, text: str) -> None:
         """Reply to the latest input_request of a run."""
@@ -283,22 +283,22 @@ class Channels:
             header = self._session.msg_header("input_reply")
             self._send("stdin", "input_reply", {"value": text}, header)
 
-    def answer_wish(self, run: Run, wish: Message, answer: Mapping[str, str]) -> None:
+    def answer_commit(self, run: Run, asked: Message, answer: Mapping[str, str]) -> None:
         """
         Reply to a commit_request; also where its run is over, as a thread of it may wait.
 
         Args:
             run: whose code asked.
-            wish: the request.
+            asked: the request.
             answer: "text" to show, or "error", why not.
         """
-        self._wishing.discard(run.key)
-        self._reply_to_wish(wish, answer)
+        self._awaiting_commit.discard(run.key)
+        self._reply_to_commit(asked, answer)
 
-    def _reply_to_wish(self, wish: Message, answer: Mapping[str, str]) -> None:
+    def _reply_to_commit(self, asked: Message, answer: Mapping[str, str]) -> None:
         if self._closed:
             return
-        content = {"id": wish.content["id"], **answer}
+        content = {"id": asked.content["id"], **answer}
         # who asks without an end and reads no answer gets none
         with contextlib.suppress(zmq.Again):
             self._send("control", "commit_reply", content, self._session.msg_header("commit_reply"))
@@ -492,7 +492,7 @@ class Channels:
         elif message.type == "status":
             self._take_status(message, run, key)
         elif message.type == "commit_request":
-            self._take_wish(run, message)
+            self._take_commit_request(run, message)
         elif run is None:
             self._late.take(key, message)
         elif message.type in OUTPUTS:
@@ -500,21 +500,21 @@ class Channels:
         elif message.type == "tool_progress":
             run.say(_progress(message))
 
-    def _take_wish(self, run: Run | None, wish: Message) -> None:
+    def _take_commit_request(self, run: Run | None, asked: Message) -> None:
         """
-        Pass a wish for a commit on; of each run one at a time, so that nobody is flooded.
+        Pass a request for a commit on; of each run one at a time, so that nobody is flooded.
 
         Raises:
             TransferError: its id is no short word; each answer repeats it.
         """
-        if len(wish.content["id"]) > _LONGEST_ID:
+        if len(asked.content["id"]) > _LONGEST_ID:
             msg = "a commit_request with a long id"
             raise TransferError(msg)
-        if run is None or run.wishes is None or run.key in self._wishing:
-            self._reply_to_wish(wish, {"error": _NO_WISHES})
+        if run is None or run.commit_requests is None or run.key in self._awaiting_commit:
+            self._reply_to_commit(asked, {"error": _NO_COMMITS})
         else:
-            self._wishing.add(run.key)
-            run.wishes(wish)
+            self._awaiting_commit.add(run.key)
+            run.commit_requests(asked)
 
     def _take_status(self, message: Message, run: Run | None, key: str) -> None:
         state = message.content.get("execution_state")

@@ -311,10 +311,10 @@ class SwarmNode:
         if self._channels is not None:
             self._channels.answer(run, text)
 
-    def answer_wish(self, run: Run, wish: Message, answer: Mapping[str, str]) -> None:
-        """Reply to a commit that a run's code asked for; see ``Channels.answer_wish``."""
+    def answer_commit(self, run: Run, asked: Message, answer: Mapping[str, str]) -> None:
+        """Reply to a commit that a run's code asked for; see ``Channels.answer_commit``."""
         if self._channels is not None:
-            self._channels.answer_wish(run, wish, answer)
+            self._channels.answer_commit(run, asked, answer)
 
     async def stop(self, reason: str = "stop") -> None:
         """End the worker and everything that it started; the next use starts a new one."""

@@ -40,8 +40,8 @@ class Run:
         timeout: seconds it may take once it has begun, or None.
         allow_stdin: whether the code may ask the user.
         late: is called on the loop with what its threads and tasks say after its end, or None.
-        wishes: is called on the loop with each commit that the code asks for, and sees that it is
-            answered; None: the code may not ask.
+        commit_requests: is called on the loop with each commit that the code asks for, and sees
+            that it is answered; None: the code may not ask.
 
     Attributes:
         type: of the message that asks for it.
@@ -74,14 +74,14 @@ class Run:
         timeout: float | None = None,
         allow_stdin: bool = False,
         late: Sink | None = None,
-        wishes: Sink | None = None,
+        commit_requests: Sink | None = None,
     ) -> None:
         self.content: Mapping[str, Any] = execute_content(code, allow_stdin=allow_stdin)
         self.header = dict(header or {})
         self.timeout = timeout
         self.allow_stdin = allow_stdin
         self.late = late
-        self.wishes = wishes
+        self.commit_requests = commit_requests
         self.key = secrets.token_hex(8)
         self.stops = 0
         self.expired = False

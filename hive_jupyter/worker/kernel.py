@@ -43,9 +43,9 @@ from hive_jupyter.protocol import (
 )
 from hive_jupyter.tools import LARGEST_RESULT, Call
 from hive_jupyter.worker import compat, streams
+from hive_jupyter.worker.commits import CommitRequests, commit
 from hive_jupyter.worker.confine import prctl
 from hive_jupyter.worker.tools import Toolbox, workspace
-from hive_jupyter.worker.wishes import Wishes, commit
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Mapping
@@ -98,7 +98,7 @@ class CoderWorker(IPythonKernel):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
-        self.wishes = Wishes(self._publish_wish)
+        self.commit_requests = CommitRequests(self._publish_commit_request)
 
     def kernel_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> Any:
         """Answer as any kernel does; the first request tells a spare its name."""
@@ -225,9 +225,9 @@ class CoderWorker(IPythonKernel):
 
     async def commit_reply(self, _stream: Any, _ident: Any, parent: dict[str, Any]) -> None:
         """The host's answer to a commit that code asked for; from the control thread."""
-        self.wishes.take_reply(parent["content"])
+        self.commit_requests.take_reply(parent["content"])
 
-    def _publish_wish(self, content: dict[str, Any]) -> None:
+    def _publish_commit_request(self, content: dict[str, Any]) -> None:
         session: Any = self.session
         sys.stdout.flush()
         sys.stderr.flush()

@@ -212,7 +212,7 @@ def test_commit_explains_itself_in_a_delegated_cell(guard, in_worker):
 def test_a_thread_and_a_task_of_a_delegated_cell_ask_too(guard, in_worker):
     in_worker(
         "import asyncio, threading\n"
-        "ask = get_ipython().kernel.wishes.request_commit\n"
+        "ask = get_ipython().kernel.commit_requests.request_commit\n"
         "threads = [threading.Thread(target=ask, args=(str(n),)) for n in range(3)]\n"
         "for thread in threads: thread.start()\n"
         "await asyncio.to_thread(ask, 'task')\n"
@@ -233,7 +233,7 @@ def test_a_thread_and_a_task_of_a_delegated_cell_ask_too(guard, in_worker):
         ("%commit -m x --supersedes zzzzzz", "There is no request"),
     ],
 )
-def test_a_wish_of_a_delegated_cell_that_cannot_be_is_refused_there(guard, in_worker, line, said):
+def test_what_a_delegated_cell_cannot_have_is_refused_there(guard, in_worker, line, said):
     played = in_worker(line)
 
     assert "UsageError" == played.reply["ename"]
@@ -245,7 +245,7 @@ def test_a_fork_of_a_worker_asks_for_nothing(guard, in_worker):
     played = in_worker(
         "import os\n"
         "if (child := os.fork()) == 0:\n"
-        "    try: get_ipython().kernel.wishes.request_commit('x')\n"
+        "    try: get_ipython().kernel.commit_requests.request_commit('x')\n"
         "    except BaseException as error: os.write(2, str(error).encode())\n"
         "    os._exit(0)\n"
         "os.waitpid(child, 0)"

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
 
-class Wishes:
+class CommitRequests:
     """
     What this worker's code has asked the host for, and waits to be answered.
 
@@ -116,7 +116,7 @@ def commit(line: str) -> None:
         # with the names that IPython would take: those of whoever calls the magic
         options.supersedes = shell.var_expand(options.supersedes, depth=2)
     message = "\n\n".join(options.message)
-    _say(shell.kernel.wishes.request_commit(message, options.paths, options.supersedes))
+    _say(shell.kernel.commit_requests.request_commit(message, options.paths, options.supersedes))
 
 
 def _say(text: str) -> None:
