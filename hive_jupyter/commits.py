@@ -349,12 +349,14 @@ def approve_for_token(guard: AuthorizationGuard, request: AnyRequest, *, origin:
 def _committed(guard: AuthorizationGuard, request: CommitRequest, token: str) -> str:
     try:
         made = repository.commit(guard, token, request=request.id)
-    except RepositoryError as error:
+    except Exception as error:
         if guard.get(request.id).state != "approved":
             raise
         msg = (
             f"{error}\nRequest {request.id} is approved and not committed. Try again with its "
             f'token, HiveManager().commit("{token}"), or deny it and ask again.'
         )
-        raise RepositoryError(msg, command=error.command, stderr=error.stderr) from error
+        if isinstance(error, RepositoryError):
+            raise RepositoryError(msg, command=error.command, stderr=error.stderr) from error
+        raise RepositoryError(msg) from error
     return f"Committed {made.commit} to {place(request)}.\n{made.left}".rstrip()

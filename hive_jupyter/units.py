@@ -201,7 +201,10 @@ def without_colours(text: str) -> str:
 
 def as_markdown(text: str) -> str:
     """Text on one line of which Markdown obeys nothing, addresses that it would link included."""
-    return _MARKDOWN.sub(r"\\\1", printable(text))
+    # JupyterLab takes two backslashes before a bracket for the beginning of a formula
+    return _MARKDOWN.sub(
+        lambda found: "&#92;" if found[0] == "\\" else f"\\{found[0]}", printable(text)
+    )
 
 
 def visible(text: str, keep: str = "\n\t") -> str:
@@ -221,7 +224,7 @@ def visible(text: str, keep: str = "\n\t") -> str:
 
 
 # Printable by the Unicode tables, and yet nothing to see: fillers and variation selectors.
-_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+_BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0\ufffc\U00016fe4\U0001d159")
 _SELECTORS = ((0x180B, 0x180F), (0xFE00, 0xFE0F), (0xE0100, 0xE01EF))
 
 

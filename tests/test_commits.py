@@ -27,6 +27,7 @@ from hive_jupyter.errors import (
     TokenSpent,
     TooManyRequests,
 )
+from hive_jupyter.guard import repository
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.requests import CommitRequest, Requester
 from hive_jupyter.manager import HiveManager
@@ -265,6 +266,21 @@ def test_where_git_fails_the_approval_is_not_lost(type_in, hive, repo):
 
     repo("config", "commit.gpgsign", "false")
     assert hive.commit(str(caught.value).split('"')[1]) == repo.head
+
+
+def test_whatever_fails_the_approval_is_not_lost(type_in, hive, repo, monkeypatch):
+    """The token is shown, and good."""
+    type_in("%commit -m x a.py")
+    request = asked(hive)
+    type_in(f"%hive approve {request.id}")
+    monkeypatch.setattr(repository, "_hand_over", lambda *_: int("no number"))
+
+    with pytest.raises(RepositoryError, match="approved and not committed") as caught:
+        type_in(f"%hive approve {request.id} {request.digest}")
+    monkeypatch.undo()
+    monkeypatch.chdir(repo.folder)
+    guard = hive.guard
+    assert repository.commit(guard, str(caught.value).split('"')[1]).commit == repo.head
 
 
 # --- what became of a request is never confused ---

@@ -3,13 +3,15 @@
 import asyncio
 import os
 import signal
+import subprocess
+import sys
 import threading
 import warnings
 
 import pytest
 
 from hive_jupyter.errors import HiveError
-from hive_jupyter.swarm.portal import Portal
+from hive_jupyter.swarm.portal import Portal, apart
 
 
 @pytest.fixture
@@ -185,3 +187,39 @@ def test_a_forked_child_gets_an_error_instead_of_a_deadlock(portal):
 
     assert 0 == os.waitstatus_to_exitcode(status)
     assert portal.call(current_thread()).is_alive()
+
+
+ABANDONED = """
+import asyncio, threading
+from hive_jupyter.swarm.portal import apart
+started = threading.Event()
+
+async def work():
+    task = asyncio.create_task(apart(lambda: started.set() or threading.Event().wait()))
+    await asyncio.to_thread(started.wait)
+    task.cancel()
+
+asyncio.run(work())
+"""
+
+
+def test_what_blocks_in_a_thread_does_not_hold_up_the_end_of_the_process():
+    """Where nobody waits for it any more."""
+    subprocess.run([sys.executable, "-c", ABANDONED], timeout=60, check=True)
+
+
+@pytest.mark.parametrize("error", [None, KeyError("x")])
+def test_a_thread_for_the_moment_gives_back_what_came_of_it(portal, error):
+    def work():
+        if error is not None:
+            raise error
+        return threading.current_thread()
+
+    if error is None:
+        thread = portal.call(apart(work))
+        assert thread is not portal.call(current_thread())
+        thread.join(10)
+        assert not thread.is_alive()
+    else:
+        with pytest.raises(type(error)):
+            portal.call(apart(work))

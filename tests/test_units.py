@@ -11,6 +11,7 @@ from hive_jupyter.units import (
     LARGEST_SIZE,
     LONGEST_DURATION,
     as_bytes,
+    as_markdown,
     as_seconds,
     format_duration,
     format_size,
@@ -227,3 +228,8 @@ def test_what_is_to_be_seen_is_printable(text):
     assert visible(text).replace("\n", "").replace("\t", "").isprintable()
     if text.isascii() and text.isprintable():
         assert text == visible(text)
+
+
+def test_no_two_backslashes_stand_before_a_bracket_in_markdown():
+    """JupyterLab would begin a formula there."""
+    assert r"a&#92;\(b" == as_markdown(r"a\(b")

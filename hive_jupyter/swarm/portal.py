@@ -16,7 +16,7 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor, wait
+from concurrent.futures import Future, wait
 from typing import Any, TypeVar
 
 from hive_jupyter.errors import HiveError
@@ -62,12 +62,24 @@ def deferring_sigint() -> Iterator[None]:
 
 
 async def apart(work: Callable[[], _T]) -> _T:
-    """Await what blocks, in a thread that ends with it: asyncio's own would stay in the process."""
-    thread = ThreadPoolExecutor(1, "hive, for a moment")
-    try:
-        return await asyncio.get_running_loop().run_in_executor(thread, work)
-    finally:
-        thread.shutdown(wait=False)
+    """
+    Await what blocks, in a thread that ends with it.
+
+    asyncio's own threads would stay in the process, and hold up its end.
+    """
+    outcome: Future[_T] = Future()
+    outcome.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            result = work()
+        except BaseException as error:
+            outcome.set_exception(error)
+        else:
+            outcome.set_result(result)
+
+    threading.Thread(target=run, name="hive, for a moment", daemon=True).start()
+    return await asyncio.wrap_future(outcome)
 
 
 class Portal:
