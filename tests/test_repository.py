@@ -26,7 +26,7 @@ from hive_jupyter.errors import (
     TokenSpent,
     TooManyRequests,
 )
-from hive_jupyter.guard import configuration, freeze, index, repository
+from hive_jupyter.guard import configuration, freeze, index, programs, repository
 from hive_jupyter.guard import git as gits
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.repository import Made
@@ -1260,7 +1260,7 @@ def test_a_repository_beside_its_pointer_names_no_programs(guard, repo, trap, mo
     (repo.folder.parent / "planted/info/exclude").write_text(".venv\n")
     trap(".venv/bin/git")
     monkeypatch.setenv("PATH", f"{repo.folder / '.venv/bin'}{os.pathsep}{os.environ['PATH']}")
-    real = gits.find_git(gits.trusted_path(str(repo.folder)))
+    real = programs.find_git(programs.trusted_path(str(repo.folder)))
     subprocess.run([real, "status"], cwd=repo.folder, check=True, capture_output=True)
 
     monkeypatch.chdir(repo.folder)
@@ -1328,7 +1328,7 @@ def test_a_git_that_a_worker_may_have_written_is_not_run(guard, repo, trap, monk
         shutil.copy(repo.folder / "trap.sh", place)
     anybody.chmod(0o777)
     (repo.folder / ".git/info/exclude").write_text("bin\ngit\n")
-    monkeypatch.setattr(gits.tempfile, "gettempdir", lambda: str(tmp_path / "none"))
+    monkeypatch.setattr(programs.tempfile, "gettempdir", lambda: str(tmp_path / "none"))
     path = [str(repo.folder / "bin"), str(anybody), "", ".", os.path.dirname(real)]
     monkeypatch.setenv("PATH", os.pathsep.join(path))
     monkeypatch.chdir(repo.folder)
@@ -1336,7 +1336,7 @@ def test_a_git_that_a_worker_may_have_written_is_not_run(guard, repo, trap, monk
 
     commit(guard, ask(guard, repo))
 
-    assert os.path.dirname(real) == gits.trusted_path(str(repo.folder))
+    assert os.path.dirname(real) == programs.trusted_path(str(repo.folder))
     monkeypatch.setenv("PATH", os.pathsep.join(path[:-1]))
     with pytest.raises(RepositoryError, match="Install git"):
         ask(guard, repo)
@@ -1352,7 +1352,7 @@ def test_a_closed_folder_on_path_is_passed_over(tmp_path, monkeypatch):
     if user == 0:  # who may go everywhere
         os.seteuid(65534)
     try:
-        assert "/usr/bin" == gits.trusted_path()
+        assert "/usr/bin" == programs.trusted_path()
     finally:
         os.seteuid(user)
         closed.chmod(0o700)
@@ -1379,7 +1379,7 @@ def test_a_git_that_hangs_is_ended_with_its_children(repo):
     began = time.monotonic()
 
     with pytest.raises(RepositoryError, match="longer than 2 s"):
-        gits.run(
+        programs.run_program(
             ("/bin/sh", "-c", "sleep 600 & echo $! > pid; wait"), str(repo.folder), {}, timeout=2
         )
 
@@ -1530,13 +1530,13 @@ def test_a_filter_that_hangs_is_ended(guard, repo, strip, tmp_path, monkeypatch)
     """With all that it started."""
     strip.write_text(f"#!/bin/sh\nsleep 600 & echo $! > '{tmp_path}/pid'\nwait\n")
     repo.write("x.nb", "secret\n")
-    run = gits.run
+    run = gits.run_program
 
     def impatient(command, *arguments, **options):
         options["timeout"] = 5.0 if "update-index" in command else 120.0
         return run(command, *arguments, **options)
 
-    monkeypatch.setattr(gits, "run", impatient)
+    monkeypatch.setattr(gits, "run_program", impatient)
 
     with pytest.raises(RepositoryError, match="git was stopped: it took longer than 5 s"):
         ask(guard, repo, ["x.nb"], filters=["strip"])
@@ -1769,14 +1769,14 @@ def test_where_git_lfs_has_extensions_it_does_not_run(guard, lfs, trap, scope):
 def test_every_call_of_git_is_held_to_the_rules(guard, repo, monkeypatch):
     """On the whole way: git by its path, in an environment of Hive's own, without a terminal."""
     monkeypatch.setenv("GIT_SEQUENCE_EDITOR", "evil")
-    calls, run = [], gits.run
+    calls, run = [], gits.run_program
 
     def noted(command, folder, environment, stdin=b"", **options):
         calls.append((command, dict(environment), stdin))
         return run(command, folder, environment, stdin, **options)
 
     for module in (gits, configuration, freeze):
-        monkeypatch.setattr(module, "run", noted)
+        monkeypatch.setattr(module, "run_program", noted)
     repo.write("a.py", "2\n")
     repo.write(":(top)new", "n\n")
     request = ask(guard, repo, ["a.py", ":(top)new"])
@@ -1869,7 +1869,7 @@ import sys
 from hive_jupyter.guard import git, repository
 from hive_jupyter.guard.authorization import AuthorizationGuard
 ledger, token, said, gate = sys.argv[1:]
-run = git.run
+run = git.run_program
 
 def held_up(command, *arguments, **options):
     if "update-ref" in command:
@@ -1877,7 +1877,7 @@ def held_up(command, *arguments, **options):
         command = ("/bin/sh", "-c", wait, said, gate, *command)
     return run(command, *arguments, **options)
 
-git.run = held_up
+git.run_program = held_up
 repository.commit(AuthorizationGuard(ledger), token)
 """
 
