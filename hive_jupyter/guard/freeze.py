@@ -40,6 +40,8 @@ _UNDER_WAY = {
     "rebase-apply": "a rebase",
 }
 
+_STAGED = "what is staged"
+
 _HOOKS = ("pre-commit", "prepare-commit-msg", "commit-msg", "post-commit")
 
 
@@ -101,18 +103,12 @@ def freeze(
     _refuse_conflicts(work, names)
     submodules = _submodules(work, names)
     with _attributes(user, git):
-        if names:
-            content = "the named files"
-            tree = _named(work, old, names, _ignored(user, configuration))
-        elif git.run("diff-index", "--cached", "--raw", "-z", old):
-            content, submodules = "what is staged", ()
-            tree = _written_tree(git)
-        else:
-            content = "the changes of tracked files"
-            tree = _tracked(work, old)
-        if content != "what is staged":
-            _refuse_what_needs_more(work, chosen, raw_changes(git, old, tree))
-    changed = raw_changes(git, old, tree)
+        content, tree = _selected(
+            user, git, work, old=old, names=names, configuration=configuration
+        )
+        changed = raw_changes(git, old, tree)
+        if content != _STAGED:
+            _refuse_what_needs_more(work, chosen, changed)
     if not changed:
         msg = f"There is nothing to commit: {content} would change nothing."
         if not names:
@@ -130,7 +126,7 @@ def freeze(
         private=git.folder,
         content=content,
         files=tuple(change.path for change in changed),
-        submodules=submodules,
+        submodules=() if content == _STAGED else submodules,
         skipped_hooks=_hooks(user, top, configuration),
     )
 
@@ -219,6 +215,17 @@ def _below(top: str, home: Path, path: str | os.PathLike[str]) -> str:
         msg = f"{os.fspath(path)!r} is not in the repository's work tree {top!r}."
         raise RepositoryError(msg)
     return os.path.relpath(found, top)
+
+
+def _selected(
+    user: Git, git: Git, work: Git, *, old: str, names: list[str], configuration: Configuration
+) -> tuple[str, str]:
+    """What is to be committed: in words, and as the hash of a tree."""
+    if names:
+        return "the named files", _named(work, old, names, _ignored(user, configuration))
+    if git.run("diff-index", "--cached", "--raw", "-z", old):
+        return _STAGED, _written_tree(git)
+    return "the changes of tracked files", _tracked(work, old)
 
 
 def _tracked(work: Git, old: str) -> str:

@@ -30,6 +30,7 @@ from hive_jupyter.guard.git import LASTING, Git, at, common_of, objects_of, tip
 from hive_jupyter.guard.index import refuse_locked, update_index
 from hive_jupyter.guard.objects import (
     GITLINK,
+    NO_FILE,
     checked_hash,
     empty_tree,
     raw_changes,
@@ -250,11 +251,9 @@ def _hand_over(user: Git, git: Git, asked: CommitRequest, made: str) -> None:
     its name says never gets there. No branch leads to it yet.
     """
     old = asked.parent or empty_tree(git)
-    new = {change.new_id for change in raw_changes(git, old, asked.tree, "-t")}
-    gitlinks = {
-        change.new_id for change in raw_changes(git, old, asked.tree) if change.new_mode == GITLINK
-    }
-    ids = {made, asked.tree} | {one for one in new - gitlinks if one.strip("0")}
+    changed = raw_changes(git, old, asked.tree, "-t")
+    new = {change.new_id for change in changed if change.new_mode not in {NO_FILE, GITLINK}}
+    ids = {made, asked.tree} | new
     names = "".join(f"{one}\n" for one in sorted(ids)).encode()
     pack = os.path.join(git.folder, "handed-over")
     name = git.run("pack-objects", "--quiet", "--local", pack, stdin=names).decode().strip()
