@@ -31,8 +31,8 @@ from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
 from hive_jupyter.guard.freeze import Frozen
 from hive_jupyter.guard.repository import Made
 from hive_jupyter.guard.requests import CallRequest, CommitRequest, Requester
+from hive_jupyter.listing import place
 from hive_jupyter.protocol import KERNEL, WORKER_VARIABLE
-from hive_jupyter.showing import place
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import LARGEST_RESULT, ToolContent, ToolResult, within
 from hive_jupyter.units import visible

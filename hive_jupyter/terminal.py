@@ -9,7 +9,8 @@ from types import TracebackType
 from typing import Self
 
 from hive_jupyter.errors import HiveError
-from hive_jupyter.showing import Line, Showing, as_text, close_look
+from hive_jupyter.guard.lines import Line, close_look
+from hive_jupyter.showing import Showing, as_text
 
 _TERMINAL = "/dev/tty"
 _LONGEST_ANSWER = 4096

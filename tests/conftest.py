@@ -2,6 +2,7 @@
 
 import atexit
 import gc
+import shutil
 import signal
 import sys
 
@@ -12,7 +13,9 @@ from IPython.core.interactiveshell import InteractiveShell
 from traitlets.config import Config
 
 from hive_jupyter import HiveManager
+from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.worker.tools import workspace
+from tests.repos import ADDRESS, NAME, Repo, at_home
 from tests.worker_tools import Project
 
 # Machines are shared: how long an example takes, or is made, says nothing about the code.
@@ -101,3 +104,51 @@ def hive(runtime):
     """
     with HiveManager(interrupt_grace=30, connect_timeout=60) as hive:
         yield hive
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch):
+    """A user with a name, and no other configuration than a test's."""
+    folder = at_home(tmp_path, monkeypatch)
+    (folder / ".gitconfig").write_text(
+        f'[user]\n name = {NAME}\n email = {ADDRESS}\n[protocol "file"]\n allow = always\n'
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory):
+    """What each test's repository is a copy of."""
+    made = Repo(tmp_path_factory.mktemp("template") / "repo")
+    made("config", "user.name", NAME)
+    made("config", "user.email", ADDRESS)
+    made.write("a.py", "a = 1\n")
+    made.write("sub/b.txt", "b\n" * 10)
+    made.commit_all("begin")
+    made("config", "--remove-section", "user")
+    return made.folder
+
+
+@pytest.fixture
+def repo(home, tmp_path, template):
+    """A repository with one commit."""
+    shutil.copytree(template, tmp_path / "repo", symlinks=True)
+    return Repo.at(tmp_path / "repo")
+
+
+@pytest.fixture
+def guard(home, tmp_path):
+    """A guard with a ledger of the test's own."""
+    return AuthorizationGuard(tmp_path / "data" / "ledger.sqlite")
+
+
+@pytest.fixture
+def trap(repo, tmp_path):
+    """A program that leaves a mark when it runs, and where it is to be put."""
+    mark = tmp_path / "it ran"
+    script = f'#!/bin/sh\ntouch "{mark}"\ncat\n'
+    repo.write("trap.sh", script, 0o755)
+    repo("add", "trap.sh")
+    repo("commit", "-qm", "trap")
+    yield lambda path, mode=0o755: repo.write(path, script, mode)
+    assert not mark.exists()

@@ -25,6 +25,14 @@ def wait_until(condition, seconds=30.0):
     return value
 
 
+def has_ended(pid):
+    """Whether or not somebody has waited for it."""
+    try:
+        return psutil.Process(pid).status() == psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return True
+
+
 def wait_gone(processes, seconds=3.0):
     """Wait until all of them have ended; a zombie is not gone."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)

@@ -1,7 +1,15 @@
-"""Real git repositories for tests."""
+"""Real git repositories for tests, and commits to them through the guard."""
 
+import hashlib
 import os
 import subprocess
+from pathlib import Path
+
+from hive_jupyter.guard import repository
+from hive_jupyter.guard.requests import Requester
+
+USER = Requester("user", "ada")
+NAME, ADDRESS = "Ada Lovelace", "ada@example.org"
 
 
 class Repo:
@@ -74,3 +82,35 @@ def with_a_change(tmp_path, monkeypatch):
     made.write("a.py", "a = 2\n")
     monkeypatch.setenv("JUPYTER_DATA_DIR", str(tmp_path / "data"))
     return made
+
+
+def ask(guard, repo, paths=None, message="Change it", **options):
+    """A request for a commit."""
+    options = {"requester": USER, **options}
+    return repository.request_commit(guard, repo.folder, message, paths=paths, **options)[0]
+
+
+def commit(guard, request):
+    """Approve it and make it; gives the commit's hash."""
+    return repository.commit(guard, guard.approve(request.id)).commit
+
+
+def snapshot(*folders):
+    """
+    All that is in folders, byte for byte, with modes and times of change.
+
+    But for the times of objects, which git renews so that no collection of garbage takes them.
+    """
+    found = {}
+    for folder in folders:
+        for root, folders_in_it, files in os.walk(folder):
+            for name in [*folders_in_it, *files]:
+                path = os.path.join(root, name)
+                is_link = os.path.islink(path)
+                content = os.readlink(path) if is_link else ""
+                if os.path.isfile(path) and not is_link:
+                    content = hashlib.sha256(Path(path).read_bytes()).hexdigest()
+                state = os.lstat(path)
+                is_object = "/objects/" in path
+                found[path] = (content, state.st_mode, is_object or state.st_mtime_ns)
+    return found

@@ -29,14 +29,16 @@ from hive_jupyter.errors import (
 )
 from hive_jupyter.guard import repository
 from hive_jupyter.guard.authorization import AuthorizationGuard
+from hive_jupyter.guard.lines import Line
 from hive_jupyter.guard.requests import CommitRequest, Requester
+from hive_jupyter.listing import Listed, place
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.notebook import approval, compat
 from hive_jupyter.notebook.completion import HiveCompleter
 from hive_jupyter.notebook.magics import HiveMagics
 from hive_jupyter.notebook.tables import Table
 from hive_jupyter.protocol import WORKER_VARIABLE
-from hive_jupyter.showing import Line, Listed, Showing, as_text, place
+from hive_jupyter.showing import Showing, as_text
 from tests.repos import with_a_change
 
 # Of a file, a message and a name: what HTML, Markdown or a screen would obey.

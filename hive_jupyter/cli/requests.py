@@ -14,7 +14,7 @@ from hive_jupyter.units import in_columns, printable
 
 if TYPE_CHECKING:
     from hive_jupyter.commits import Commits
-    from hive_jupyter.showing import Listed
+    from hive_jupyter.listing import Listed
 
 # What the ledger says of an answer given here.
 _ORIGIN = "terminal"
@@ -37,7 +37,7 @@ class RequestsApp(App):
     }
 
     def work(self) -> int:
-        from hive_jupyter.showing import COLUMNS
+        from hive_jupyter.listing import COLUMNS
 
         replace_unencodable(sys.stdout)
         try:
@@ -57,7 +57,7 @@ class RequestsApp(App):
         return 0
 
     def _listed(self) -> list[Listed]:
-        from hive_jupyter.showing import Listed
+        from hive_jupyter.listing import Listed
 
         if not (self.number.isascii() and self.number.isdecimal() and int(self.number)):
             msg = f'"{self.number}" is no number of requests.'

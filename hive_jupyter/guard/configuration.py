@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 
 from hive_jupyter.errors import RepositoryError
-from hive_jupyter.guard.git import Git, as_user, run
+from hive_jupyter.guard.git import Git, as_user
+from hive_jupyter.guard.programs import run_program
 from hive_jupyter.units import visible
 
 # What a private repository takes over of the user's configuration: how content is converted and
@@ -37,7 +38,7 @@ class Configuration:
     def __init__(self, user: Git) -> None:
         command = (user.program, "config", "--list", "--show-scope", "-z")
         environment = {**as_user(), "GIT_DIR": user.folder}
-        code, out, err = run(command, user.folder, environment)
+        code, out, err = run_program(command, user.folder, environment)
         if code:
             said = visible(err.decode("utf-8", "surrogateescape")).strip()
             msg = f"git cannot read its configuration: {said}"
@@ -120,7 +121,7 @@ def ident(user: Git, variable: str) -> str:
     """Who the user is to git, and the time: "Name <email> seconds zone"."""
     command = (user.program, "-c", "user.useConfigOnly=true", "var", variable)
     environment = {**as_user(), "GIT_DIR": user.folder}
-    code, out, err = run(command, user.folder, environment)
+    code, out, err = run_program(command, user.folder, environment)
     if code:
         said = visible(err.decode("utf-8", "surrogateescape")).strip()
         msg = (

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -10,21 +9,29 @@ from itertools import pairwise
 
 from hive_jupyter.errors import RepositoryError
 from hive_jupyter.guard import marks
-from hive_jupyter.guard.git import Git, opened
+from hive_jupyter.guard.git import Git
+from hive_jupyter.guard.objects import (
+    EVERYTHING_SHOWN,
+    LISTED,
+    RawChange,
+    checked_hash,
+    content_ids,
+    content_of,
+    empty_tree,
+    raw_changes,
+    sizes_of,
+)
+from hive_jupyter.guard.private import opened
 from hive_jupyter.units import format_size, visible
 
 # More than anybody reads. What cannot be shown cannot be approved.
 MOST_TEXT = 32 * 2**20
 _MOST_JUDGED = 4 * 2**20
 
-_EVERYTHING_SHOWN = ("--no-ext-diff", "--no-textconv", "--no-color")
-_LISTED = ("diff-tree", "-r", "-z", *_EVERYTHING_SHOWN, "--no-abbrev")
 # Hashes in full would fill a line each and tell a human nothing.
-_PATCH = ("diff-tree", "-r", "-p", *_EVERYTHING_SHOWN, "--abbrev=10")
+_PATCH = ("diff-tree", "-r", "-p", *EVERYTHING_SHOWN, "--abbrev=10")
 # Names as people write them; git still quotes what could end a line.
 _PLAIN_NAMES = {"core.quotePath": "false"}
-_HASH = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
-NO_FILE = "000000"
 
 _WORDS = {
     "A": "new",
@@ -34,27 +41,6 @@ _WORDS = {
     "R": "renamed",
     "T": "changed kind",
 }
-
-
-@dataclass(frozen=True)
-class RawChange:
-    """
-    One line of ``git diff-tree --raw``.
-
-    Attributes:
-        status: "A", "C", "D", "M", "R" or "T".
-        old_mode, new_mode: as git writes them, such as "100644"; "000000" where there is no file.
-        old_id, new_id: hashes of the content.
-        old_path, path: relative to the top; bytes that are no UTF-8 are surrogates.
-    """
-
-    status: str
-    old_mode: str
-    new_mode: str
-    old_id: str
-    new_id: str
-    old_path: str
-    path: str
 
 
 @dataclass(frozen=True)
@@ -112,54 +98,15 @@ def compare(
         return tuple(_changes(git, old, checked_hash(tree)))
 
 
-def checked_hash(text: str) -> str:
-    """
-    Take a hash.
-
-    Raises:
-        RepositoryError: it is no hash in full, and git might read it as something else.
-    """
-    if not _HASH.fullmatch(text):
-        msg = f"{text!r} is no full hash of an object."
-        raise RepositoryError(msg)
-    return text
-
-
-def empty_tree(git: Git) -> str:
-    """The hash of a tree without files."""
-    return git.run("hash-object", "-t", "tree", "--stdin").decode().strip()
-
-
-def raw_changes(git: Git, old: str, new: str, *options: str) -> list[RawChange]:
-    """
-    The files in which two trees differ.
-
-    Raises:
-        RepositoryError: git fails.
-    """
-    out = git.run(*_LISTED, "--raw", *options, old, new)
-    return list(read_raw(out.split(b"\0")))
-
-
-def read_raw(fields: list[bytes]) -> Iterator[RawChange]:
-    """Read what git lists with --raw and -z, taken apart at its NULs."""
-    rest = iter(fields)
-    for head in rest:
-        if not head.startswith(b":"):
-            return
-        old_mode, new_mode, old_id, new_id, status = os.fsdecode(head[1:]).split(" ")
-        old_path = os.fsdecode(next(rest))
-        path = os.fsdecode(next(rest)) if status[0] in "CR" else old_path
-        yield RawChange(status[0], old_mode, new_mode, old_id, new_id, old_path, path)
-
-
 def _changes(git: Git, old: str, new: str) -> Iterator[FileChange]:
     raw = raw_changes(git, old, new, "-M")
-    sizes = _sizes(git, raw)
+    sizes = sizes_of(git, raw)
     total = sum(sizes.values())
     if total > MOST_TEXT:
         # Pictures and data are not read line by line, and so do not count.
-        total = sum(sizes[one] for change in _texts(git, old, new, raw) for one in _ids(change))
+        total = sum(
+            sizes[one] for change in _texts(git, old, new, raw) for one in content_ids(change)
+        )
     if total > MOST_TEXT:
         msg = (
             f"This commit changes {format_size(total)} of text, more than anybody reads: "
@@ -177,47 +124,9 @@ def _changes(git: Git, old: str, new: str) -> Iterator[FileChange]:
         raise RepositoryError("git shows more than it lists. Commit this with git itself.")
 
 
-def _ids(change: RawChange) -> list[str]:
-    """Hashes of the contents that a change is made of; a submodule's commit is not here."""
-    pairs = ((change.old_mode, change.old_id), (change.new_mode, change.new_id))
-    return [one for mode, one in pairs if mode not in {NO_FILE, marks.GITLINK}]
-
-
-def _sizes(git: Git, raw: list[RawChange]) -> dict[str, int]:
-    ids = sorted({one for change in raw for one in _ids(change)})
-    out = git.run("cat-file", "--batch-check", stdin="".join(f"{one}\n" for one in ids).encode())
-    sizes = {}
-    for line in out.decode().splitlines():
-        one, _, size = line.split(" ", 2) if line.count(" ") > 1 else (line, "", "")
-        if not size.isdigit():
-            msg = f"Content of this commit is missing: {line}. Ask for it again."
-            raise RepositoryError(msg)
-        sizes[one] = int(size)
-    return sizes
-
-
-def small_contents(git: Git, raw: list[RawChange], most: int) -> list[bytes]:
-    """
-    The new contents of changed files that are no longer than so many bytes, each once.
-
-    Raises:
-        RepositoryError: git fails, or content is missing.
-    """
-    new = {change.new_id for change in raw if change.new_mode in marks.FILES}
-    sizes = _sizes(git, raw)
-    wanted = sorted(one for one in new if sizes[one] <= most)
-    out = git.run("cat-file", "--batch", stdin="".join(f"{one}\n" for one in wanted).encode())
-    contents = []
-    for one in wanted:
-        start = out.index(b"\n") + 1
-        contents.append(out[start : start + sizes[one]])
-        out = out[start + sizes[one] + 1 :]
-    return contents
-
-
 def _texts(git: Git, old: str, new: str, raw: list[RawChange]) -> list[RawChange]:
     """Those that git takes for text."""
-    out = git.run(*_LISTED, "--numstat", "-M", old, new)
+    out = git.run(*LISTED, "--numstat", "-M", old, new)
     rest = iter(out.split(b"\0")[:-1])
     texts = []
     for change, head in zip(raw, rest, strict=False):
@@ -244,7 +153,7 @@ def _judged(
     noted = [*marks.of_path(change.path), *marks.of_modes(change.old_mode, change.new_mode)]
     is_binary = re.search(rb"^Binary files ", patch, re.MULTILINE) is not None
     if is_binary and all(
-        sizes[one] <= _MOST_JUDGED and _is_text(_blob(git, one)) for one in _ids(change)
+        sizes[one] <= _MOST_JUDGED and _is_text(content_of(git, one)) for one in content_ids(change)
     ):
         # One NUL is enough for git to show nothing.
         paths = sorted({change.old_path, change.path})
@@ -253,24 +162,20 @@ def _judged(
         is_binary = False
     is_notebook = change.path.endswith(".ipynb") and change.new_id in sizes
     if is_notebook and sizes[change.new_id] <= MOST_TEXT:
-        old = [_blob(git, one) for one in _ids(change)[:-1] if sizes[one] <= MOST_TEXT]
-        noted += marks.of_notebook(_blob(git, change.new_id), *old)
+        old = [content_of(git, one) for one in content_ids(change)[:-1] if sizes[one] <= MOST_TEXT]
+        noted += marks.of_notebook(content_of(git, change.new_id), *old)
     if is_binary:
-        shown = [format_size(sizes[one]) for one in _ids(change)]
+        shown = [format_size(sizes[one]) for one in content_ids(change)]
         noted.append(f"binary, cannot be read: {' -> '.join(shown)}")
         return FileChange(change, None, None, tuple(noted), _shown(patch))
     if b"sha256:" in patch and change.new_id in sizes:
-        noted += marks.of_pointer(_blob(git, change.new_id))
+        noted += marks.of_pointer(content_of(git, change.new_id))
     added, removed = _lines(patch)
     # Of a notebook, pictures and outputs are long by nature.
     noted += [
         mark for mark in marks.of_lines(added) if mark != "very long lines" or not is_notebook
     ]
     return FileChange(change, len(added), len(removed), tuple(noted), _shown(patch))
-
-
-def _blob(git: Git, content: str) -> bytes:
-    return git.run("cat-file", "blob", content)
 
 
 def _is_text(content: bytes) -> bool:
@@ -298,28 +203,3 @@ def _lines(patch: bytes) -> tuple[list[str], list[str]]:
 
 def _shown(patch: bytes) -> str:
     return visible(patch.decode("utf-8", "surrogateescape"))
-
-
-def render(files: tuple[FileChange, ...]) -> str:
-    """Changes as text: a summary, what deserves a close look, and the patches."""
-    noted = [f"  {mark}" for mark in marked(files)]
-    if noted:
-        noted = ["", "Look closely at:", *noted]
-    return "\n".join([*summary(files), *noted, "", *(file.patch for file in files)])
-
-
-def summary(files: tuple[FileChange, ...]) -> list[str]:
-    """A line on all changes, and one for each file."""
-    added = sum(file.added or 0 for file in files)
-    removed = sum(file.removed or 0 for file in files)
-    lines = [f"Files changed: {len(files)}. Lines added: {added}, removed: {removed}.", ""]
-    return lines + [f"  {file.what:12}  {_numbers(file):>12}  {file.name}" for file in files]
-
-
-def marked(files: tuple[FileChange, ...]) -> list[str]:
-    """What deserves a close look, a line for each mark of each file."""
-    return [f"{file.name}: {mark}" for file in files for mark in file.marks]
-
-
-def _numbers(file: FileChange) -> str:
-    return "binary" if file.added is None else f"+{file.added} -{file.removed}"

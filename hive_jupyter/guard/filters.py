@@ -14,7 +14,8 @@ from collections.abc import Collection
 from dataclasses import dataclass
 
 from hive_jupyter.guard.configuration import Configuration
-from hive_jupyter.guard.git import Git, is_trusted
+from hive_jupyter.guard.git import Git
+from hive_jupyter.guard.programs import is_trusted
 from hive_jupyter.units import visible
 
 _COMMANDS = ("clean", "process")

@@ -13,24 +13,22 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hive_jupyter.errors import RepositoryError
-from hive_jupyter.guard import lfs, marks
+from hive_jupyter.guard import lfs
 from hive_jupyter.guard.configuration import Configuration, ident
-from hive_jupyter.guard.diff import NO_FILE, RawChange, empty_tree, raw_changes, read_raw
+from hive_jupyter.guard.files import copy_file
 from hive_jupyter.guard.filters import Filters, choose
-from hive_jupyter.guard.git import (
-    Git,
-    as_user,
-    at,
-    common_of,
-    copy_file,
-    find_git,
-    make_private,
-    run,
-    split,
-    tip,
-    trusted_path,
-)
+from hive_jupyter.guard.git import Git, as_user, at, common_of, split, tip
 from hive_jupyter.guard.index import copy_index, on_index, remember_index, set_entries
+from hive_jupyter.guard.objects import (
+    GITLINK,
+    NO_FILE,
+    RawChange,
+    empty_tree,
+    raw_changes,
+    read_raw,
+)
+from hive_jupyter.guard.private import make_private
+from hive_jupyter.guard.programs import find_git, run_program, trusted_path
 from hive_jupyter.units import visible
 
 # git keeps these while something else is under way; see gitrepository-layout(5) and sequencer.
@@ -41,6 +39,8 @@ _UNDER_WAY = {
     "rebase-merge": "a rebase",
     "rebase-apply": "a rebase",
 }
+
+_STAGED = "what is staged"
 
 _HOOKS = ("pre-commit", "prepare-commit-msg", "commit-msg", "post-commit")
 
@@ -103,18 +103,12 @@ def freeze(
     _refuse_conflicts(work, names)
     submodules = _submodules(work, names)
     with _attributes(user, git):
-        if names:
-            content = "the named files"
-            tree = _named(work, old, names, _ignored(user, configuration))
-        elif git.run("diff-index", "--cached", "--raw", "-z", old):
-            content, submodules = "what is staged", ()
-            tree = _written_tree(git)
-        else:
-            content = "the changes of tracked files"
-            tree = _tracked(work, old)
-        if content != "what is staged":
-            _refuse_what_needs_more(work, chosen, raw_changes(git, old, tree))
-    changed = raw_changes(git, old, tree)
+        content, tree = _selected(
+            user, git, work, old=old, names=names, configuration=configuration
+        )
+        changed = raw_changes(git, old, tree)
+        if content != _STAGED:
+            _refuse_what_needs_more(work, chosen, changed)
     if not changed:
         msg = f"There is nothing to commit: {content} would change nothing."
         if not names:
@@ -132,7 +126,7 @@ def freeze(
         private=git.folder,
         content=content,
         files=tuple(change.path for change in changed),
-        submodules=submodules,
+        submodules=() if content == _STAGED else submodules,
         skipped_hooks=_hooks(user, top, configuration),
     )
 
@@ -155,7 +149,7 @@ def _find(folder: Path) -> tuple[Git, str]:
 def _discovered(program: str, folder: Path, question: str) -> str:
     """Git's own search, with its own rules of whose repositories are safe to enter."""
     arguments = ("-c", "safe.bareRepository=explicit", "rev-parse", question)
-    code, out, err = run((program, *arguments), str(folder), as_user())
+    code, out, err = run_program((program, *arguments), str(folder), as_user())
     if code:
         said = visible(err.decode("utf-8", "surrogateescape")).strip()
         way_out = " git init makes one." if "not a git repository" in said else ""
@@ -223,8 +217,19 @@ def _below(top: str, home: Path, path: str | os.PathLike[str]) -> str:
     return os.path.relpath(found, top)
 
 
+def _selected(
+    user: Git, git: Git, work: Git, *, old: str, names: list[str], configuration: Configuration
+) -> tuple[str, str]:
+    """What is to be committed: in words, and as the hash of a tree."""
+    if names:
+        return "the named files", _named(work, old, names, _ignored(user, configuration))
+    if git.run("diff-index", "--cached", "--raw", "-z", old):
+        return _STAGED, _written_tree(git)
+    return "the changes of tracked files", _tracked(work, old)
+
+
 def _tracked(work: Git, old: str) -> str:
-    changed = _listed(work.run("diff-files", "-z", "--raw", "--ignore-submodules=all"))
+    changed = read_raw(work.run("diff-files", "-z", "--raw", "--ignore-submodules=all"))
     for change in changed:
         _refuse_submodule(change)
     return _taken_in(work, old, {change.path for change in changed})
@@ -232,8 +237,8 @@ def _tracked(work: Git, old: str) -> str:
 
 def _named(work: Git, old: str, names: list[str], ignored: list[str]) -> str:
     changed = [
-        *_listed(work.run("diff-files", "-z", "--raw", "--ignore-submodules=all", "--", *names)),
-        *_listed(work.run("diff-index", "-z", "--raw", "--cached", old, "--", *names)),
+        *read_raw(work.run("diff-files", "-z", "--raw", "--ignore-submodules=all", "--", *names)),
+        *read_raw(work.run("diff-index", "-z", "--raw", "--cached", old, "--", *names)),
     ]
     for change in changed:
         _refuse_submodule(change)
@@ -298,7 +303,7 @@ def _is_there(work: Git, path: str) -> bool:
 
 
 def _refuse_submodule(change: RawChange) -> None:
-    if marks.GITLINK in {change.old_mode, change.new_mode}:
+    if GITLINK in {change.old_mode, change.new_mode}:
         raise _is_submodule(change.path)
 
 
@@ -347,7 +352,7 @@ def _submodules(work: Git, names: list[str]) -> tuple[str, ...]:
         RepositoryError: one of them is named, or something in it.
     """
     lines = [line.partition("\t") for line in split(work.run("ls-files", "-z", "--stage"))]
-    modules = [path for entry, _, path in lines if entry.startswith(marks.GITLINK)]
+    modules = [path for entry, _, path in lines if entry.startswith(GITLINK)]
     for name in names:
         for path in modules:
             if name == path or name.startswith(f"{path}/"):
@@ -376,7 +381,3 @@ def _refuse_what_needs_more(work: Git, filters: Filters, changed: list[RawChange
                 "file with git add, and ask for the commit without paths."
             )
             raise RepositoryError(msg)
-
-
-def _listed(out: bytes) -> list[RawChange]:
-    return list(read_raw(out.split(b"\0")))

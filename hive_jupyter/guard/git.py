@@ -13,38 +13,18 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
-import signal
-import stat
-import subprocess
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import IO
 
 from hive_jupyter.errors import RepositoryError
-from hive_jupyter.units import format_duration, visible
+from hive_jupyter.guard.files import regular
+from hive_jupyter.guard.programs import find_git, run_program, trusted_path
+from hive_jupyter.units import visible
 
-_OUTSIDE = "outside"
 _LONGEST_PATH = 2**16
-
-_TIMEOUT = 120.0
-_GRACE = 5.0
 _MOST_STDERR = 4000
-
-# What git's own helpers need to reach the user's keys, where the user has commits signed.
-SIGNING_VARIABLES = (
-    "DBUS_SESSION_BUS_ADDRESS",
-    "DISPLAY",
-    "GNUPGHOME",
-    "GPG_AGENT_INFO",
-    "HOME",
-    "SSH_AUTH_SOCK",
-    "WAYLAND_DISPLAY",
-    "XAUTHORITY",
-    "XDG_RUNTIME_DIR",
-)
 
 # For questions that the user's own configuration answers.
 _QUESTIONS = {
@@ -76,9 +56,8 @@ _SETTINGS = {
 }
 
 # What a branch leads to must be on the disk before the branch does. git's default leaves objects to
-# the next crash; what is in a private repository may be lost in one, and the request with it.
+# the next crash.
 LASTING = {"core.fsync": "committed,reference", "core.fsyncMethod": "batch"}
-_PASSING = {"core.fsync": "none"}
 
 
 @dataclass(frozen=True)
@@ -177,140 +156,13 @@ class Git:
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         folder = self.work_tree or self.folder
         whole = (*command, *arguments)
-        return run(whole, folder, environment, stdin, timeout=_TIMEOUT, keeps=self.keeps)
-
-
-def run(
-    command: tuple[str, ...],
-    folder: str,
-    environment: Mapping[str, str],
-    stdin: bytes | IO[bytes] = b"",
-    *,
-    timeout: float = _TIMEOUT,
-    keeps: tuple[int, ...] = (),
-) -> tuple[int, bytes, bytes]:
-    """
-    Run a program to its end, in a process group of its own: Ctrl-C does not cut it in two.
-
-    Args:
-        command: the program's absolute path, and its arguments.
-        folder: where it runs.
-        environment: all of its variables.
-        stdin: what it reads.
-        timeout: seconds that it may take.
-        keeps: descriptors that it has, too.
-
-    Returns:
-        Its exit code, and what it wrote to stdout and stderr.
-
-    Raises:
-        RepositoryError: it cannot be started, or took too long.
-    """
-    try:
-        process = subprocess.Popen(
-            command,
-            cwd=folder,
-            env=environment,
-            stdin=subprocess.PIPE if isinstance(stdin, bytes) else stdin,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            process_group=0,
-            pass_fds=keeps,
-        )
-    except (OSError, ValueError) as error:
-        msg = f"git cannot be run in {folder!r}: {error}"
-        raise RepositoryError(msg, command=command[1:]) from error
-    with process:
-        try:
-            out, err = process.communicate(stdin if isinstance(stdin, bytes) else None, timeout)
-        except subprocess.TimeoutExpired:
-            _end(process)
-            msg = (
-                f"git was stopped: it took longer than {format_duration(timeout)}. Try again when "
-                "the disk is less busy. Where a filter takes its time, stage the file with git add."
-            )
-            raise RepositoryError(msg, command=command[1:]) from None
-        except BaseException:
-            _end(process)
-            raise
-    return process.returncode, out, err
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    """End what was started, with a grace in which git removes its lock files."""
-    for number in (signal.SIGTERM, signal.SIGKILL):
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(process.pid, number)
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.communicate(timeout=_GRACE)
-            return
+        return run_program(whole, folder, environment, stdin, keeps=self.keeps)
 
 
 def _failed(arguments: tuple[str, ...], stderr: bytes) -> RepositoryError:
     said = visible(stderr.decode("utf-8", "surrogateescape"))[:_MOST_STDERR].strip()
     msg = f"git {arguments[0]} failed: {said or 'it did not say why'}"
     return RepositoryError(msg, command=arguments, stderr=said)
-
-
-def trusted_path(*outside: str) -> str:
-    """
-    Say where programs may be looked for: PATH without what a worker may have written.
-
-    Args:
-        outside: folders whose programs do not count; nor do those of the temporary folder, those
-            that anybody may write to, and those that depend on the current folder.
-
-    Returns:
-        Folders, as in PATH.
-    """
-    folders = [Path(name) for name in os.environ.get("PATH", os.defpath).split(os.pathsep)]
-    return os.pathsep.join(
-        str(folder)
-        for folder in folders
-        if folder.is_absolute() and os.path.isdir(folder) and is_trusted(folder, *outside)
-    )
-
-
-def is_trusted(place: str | os.PathLike[str], *outside: str) -> bool:
-    """
-    Say whether no worker may have written what is there, as for ``trusted_path``.
-
-    Args:
-        place: a folder or a file; absolute.
-        outside: folders in which nothing counts, nor what leads there.
-    """
-    home = Path("~").expanduser()
-    barred = [Path(folder).resolve() for folder in (*outside, tempfile.gettempdir())]
-    # Where the whole home folder is a repository, the user's own programs are no project's.
-    barred = [folder for folder in barred if not home.is_relative_to(folder)]
-    named, found = Path(place), Path(place).resolve()
-    written = (named, found) if os.path.isdir(found) else (named, found, named.parent, found.parent)
-    return not any(one.is_relative_to(bar) for bar in barred for one in (named, found)) and not any(
-        os.path.exists(one) and one.stat().st_mode & stat.S_IWOTH for one in written
-    )
-
-
-def find_git(path: str) -> str:
-    """
-    Find git.
-
-    Args:
-        path: folders to look in, as in PATH.
-
-    Returns:
-        An absolute path.
-
-    Raises:
-        RepositoryError: it is not there.
-    """
-    program = shutil.which("git", path=path) if path else None
-    if program is None:
-        msg = (
-            "Commits need git, and none was found on PATH, where folders of the project, the "
-            "temporary one and those that anybody may write to do not count. Install git."
-        )
-        raise RepositoryError(msg)
-    return program
 
 
 def at(repository: str, *outside: str) -> Git:
@@ -351,74 +203,6 @@ def _without_hooks(git: Git) -> dict[str, str]:
     return {f"{hook}.enabled": "false" for hook in hooks if "." in hook}
 
 
-@contextlib.contextmanager
-def opened(repository: str, private: str | None) -> Iterator[Git]:
-    """
-    Open the private repository that holds what is to be committed.
-
-    Args:
-        repository: the user's git dir.
-        private: the private repository's folder; None: one is made for the occasion.
-
-    Raises:
-        RepositoryError: the private repository is no more, or none can be made.
-    """
-    user = at(repository, *outside_of(private))
-    if private is not None:
-        if not Path(private, "HEAD").is_file():
-            msg = "The content of this request is kept no more. Ask for the commit again."
-            raise RepositoryError(msg)
-        yield Git(user.path, private, settings=_PASSING)
-        return
-    with tempfile.TemporaryDirectory(prefix="hive-", ignore_cleanup_errors=True) as folder:
-        yield make_private(user, os.path.join(folder, "private"))
-
-
-def make_private(user: Git, folder: str) -> Git:
-    """
-    Make a private repository.
-
-    Args:
-        user: git on the user's repository, whose objects it is to see.
-        folder: where; it must not exist.
-
-    Returns:
-        git on it.
-
-    Raises:
-        RepositoryError: it cannot be made.
-    """
-    try:
-        os.makedirs(folder, mode=0o700)
-    except OSError as error:
-        msg = f"There is no place for a commit's content: {error}"
-        raise RepositoryError(msg) from error
-    git = Git(user.path, folder, settings=_PASSING)
-    object_format = user.line("rev-parse", "--show-object-format")
-    git.run(
-        "init", "--quiet", "--bare", "--template=", "--initial-branch=none",
-        f"--object-format={object_format}", folder,
-    )  # fmt: skip
-    info = Path(folder, "objects", "info")
-    info.mkdir(exist_ok=True)
-    quoted = objects_of(user).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
-    (info / "alternates").write_bytes(os.fsencode(f'"{quoted}"\n'))
-    Path(folder, _OUTSIDE).write_bytes(b"".join(os.fsencode(one) + b"\0" for one in user.outside))
-    return git
-
-
-def outside_of(private: str | None) -> list[str]:
-    """
-    Recall the folders whose programs did not count when a private repository was made.
-
-    The work tree is among them. A git dir that is not in it does not tell where it is.
-    """
-    try:
-        return split(Path(private, _OUTSIDE).read_bytes()) if private is not None else []
-    except FileNotFoundError:
-        return []
-
-
 def objects_of(git: Git) -> str:
     """The folder of a repository's objects, also where it is a linked worktree."""
     return os.path.join(git.folder, git.line("rev-parse", "--git-path", "objects") or "objects")
@@ -446,45 +230,6 @@ def as_user() -> dict[str, str]:
     """An environment in which git reads the user's own configuration; for questions alone."""
     names = ("HOME", "XDG_CONFIG_HOME", "TZ")
     return {**_QUESTIONS, **{name: os.environ[name] for name in names if name in os.environ}}
-
-
-@contextlib.contextmanager
-def regular(path: str | os.PathLike[str]) -> Iterator[int]:
-    """
-    Open a file for reading that somebody else may have put there.
-
-    Args:
-        path: where it is. Neither a pipe that nobody writes to nor a device without an end is read.
-
-    Yields:
-        Its descriptor.
-
-    Raises:
-        OSError: it cannot be opened.
-        RepositoryError: it is something else than a file.
-    """
-    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
-    try:
-        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-            msg = f"{os.fspath(path)!r} is no regular file, and so it is not read."
-            raise RepositoryError(msg)
-        yield descriptor
-    finally:
-        os.close(descriptor)
-
-
-def copy_file(source: str, target: str | os.PathLike[str]) -> None:
-    """
-    Copy a file, with its time.
-
-    Raises:
-        OSError, RepositoryError: as for ``regular``.
-    """
-    with regular(source) as descriptor, open(target, "wb") as copied:
-        with open(descriptor, "rb", closefd=False) as content:
-            shutil.copyfileobj(content, copied)
-        times = os.fstat(descriptor)
-    os.utime(target, ns=(times.st_atime_ns, times.st_mtime_ns))
 
 
 def split(out: bytes) -> list[str]:

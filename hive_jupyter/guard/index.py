@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 
 from hive_jupyter.errors import RepositoryError
-from hive_jupyter.guard.diff import NO_FILE, RawChange, empty_tree, raw_changes
-from hive_jupyter.guard.git import Git, copy_file, split
+from hive_jupyter.guard.files import copy_file
+from hive_jupyter.guard.git import Git, split
+from hive_jupyter.guard.objects import NO_FILE, RawChange, empty_tree, raw_changes
 from hive_jupyter.guard.requests import CommitRequest
 
 _AS_IT_WAS = "index-as-it-was"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from hive_jupyter.errors import RepositoryError
-from hive_jupyter.guard.git import regular
+from hive_jupyter.guard.files import regular
 
 # No pointer that git-lfs writes is longer, and of what is, it reads so much.
 LONGEST_POINTER = 1024

@@ -10,12 +10,8 @@ from pathlib import PurePosixPath
 from typing import Any, TypeVar
 
 from hive_jupyter.guard.lfs import read_pointer
+from hive_jupyter.guard.objects import EXECUTABLE, GITLINK, SYMLINK
 from hive_jupyter.units import format_size, visible
-
-_EXECUTABLE = "100755"
-_SYMLINK = "120000"
-GITLINK = "160000"
-FILES = {"100644", _EXECUTABLE}
 
 _LONG_LINE = 1000
 
@@ -73,9 +69,9 @@ def of_modes(old: str, new: str) -> Iterator[str]:
     """Marks for what kind of file it becomes; modes as git writes them."""
     if GITLINK in {old, new}:
         yield "is a submodule"
-    elif new == _EXECUTABLE != old:
+    elif new == EXECUTABLE != old:
         yield "becomes executable"
-    elif new == _SYMLINK:
+    elif new == SYMLINK:
         yield "is a symbolic link"
 
 

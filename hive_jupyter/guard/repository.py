@@ -1,9 +1,9 @@
 """
 A commit through the guard: freeze what is to be committed, and commit exactly that.
 
-Everything that reads files or content runs in a private repository (see ``git``). The user's index
-and work tree are not touched by a request; a commit moves the branch, and then the index's entries
-for what was committed, as ``git commit`` would have left them.
+Everything that reads files or content runs in a private repository (see ``private``). The user's
+index and work tree are not touched by a request; a commit moves the branch, and then the index's
+entries for what was committed, as ``git commit`` would have left them.
 """
 
 from __future__ import annotations
@@ -22,23 +22,21 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hive_jupyter.errors import ConfigError, LedgerError, RepositoryError, Superseded
-from hive_jupyter.guard import lfs, marks
+from hive_jupyter.guard import lfs
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.configuration import Configuration, ident
-from hive_jupyter.guard.diff import checked_hash, empty_tree, raw_changes, small_contents
 from hive_jupyter.guard.freeze import Frozen, freeze, refuse_what_is_under_way
-from hive_jupyter.guard.git import (
-    LASTING,
-    SIGNING_VARIABLES,
-    Git,
-    at,
-    common_of,
-    objects_of,
-    opened,
-    outside_of,
-    tip,
-)
+from hive_jupyter.guard.git import LASTING, Git, at, common_of, objects_of, tip
 from hive_jupyter.guard.index import refuse_locked, update_index
+from hive_jupyter.guard.objects import (
+    GITLINK,
+    NO_FILE,
+    checked_hash,
+    empty_tree,
+    raw_changes,
+    small_contents,
+)
+from hive_jupyter.guard.private import opened, outside_of
 from hive_jupyter.guard.requests import CommitRequest, Requester
 from hive_jupyter.units import format_duration, visible
 
@@ -50,6 +48,19 @@ _ABANDONED = 3600.0
 # So long a commit waits for another one (seconds), and so often it looks.
 _PATIENCE = 300.0
 _LOOK = 0.02
+
+# What git's own helpers need to reach the user's keys, where the user has commits signed.
+_SIGNING_VARIABLES = (
+    "DBUS_SESSION_BUS_ADDRESS",
+    "DISPLAY",
+    "GNUPGHOME",
+    "GPG_AGENT_INFO",
+    "HOME",
+    "SSH_AUTH_SOCK",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "XDG_RUNTIME_DIR",
+)
 
 _IDENT = re.compile(r"(?P<name>[^<>\n]*) <(?P<email>[^<>\n]*)> (?P<date>\d+ [+-]\d{4})")
 
@@ -211,7 +222,7 @@ def _commit_tree(user: Git, git: Git, asked: CommitRequest) -> str:
         command += ["-p", checked_hash(asked.parent)]
     if signing is not None:
         command.append("-S")
-        environment |= {name: os.environ[name] for name in SIGNING_VARIABLES if name in os.environ}
+        environment |= {name: os.environ[name] for name in _SIGNING_VARIABLES if name in os.environ}
     message = asked.message if asked.message.endswith("\n") else f"{asked.message}\n"
     signer = replace(git, environment=environment, settings={**git.settings, **(signing or {})})
     return signer.run(*command, "-F", "-", stdin=message.encode()).decode().strip()
@@ -240,13 +251,9 @@ def _hand_over(user: Git, git: Git, asked: CommitRequest, made: str) -> None:
     its name says never gets there. No branch leads to it yet.
     """
     old = asked.parent or empty_tree(git)
-    new = {change.new_id for change in raw_changes(git, old, asked.tree, "-t")}
-    gitlinks = {
-        change.new_id
-        for change in raw_changes(git, old, asked.tree)
-        if change.new_mode == marks.GITLINK
-    }
-    ids = {made, asked.tree} | {one for one in new - gitlinks if one.strip("0")}
+    changed = raw_changes(git, old, asked.tree, "-t")
+    new = {change.new_id for change in changed if change.new_mode not in {NO_FILE, GITLINK}}
+    ids = {made, asked.tree} | new
     names = "".join(f"{one}\n" for one in sorted(ids)).encode()
     pack = os.path.join(git.folder, "handed-over")
     name = git.run("pack-objects", "--quiet", "--local", pack, stdin=names).decode().strip()

@@ -12,7 +12,8 @@ from datetime import datetime
 from typing import Any, ClassVar, Literal, get_args
 
 from hive_jupyter.errors import ConfigError
-from hive_jupyter.guard.diff import FileChange, compare, render
+from hive_jupyter.guard.diff import FileChange, compare
+from hive_jupyter.guard.lines import render
 from hive_jupyter.units import visible
 
 State = Literal[

@@ -10,18 +10,11 @@ from typing import TYPE_CHECKING, Any
 from hive_jupyter.commits import approve, approve_for_token, asked_for
 from hive_jupyter.errors import ConfigError, RepositoryError
 from hive_jupyter.guard import repository
+from hive_jupyter.guard.lines import Line, close_look
+from hive_jupyter.listing import COLUMNS, LEDGER_COLUMNS, Listed, ledger_rows
 from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.tables import Table
-from hive_jupyter.showing import (
-    COLUMNS,
-    LEDGER_COLUMNS,
-    Line,
-    Listed,
-    Showing,
-    as_text,
-    close_look,
-    ledger_rows,
-)
+from hive_jupyter.showing import Showing, as_text
 from hive_jupyter.units import format_size
 
 if TYPE_CHECKING:
