@@ -1,8 +1,12 @@
 """Nothing of a repository's gets to run, and nothing that it says hides a change."""
 
+import contextlib
+import hashlib
 import os
 import shutil
 import subprocess
+import zlib
+from pathlib import Path
 
 import pytest
 
@@ -229,3 +233,107 @@ def test_a_program_to_sign_with_is_not_taken_from_the_project(guard, repo, trap,
 
     with pytest.raises(RepositoryError, match="no-such-gpg"):
         repository.commit(guard, token)
+
+
+# --- objects that lie about their names ---
+
+GOOD, EVIL = b"a = 2  # harmless\n", b"import os; os.system('evil')\n"
+
+
+def name_of(content, kind=b"blob"):
+    return hashlib.sha1(b"%s %d\0%s" % (kind, len(content), content)).hexdigest()
+
+
+def put(objects, name, content, kind=b"blob"):
+    """Store an object under a name, be it its own or not."""
+    path = Path(objects, name[:2], name[2:])
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    path.write_bytes(zlib.compress(b"%s %d\0%s" % (kind, len(content), content)))
+
+
+@pytest.fixture
+def objects(repo):
+    return repo.folder / ".git" / "objects"
+
+
+@pytest.mark.parametrize("way", ["staged", "named"])
+def test_an_object_that_lies_about_its_name_is_not_shown_for_another(guard, repo, objects, way):
+    """git does not look; what is there when it is shown may be something else afterwards."""
+    put(objects, name_of(EVIL), GOOD)
+    if way == "staged":
+        repo("update-index", "--cacheinfo", f"100644,{name_of(EVIL)},a.py")
+    else:
+        repo.write("a.py", EVIL)
+
+    with pytest.raises(RepositoryError, match="does not have the content that its name says"):
+        ask(guard, repo, ["a.py"] if way == "named" else None)
+    assert [] == guard.pending()
+
+
+def test_a_tree_that_lies_about_its_name_hides_no_file(guard, repo, objects):
+    repo.write("pkg/ok.py", GOOD)
+    repo.write("pkg/conftest.py", EVIL)
+    entry = b"100644 %s\0%s"
+    known = entry % (b"ok.py", bytes.fromhex(name_of(GOOD)))
+    tree = entry % (b"conftest.py", bytes.fromhex(name_of(EVIL))) + known
+    put(objects, name_of(tree, b"tree"), known, b"tree")
+
+    with pytest.raises(RepositoryError, match="does not have the content that its name says"):
+        ask(guard, repo, ["pkg"])
+
+
+def test_an_index_of_packs_that_lies_shows_nothing_else(guard, repo, objects):
+    """The user's own git is told not to read it."""
+    for content in (GOOD, EVIL):
+        repo("hash-object", "-w", "--stdin", stdin=content)
+    repo("update-index", "--cacheinfo", f"100644,{name_of(EVIL)},a.py")
+    repo("tag", "kept", name_of(GOOD))
+    repo("repack", "-adq")
+    repo("multi-pack-index", "write")
+    repo("tag", "-d", "kept")
+    path = objects / "pack" / "multi-pack-index"
+    index = bytearray(path.read_bytes())
+    # gitformat-pack(5): a table of chunks; OIDL has the names in order, OOFF an offset for each
+    chunks = {
+        bytes(index[at : at + 4]): int.from_bytes(index[at + 4 : at + 12], "big")
+        for at in range(12, 12 * (index[6] + 2), 12)
+    }
+    count = int.from_bytes(index[chunks[b"OIDF"] + 1020 :][:4], "big")
+    names = [index[chunks[b"OIDL"] + 20 * n :][:20].hex() for n in range(count)]
+    good, evil = (chunks[b"OOFF"] + 8 * names.index(name_of(one)) for one in (GOOD, EVIL))
+    index[evil : evil + 8] = index[good : good + 8]
+    index[-20:] = hashlib.sha1(index[:-20]).digest()
+    path.chmod(0o644)
+    path.write_bytes(index)
+    repo("config", "core.multiPackIndex", "false")
+
+    # git may well get hold of the right one, by the pack's own index
+    with contextlib.suppress(RepositoryError):
+        assert "+import os; os.system('evil')" in ask(guard, repo).diff()
+
+
+def test_a_lie_beside_the_frozen_content_is_found_when_it_is_shown(guard, repo):
+    repo("hash-object", "-w", "--stdin", stdin=EVIL)
+    repo.write("a.py", EVIL)
+    request = ask(guard, repo)
+    token = guard.approve(request.id)
+    put(Path(request.private, "objects"), name_of(EVIL), GOOD)
+
+    with pytest.raises(RepositoryError, match="does not have the content that its name says"):
+        request.diff()
+    with pytest.raises(RepositoryError, match="does not have the content that its name says"):
+        repository.commit(guard, token)
+    assert "approved" == guard.get(request.id).state
+
+
+def test_a_lie_that_comes_into_the_repository_before_the_commit_is_found(guard, repo, objects):
+    repo.write("a.py", EVIL)
+    request = ask(guard, repo)
+    token = guard.approve(request.id)
+    put(objects, name_of(EVIL), GOOD)
+
+    with pytest.raises(RepositoryError, match="COLLISION"):
+        repository.commit(guard, token)
+    assert "approved" == guard.get(request.id).state
+    assert "1" == repo("rev-list", "--count", "HEAD")

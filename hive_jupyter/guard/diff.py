@@ -21,7 +21,7 @@ from hive_jupyter.guard.objects import (
     raw_changes,
     sizes_of,
 )
-from hive_jupyter.guard.private import opened
+from hive_jupyter.guard.private import opened, verified
 from hive_jupyter.units import format_size, visible
 
 # More than anybody reads. What cannot be shown cannot be approved.
@@ -92,10 +92,11 @@ def compare(
     Raises:
         RepositoryError: git fails, or it is too much to be read.
     """
-    with opened(repository, private) as plain:
-        git = replace(plain, settings={**plain.settings, **_PLAIN_NAMES})
-        old = checked_hash(parent) if parent is not None else empty_tree(git)
-        return tuple(_changes(git, old, checked_hash(tree)))
+    if parent is not None:
+        checked_hash(parent)
+    with opened(repository, private) as source, verified(source, parent, tree) as copy:
+        git = replace(copy, settings={**copy.settings, **_PLAIN_NAMES})
+        return tuple(_changes(git, parent or empty_tree(git), tree))
 
 
 def _changes(git: Git, old: str, new: str) -> Iterator[FileChange]:

@@ -27,7 +27,7 @@ from hive_jupyter.guard.objects import (
     raw_changes,
     read_raw,
 )
-from hive_jupyter.guard.private import make_private
+from hive_jupyter.guard.private import make_private, verified
 from hive_jupyter.guard.programs import find_git, run_program, trusted_path
 from hive_jupyter.units import visible
 
@@ -114,6 +114,8 @@ def freeze(
         if not names:
             msg += " New files have to be named."
         raise RepositoryError(msg)
+    with verified(git, parent, tree):  # who asks is told at once where that cannot be
+        pass
     remember_index(git, changed)
     lfs.remember(git.folder)
     return Frozen(

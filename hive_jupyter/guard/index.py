@@ -11,8 +11,7 @@ from pathlib import Path
 from hive_jupyter.errors import RepositoryError
 from hive_jupyter.guard.files import copy_file
 from hive_jupyter.guard.git import Git, split
-from hive_jupyter.guard.objects import NO_FILE, RawChange, empty_tree, raw_changes
-from hive_jupyter.guard.requests import CommitRequest
+from hive_jupyter.guard.objects import NO_FILE, RawChange
 
 _AS_IT_WAS = "index-as-it-was"
 _BEFORE = "before"
@@ -82,12 +81,19 @@ def refuse_locked(user: Git, ref: str) -> None:
         _wait()
 
 
-def update_index(user: Git, git: Git, asked: CommitRequest) -> str:
+def update_index(user: Git, ref: str, changed: list[RawChange], private: str | None) -> str:
     """
     Leave the index as ``git commit`` would: what was committed is no change any more.
 
     An entry that the user changed since the request stays as it is, and so does all of the index
     where another branch is checked out by now.
+
+    Args:
+        user: git on the user's repository.
+        ref: the branch that got the commit.
+        changed: what the commit changed.
+        private: the private repository's folder, with what the index was; None, or gone: the index
+            was as the commit before.
 
     Returns:
         What is left for the user to do where another git held the index for long; else "".
@@ -95,7 +101,8 @@ def update_index(user: Git, git: Git, asked: CommitRequest) -> str:
     deadline = time.monotonic() + _PATIENCE
     while True:
         try:
-            _update(user, git, asked)
+            if _is_checked_out(user, ref):
+                _update(user, changed, _remembered(changed, private))
         except RepositoryError as error:
             if time.monotonic() < deadline and "index.lock" in error.stderr:
                 _wait()
@@ -108,11 +115,7 @@ def update_index(user: Git, git: Git, asked: CommitRequest) -> str:
         return ""
 
 
-def _update(user: Git, git: Git, asked: CommitRequest) -> None:
-    if not _is_checked_out(user, asked.ref):
-        return
-    changed = raw_changes(git, asked.parent or empty_tree(git), asked.tree)
-    before = _remembered(git, changed)
+def _update(user: Git, changed: list[RawChange], before: dict[str, str | None]) -> None:
     now = _entries(user)
     entries = [
         (change.new_mode, change.new_id, change.path)
@@ -131,9 +134,11 @@ def _is_checked_out(user: Git, ref: str) -> bool:
     return user.line("symbolic-ref", "--quiet", "HEAD") == ref
 
 
-def _remembered(git: Git, changed: list[RawChange]) -> dict[str, str | None]:
-    with contextlib.suppress(FileNotFoundError):
-        return dict(_read_entries(Path(git.folder, _BEFORE).read_bytes()))
+def _remembered(changed: list[RawChange], private: str | None) -> dict[str, str | None]:
+    """The index's entries when the commit was asked for."""
+    if private is not None:
+        with contextlib.suppress(FileNotFoundError):
+            return dict(_read_entries(Path(private, _BEFORE).read_bytes()))
     return {change.path: _entry(change.old_mode, change.old_id) for change in changed}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from hive_jupyter.errors import RepositoryError
@@ -14,6 +15,7 @@ NO_FILE = "000000"
 EXECUTABLE = "100755"
 SYMLINK = "120000"
 GITLINK = "160000"
+TREE = "040000"
 _FILES = {"100644", EXECUTABLE}
 
 EVERYTHING_SHOWN = ("--no-ext-diff", "--no-textconv", "--no-color")
@@ -58,6 +60,11 @@ def checked_hash(text: str) -> str:
 def empty_tree(git: Git) -> str:
     """The hash of a tree without files."""
     return git.run("hash-object", "-t", "tree", "--stdin").decode().strip()
+
+
+def as_lines(ids: Iterable[str]) -> bytes:
+    """Hashes, one on each line, as git reads them."""
+    return "".join(f"{one}\n" for one in sorted(ids)).encode()
 
 
 def raw_changes(git: Git, old: str, new: str, *options: str) -> list[RawChange]:

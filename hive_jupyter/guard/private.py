@@ -1,7 +1,9 @@
 """
 Private repositories: empty ones of Hive's own, which see the objects of the user's.
 
-Whatever reads files or content runs in one of them (see ``git``).
+Whatever reads files or content runs in one of them (see ``git``). git does not look whether an
+object has the content that its name says; what is shown and what is committed is *verified*: copied
+into a repository that has nothing else, whose objects have been named anew.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from pathlib import Path
 
 from hive_jupyter.errors import RepositoryError
 from hive_jupyter.guard.git import Git, at, objects_of, split
+from hive_jupyter.guard.objects import as_lines, checked_hash, content_ids, empty_tree, raw_changes
 
 # The file in one of them that names folders whose programs do not count.
 _OUTSIDE = "outside"
@@ -65,17 +68,68 @@ def make_private(user: Git, folder: str) -> Git:
         msg = f"There is no place for a commit's content: {error}"
         raise RepositoryError(msg) from error
     git = Git(user.path, folder, settings=_PASSING)
-    object_format = user.line("rev-parse", "--show-object-format")
-    git.run(
-        "init", "--quiet", "--bare", "--template=", "--initial-branch=none",
-        f"--object-format={object_format}", folder,
-    )  # fmt: skip
+    _init(git, user)
     info = Path(folder, "objects", "info")
     info.mkdir(exist_ok=True)
     quoted = objects_of(user).replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n")
     (info / "alternates").write_bytes(os.fsencode(f'"{quoted}"\n'))
     Path(folder, _OUTSIDE).write_bytes(b"".join(os.fsencode(one) + b"\0" for one in user.outside))
     return git
+
+
+def _init(git: Git, like: Git) -> None:
+    """Make an empty repository, whose objects have names of the same kind as another's."""
+    os.makedirs(git.folder, mode=0o700, exist_ok=True)
+    object_format = like.line("rev-parse", "--show-object-format")
+    git.run(
+        "init", "--quiet", "--bare", "--template=", "--initial-branch=none",
+        f"--object-format={object_format}", git.folder,
+    )  # fmt: skip
+
+
+@contextlib.contextmanager
+def verified(source: Git, parent: str | None, tree: str) -> Iterator[Git]:
+    """
+    Copy a commit's tree, and all in which it differs from another commit, object by object.
+
+    Args:
+        source: git on a repository that has them.
+        parent: the other commit's hash; None: there is none, all is new.
+        tree: the tree's hash.
+
+    Yields:
+        git on the copy, for as long as this is entered.
+
+    Raises:
+        RepositoryError: git fails, or an object is missing or not what its name says.
+    """
+    with tempfile.TemporaryDirectory(prefix="hive-", ignore_cleanup_errors=True) as folder:
+        copy = Git(source.path, os.path.join(folder, "verified"), settings=_PASSING)
+        _init(copy, source)
+        wanted = _wanted(source, parent, tree)
+        pack = os.path.join(folder, "pack")
+        name = source.run("pack-objects", "--quiet", "--window=0", pack, stdin=as_lines(wanted))
+        with open(f"{pack}-{name.decode().strip()}.pack", "rb") as content:
+            copy.run("index-pack", "--stdin", stdin=content)
+        out = copy.run("cat-file", "--batch-all-objects", "--batch-check=%(objectname)")
+        if set(out.decode().split()) != wanted:
+            msg = (
+                "An object of this repository does not have the content that its name says, so "
+                "that nobody can tell what would be committed. git fsck names it."
+            )
+            raise RepositoryError(msg)
+        yield copy
+
+
+def _wanted(source: Git, parent: str | None, tree: str) -> set[str]:
+    """All objects that have to be read to tell in what a tree differs from a commit."""
+    old = parent or empty_tree(source)
+    wanted = {checked_hash(tree)}
+    if parent is not None:
+        wanted |= {parent, source.line("rev-parse", "--verify", f"{parent}^{{tree}}") or ""}
+    for change in raw_changes(source, old, tree, "-t"):
+        wanted.update(content_ids(change))
+    return wanted - {empty_tree(source)}
 
 
 def outside_of(private: str | None) -> list[str]:

@@ -31,12 +31,15 @@ from hive_jupyter.guard.index import refuse_locked, update_index
 from hive_jupyter.guard.objects import (
     GITLINK,
     NO_FILE,
+    TREE,
+    RawChange,
+    as_lines,
     checked_hash,
     empty_tree,
     raw_changes,
     small_contents,
 )
-from hive_jupyter.guard.private import opened, outside_of
+from hive_jupyter.guard.private import opened, outside_of, verified
 from hive_jupyter.guard.requests import CommitRequest, Requester
 from hive_jupyter.units import format_duration, visible
 
@@ -155,19 +158,22 @@ def commit(guard: AuthorizationGuard, token: str, *, request: str | None = None)
         asked = guard.check(token, request=request, kind="commit")
         assert isinstance(asked, CommitRequest)
         user = at(asked.repository, *outside_of(asked.private))
-        with opened(asked.repository, asked.private) as git:
-            if tip(user, asked.ref) != asked.parent:
-                raise _superseded(guard, asked)
-            refuse_what_is_under_way(user)
-            refuse_locked(user, asked.ref)
+        if tip(user, asked.ref) != asked.parent:
+            raise _superseded(guard, asked)
+        refuse_what_is_under_way(user)
+        refuse_locked(user, asked.ref)
+        with (
+            opened(asked.repository, asked.private) as private,
+            verified(private, asked.parent, asked.tree) as git,
+        ):
             made = _commit_tree(user, git, asked)
             # signing may have taken a while, and what is denied is nothing to hand over
             guard.check(token, request=asked.id)
-            _hand_over(user, git, asked, made)
-            _hand_over_large(user, git, asked)
+            changed = _hand_over(user, git, asked, made)
+            _hand_over_large(user, git, changed, private.folder)
             guard.spend(token, request=asked.id, commit=made)
             _move_branch(guard, replace(user, keeps=lock), asked, made)
-            left = update_index(user, git, asked)
+            left = update_index(user, asked.ref, changed, private.folder)
         try:
             guard.conclude(asked.id, "committed")
         except LedgerError as error:  # what it says would be wrong now; settle() makes up for it
@@ -243,20 +249,20 @@ def _idents(user: Git, asked: CommitRequest) -> dict[str, str]:
     return environment
 
 
-def _hand_over(user: Git, git: Git, asked: CommitRequest, made: str) -> None:
+def _hand_over(user: Git, git: Git, asked: CommitRequest, made: str) -> list[RawChange]:
     """
-    Copy the commit and what is new in it into the user's repository.
+    Copy the commit and what is new in it into the user's repository; no branch leads to it yet.
 
-    As a pack, whose reader gives each object its name anew: what does not have the content that
-    its name says never gets there. No branch leads to it yet.
+    The reader of the pack compares each object with the one of the same name that is there.
+
+    Returns:
+        What the commit changes.
     """
-    old = asked.parent or empty_tree(git)
-    changed = raw_changes(git, old, asked.tree, "-t")
+    changed = raw_changes(git, asked.parent or empty_tree(git), asked.tree, "-t")
     new = {change.new_id for change in changed if change.new_mode not in {NO_FILE, GITLINK}}
-    ids = {made, asked.tree} | new
-    names = "".join(f"{one}\n" for one in sorted(ids)).encode()
     pack = os.path.join(git.folder, "handed-over")
-    name = git.run("pack-objects", "--quiet", "--local", pack, stdin=names).decode().strip()
+    names = as_lines({made, asked.tree, *new} - {empty_tree(git)})
+    name = git.run("pack-objects", "--quiet", pack, stdin=names).decode().strip()
     shared = Configuration(user).last("core.sharedrepository")
     target = replace(
         git,
@@ -264,21 +270,21 @@ def _hand_over(user: Git, git: Git, asked: CommitRequest, made: str) -> None:
         settings={**LASTING, **({} if shared is None else {"core.sharedRepository": shared})},
     )
     with Path(f"{pack}-{name}.pack").open("rb") as content:
-        target.run("unpack-objects", "-q", "--strict", stdin=content)
+        target.run("index-pack", "--stdin", "--strict", stdin=content)
+    return [change for change in changed if TREE not in {change.old_mode, change.new_mode}]
 
 
-def _hand_over_large(user: Git, git: Git, asked: CommitRequest) -> None:
+def _hand_over_large(user: Git, git: Git, changed: list[RawChange], private: str) -> None:
     """Put what git-lfs kept when the commit's files were frozen where the user's git-lfs looks."""
-    kept = lfs.kept(git.folder)
+    kept = lfs.kept(private)
     if not kept:
         return
-    changed = raw_changes(git, asked.parent or empty_tree(git), asked.tree)
     found = map(lfs.read_pointer, small_contents(git, changed, lfs.LONGEST_POINTER))
     pointers = [pointer for pointer in found if pointer is not None and pointer.oid in kept]
     storage = Configuration(user).last("lfs.storage") or lfs.STORAGE
     # Who may read the repository's objects may read these, too.
     mode = stat.S_IMODE(os.stat(objects_of(user)).st_mode)
-    lfs.hand_over(git.folder, pointers, os.path.join(common_of(user), storage), mode)
+    lfs.hand_over(private, pointers, os.path.join(common_of(user), storage), mode)
 
 
 def _move_branch(guard: AuthorizationGuard, user: Git, asked: CommitRequest, made: str) -> None:
@@ -325,10 +331,10 @@ def _outcome(request: CommitRequest) -> str | None:
         if now_at is None or not user.succeeds("cat-file", "-e", f"{request.commit}^{{commit}}"):
             return "void"
         if now_at == request.commit:
-            kept = request.private and os.path.isdir(request.private)
-            with opened(request.repository, request.private if kept else None) as git:
-                if left := update_index(user, git, request):
-                    log.warning("%s was committed: %s", request.commit, left)
+            with opened(request.repository, None) as git:
+                changed = raw_changes(git, request.parent or empty_tree(git), request.tree)
+            if left := update_index(user, request.ref, changed, request.private):
+                log.warning("%s was committed: %s", request.commit, left)
         elif not user.succeeds("merge-base", "--is-ancestor", request.commit, now_at):
             return "void"
     except RepositoryError as error:
