@@ -6,7 +6,6 @@ git and the ledger block, so this is called above the portal; an async caller ne
 
 from __future__ import annotations
 
-import contextlib
 import getpass
 import logging
 import os
@@ -20,7 +19,6 @@ from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import (
     AuthorizationError,
     ConfigError,
-    LedgerError,
     NodeDied,
     NodeTimeout,
     RepositoryError,
@@ -64,9 +62,6 @@ class Commits:
         refuse_in_worker()
         self._config = config
         self.guard = AuthorizationGuard(expiry=config.approval_expiry)
-        # an earlier process may have been killed in the middle
-        with contextlib.suppress(LedgerError):  # whoever uses it is told
-            repository.settle(self.guard)
 
     def request(
         self,
@@ -75,24 +70,25 @@ class Commits:
         *,
         requester: Requester | None = None,
         supersedes: str | None = None,
-        folder: str | os.PathLike[str] | None = None,
+        root: str | None = None,
     ) -> tuple[CommitRequest, Frozen]:
         """
         Ask for a commit; see ``repository.request_commit``.
 
         Args:
             message: of the commit.
-            paths: relative to the folder.
+            paths: relative to the working folder, or to ``root``.
             requester: who asks; by default the user.
             supersedes: the id of a waiting request in whose place this one comes.
-            folder: in the project; by default the working folder.
+            root: the top of the work tree; by default that of the working folder.
         """
         return repository.request_commit(
             self.guard,
-            folder or _working_folder(),
+            root or _working_folder(),
             message,
             requester=requester or _user(),
             paths=paths,
+            root=root,
             supersedes=supersedes,
             filters=self._config.commit_filters,
         )
@@ -167,7 +163,7 @@ class Commits:
             given.get("paths"),
             requester=Requester("worker", worker),
             supersedes=given.get("supersedes"),
-            folder=root,
+            root=root,
         )
         return asked_for(request, frozen)
 
@@ -179,7 +175,7 @@ class Commits:
             AuthorizationError: there is no such request.
             LedgerError: the ledger cannot be read.
         """
-        repository.settle(self.guard)
+        self.settle()
         request = self.guard.get(request_id)
         if not isinstance(request, CommitRequest) or request.requester.kind != "agent":
             msg = f"No agent has asked for a commit {visible(request_id, keep='')!r}."
@@ -228,9 +224,13 @@ class Commits:
         self.guard.conclude(request_id, "expired", "who asked waits no more")
         self.guard.is_allowed(request_id)
 
+    def settle(self) -> None:
+        """Hold the ledger against the branches: an earlier process may have been killed."""
+        repository.settle(self.guard)
+
     def open(self) -> list[AnyRequest]:
         """Requests that wait for a human, or for their approval to be used, oldest first."""
-        repository.settle(self.guard)
+        self.settle()
         return self.guard.open()
 
 
@@ -322,7 +322,7 @@ def approve(guard: AuthorizationGuard, request: AnyRequest, *, origin: str) -> s
         RepositoryError: git fails; the message says whether the token is still good.
         LedgerError: the ledger is damaged or cannot be written.
     """
-    token = guard.approve(request.id, origin=origin)
+    token = guard.approve(request.id, digest=request.digest, origin=origin)
     if isinstance(request, CommitRequest):
         return _committed(guard, request, token)
     guard.spend(token, request=request.id)
@@ -343,7 +343,7 @@ def approve_for_token(guard: AuthorizationGuard, request: AnyRequest, *, origin:
     if not isinstance(request, CommitRequest):
         msg = "The token of a call is of use to nobody. Approve it without --token."
         raise ConfigError(msg)
-    return guard.approve(request.id, origin=origin)
+    return guard.approve(request.id, digest=request.digest, origin=origin)
 
 
 def _committed(guard: AuthorizationGuard, request: CommitRequest, token: str) -> str:

@@ -83,6 +83,8 @@ _AGENTS = "agents"
 _LOOPS_DESCRIPTORS = 5
 # So long after a death it is written down (seconds).
 _QUIET = 1.0
+# As much of an error is told to a worker (characters).
+_LONGEST_ANSWER = 4000
 _SUPPORTED = sys.platform == "linux"
 
 
@@ -933,7 +935,7 @@ class HiveManager:
             )
             answer = {"text": text}
         except Exception as error:
-            answer = {"error": str(error)}
+            answer = {"error": str(error)[:_LONGEST_ANSWER]}
         node.answer_commit(run, asked, answer)
 
     async def _call(

@@ -5,12 +5,13 @@ import hashlib
 import os
 import shutil
 import subprocess
+import time
 import zlib
 from pathlib import Path
 
 import pytest
 
-from hive_jupyter.errors import RepositoryError, Superseded
+from hive_jupyter.errors import ConfigError, RepositoryError, Superseded
 from hive_jupyter.guard import programs, repository
 from tests.repos import NAME, USER, Repo, ask, commit
 
@@ -172,7 +173,7 @@ def test_a_repository_beside_its_pointer_names_no_programs(guard, repo, trap, mo
     repository.settle(guard)
 
 
-@pytest.mark.parametrize("name", ["index", "sharedindex.x", "info/attributes"])
+@pytest.mark.parametrize("name", ["index", "info/attributes"])
 def test_a_pipe_in_the_place_of_a_file_is_not_read(guard, repo, name):
     """Whoever reads one that nobody writes to waits for ever."""
     place = repo.folder / ".git" / name
@@ -184,9 +185,10 @@ def test_a_pipe_in_the_place_of_a_file_is_not_read(guard, repo, name):
         ask(guard, repo, ["a.py"])
 
 
-def test_a_pipe_in_a_place_that_git_does_not_read_stops_nobody(guard, repo):
-    """Where a work tree is, is told by a file that the main one does not have."""
-    os.mkfifo(repo.folder / ".git/gitdir")
+@pytest.mark.parametrize("name", ["gitdir", "sharedindex.x", f"sharedindex.{'a' * 40}"])
+def test_a_pipe_in_a_place_that_git_does_not_read_stops_nobody(guard, repo, name):
+    """Where a work tree is, say, is told by a file that the main one does not have."""
+    os.mkfifo(repo.folder / ".git" / name)
     repo.write("a.py", "changed\n")
 
     commit(guard, ask(guard, repo, ["a.py"]))
@@ -233,6 +235,74 @@ def test_a_program_to_sign_with_is_not_taken_from_the_project(guard, repo, trap,
 
     with pytest.raises(RepositoryError, match="no-such-gpg"):
         repository.commit(guard, token)
+
+
+# --- what costs nothing to make and much to read ---
+
+
+@pytest.mark.parametrize("name", ["index", "info/attributes"])
+def test_a_hole_is_not_copied(guard, repo, name):
+    """It would fill the disk."""
+    place = repo.folder / ".git" / name
+    place.touch()
+    os.truncate(place, 2**40)
+    repo.write("a.py", "changed\n")
+
+    with pytest.raises(RepositoryError, match="is larger than"):
+        ask(guard, repo, ["a.py"])
+    assert not any((guard.ledger.path.parent / "frozen").iterdir())
+
+
+def test_what_waits_does_not_fill_the_disk(guard, repo, monkeypatch):
+    """Nor what waits no more: a worker may replace its own request without an end."""
+    monkeypatch.setattr(repository, "_MOST_FROZEN", 2**20)
+    repo.write("a.bin", os.urandom(600_000))
+    request = ask(guard, repo, ["a.bin"])
+    repo.write("b.bin", os.urandom(600_000))
+    with pytest.raises(RepositoryError, match="What waits to be committed is"):
+        ask(guard, repo, ["b.bin"])
+
+    for _ in range(5):
+        guard.deny(request.id)
+        request = ask(guard, repo, ["b.bin"])
+    assert [request.private] == [
+        str(one) for one in (guard.ledger.path.parent / "frozen").iterdir()
+    ]
+
+
+def test_more_paths_than_anybody_names_are_refused(guard, repo):
+    """Each is looked for."""
+    with pytest.raises(ConfigError, match="More than 1000 paths are named"):
+        ask(guard, repo, [f"{number}" for number in range(1001)])
+
+
+def test_a_configuration_that_cannot_be_read_does_not_hold_up_what_is_asked(
+    guard, repo, monkeypatch
+):
+    """Of several requests for one repository the first is enough; and none is called superseded."""
+    repo.write("a.py", "changed\n")
+    requests = [ask(guard, repo, message=str(number)) for number in range(3)]
+    (repo.folder / ".git/config").unlink()
+    os.mkfifo(repo.folder / ".git/config")
+    monkeypatch.setattr(repository, "_SHORT", 0.2)
+    began = time.monotonic()
+
+    assert [] == repository.settle(guard)
+    assert time.monotonic() - began < 30
+    assert "denied" == guard.deny(requests[0].id).state
+    assert 2 == len(guard.pending())
+
+
+def test_a_worker_asks_for_its_own_project_alone(guard, repo):
+    """Not for a repository around it, such as one of dotfiles."""
+    inner = repo.folder / "inner"
+    inner.mkdir()
+    repo.write("a.py", "changed\n")
+
+    with pytest.raises(RepositoryError, match="is no git repository of its own"):
+        repository.request_commit(
+            guard, inner, "m", paths=["../a.py"], requester=USER, root=str(inner)
+        )
 
 
 # --- objects that lie about their names ---

@@ -774,6 +774,34 @@ def test_a_token_is_256_random_bits(guard, monkeypatch):
     assert [32] == asked
 
 
+def test_what_was_not_seen_is_not_approved(guard, tmp_path):
+    """The ledger's content was changed, digest and all, between look and answer."""
+    seen, other = ask(guard), ask(guard, tree="e" * 40)
+    connection = sqlite3.connect(tmp_path / "ledger.sqlite")
+    connection.execute("DROP TRIGGER nothing_changes")
+    content = replace(other, id=seen.id).content
+    digest = replace(other, id=seen.id).digest
+    connection.execute(
+        "UPDATE entries SET details = ? WHERE request = ?",
+        (json.dumps({"content": content, "digest": digest}), seen.id),
+    )
+    connection.commit()
+    connection.close()
+
+    with pytest.raises(LedgerError, match="does not hold request"):
+        guard.approve(seen.id, digest=seen.digest)
+    assert "pending" == guard.get(seen.id).state
+
+
+@pytest.mark.parametrize("name", ["", "x" * 10**6, "\xad" * 1000, "a b", "../x", "\ud800"])
+def test_what_can_be_no_id_is_told_briefly(guard, name):
+    ask(guard)
+
+    with pytest.raises(RequestUnknown) as caught:
+        guard.get(name)
+    assert len(str(caught.value)) < 1000
+
+
 def test_a_token_may_be_copied_with_the_line_around_it(guard):
     request = ask(guard)
     token = guard.approve(request.id)

@@ -5,6 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -178,17 +179,20 @@ def test_settling_leaves_a_commit_under_way_alone(guard, repo, monkeypatch):
 
 
 def test_settling_forgets_content_that_nobody_waits_for(guard, repo):
-    """After an hour, in which a request may be on its way to the ledger."""
+    """At once where its request has ended; after an hour where one may be on its way."""
     repo.write("a.py", "2\n")
-    kept, denied, fresh = (ask(guard, repo) for _ in range(3))
-    for request in (denied, fresh):
-        guard.deny(request.id)
-    for request in (kept, denied):
-        os.utime(request.private, (1, 1))
+    kept, denied = (ask(guard, repo) for _ in range(2))
+    guard.deny(denied.id)
+    fresh, old = (Path(kept.private).with_name(name) for name in ("fresh", "old"))
+    for folder in (fresh, old):
+        folder.mkdir()
+    for folder in (kept.private, old):
+        os.utime(folder, (1, 1))
 
     repository.settle(guard)
 
-    assert [True, False, True] == [os.path.isdir(one.private) for one in (kept, denied, fresh)]
+    places = (kept.private, denied.private, fresh, old)
+    assert [True, False, True, False] == list(map(os.path.isdir, places))
 
 
 def test_settling_without_a_ledger_makes_none(guard):

@@ -48,6 +48,6 @@ def test_every_call_of_git_is_held_to_the_rules(guard, repo, monkeypatch):
             assert environment["GIT_ALLOW_PROTOCOL"] == "none"
             assert environment["GIT_NO_LAZY_FETCH"] == "1"
             assert environment["GIT_DIR"]
-        if {"update-ref", "unpack-objects"} & set(command):
+        if {"update-ref", "--strict"} & set(command):
             assert "core.fsync=committed,reference" in command
-    assert {"update-ref", "unpack-objects"} <= {word for command, _, _ in calls for word in command}
+    assert {"update-ref", "--strict"} <= {word for command, _, _ in calls for word in command}

@@ -112,8 +112,10 @@ class ApproveApp(_AnswerApp):
         from hive_jupyter.terminal import Terminal, ask
 
         request_id = self.request
-        guard = _commits(self).guard
+        commits = _commits(self)
+        guard = commits.guard
         with Terminal() as terminal:
+            commits.settle()
             showing = Showing.of(guard.awaiting(request_id))
             if objection := ask(terminal, showing):
                 raise HiveError(objection)

@@ -35,6 +35,8 @@ from hive_jupyter.units import format_duration, visible
 # Nothing that looks like something else, and no vowels: ids are typed, and spell nothing.
 _ALPHABET = "23456789bcdfghjkmnpqrstvwxyz"
 _ID_LENGTH = 6
+_LONGEST_ID = 32
+_ID = re.compile(r"[a-z0-9]{1,32}")
 _TOKEN_BYTES = 32
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{43}")
 
@@ -267,12 +269,13 @@ class AuthorizationGuard:
 
     # --- answering ---
 
-    def approve(self, request_id: str, *, origin: str = "python") -> str:
+    def approve(self, request_id: str, *, digest: str | None = None, origin: str = "python") -> str:
         """
         Say yes, in a human's name.
 
         Args:
             request_id: the request's id.
+            digest: of what the human saw; None: whatever the ledger holds.
             origin: where the human said it, for the record: "panel", "magic", "terminal", ...
 
         Returns:
@@ -280,7 +283,8 @@ class AuthorizationGuard:
 
         Raises:
             RequestUnknown, RequestDenied, RequestExpired, Superseded, TokenSpent: it is too late.
-            AuthorizationError: it is approved already; its token was given out then.
+            AuthorizationError: it is approved already, and its token was given out then; or it is
+                not what the human saw.
             LedgerError: the ledger is damaged or cannot be written.
         """
         token = secrets.token_urlsafe(_TOKEN_BYTES)
@@ -289,6 +293,8 @@ class AuthorizationGuard:
             entries.check()
             request = self._known(entries, now, request_id)
             refusal = self._answered(request, entries)
+            if digest not in {None, request.digest}:
+                raise self._changed(request.id)
             if refusal is None:
                 details = {"digest": request.digest, "expiry": self.expiry, "origin": origin}
                 entries.append(
@@ -618,13 +624,13 @@ class AuthorizationGuard:
 
     def _known(self, entries: Entries, now: Moment, request_id: str) -> AnyRequest:
         name = _typed(request_id)
-        history = entries.of_request(name)
+        history = entries.of_request(name) if _ID.fullmatch(name) else []
         if not history:
             msg = (
-                f"There is no request {visible(name, keep='')!r}. `%hive requests` in a notebook "
-                "and `jupyter hive requests` in a terminal list those that wait."
+                f"There is no request {visible(name[:_LONGEST_ID], keep='')!r}. `%hive requests` "
+                "in a notebook and `jupyter hive requests` in a terminal list those that wait."
             )
-            raise RequestUnknown(msg, request=name)
+            raise RequestUnknown(msg, request=name[:_LONGEST_ID])
         asked = history[0]
         try:
             request = from_content(asked.details["content"])

@@ -9,6 +9,10 @@ import stat
 from collections.abc import Iterator
 
 from hive_jupyter.errors import RepositoryError
+from hive_jupyter.units import format_size
+
+# No index and no attributes are so large; a hole of any size costs nothing to make.
+LARGEST = 2**29
 
 
 @contextlib.contextmanager
@@ -41,9 +45,12 @@ def copy_file(source: str, target: str | os.PathLike[str]) -> None:
     Copy a file, with its time.
 
     Raises:
-        OSError, RepositoryError: as for ``regular``.
+        OSError, RepositoryError: as for ``regular``; or it is too large to be what it should.
     """
     with regular(source) as descriptor, open(target, "wb") as copied:
+        if os.fstat(descriptor).st_size > LARGEST:
+            msg = f"{source!r} is larger than {format_size(LARGEST)}. Commit with git itself."
+            raise RepositoryError(msg)
         with open(descriptor, "rb", closefd=False) as content:
             shutil.copyfileobj(content, copied)
         times = os.fstat(descriptor)

@@ -10,7 +10,7 @@ import contextlib
 import os
 from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from hive_jupyter.errors import RepositoryError
 from hive_jupyter.guard import lfs
@@ -76,6 +76,7 @@ def freeze(
     private: str | os.PathLike[str],
     paths: Sequence[str | os.PathLike[str]] | None = None,
     filters: Collection[str] = (),
+    root: str | None = None,
 ) -> Frozen:
     """
     Write the tree of a commit without touching the repository.
@@ -83,13 +84,16 @@ def freeze(
     Args:
         folder: in the work tree; paths are relative to it.
         private: where the content goes; the folder must not exist.
-        paths, filters: as for ``request_commit``.
+        paths, filters, root: as for ``request_commit``.
 
     Raises:
         RepositoryError: there is nothing to commit, or something of it cannot be committed here.
     """
     home = Path(folder).resolve()
     user, top = _find(home)
+    if root is not None and not os.path.samefile(top, root):
+        msg = f"{root!r} is no git repository of its own, but in {top!r}, which is not the project."
+        raise RepositoryError(msg)
     refuse_what_is_under_way(user)
     ref, parent = _head(user)
     configuration = Configuration(user)
@@ -318,8 +322,9 @@ def _is_submodule(path: str) -> RepositoryError:
 
 
 def _refuse_unknown(work: Git, names: list[str], known: set[str]) -> None:
+    there = known | {str(parent) for path in known for parent in PurePosixPath(path).parents}
     for name in names:
-        if not any(name in {".", path} or path.startswith(f"{name}/") for path in known):
+        if name not in there:
             msg = f'"{visible(name, keep="")}" {_why_unknown(work, name)}'
             raise RepositoryError(msg)
 

@@ -72,6 +72,7 @@ class Git:
         environment: variables beside, or instead of, those that every call gets.
         settings: configuration beside that of every call.
         outside: folders whose programs do not count, as for ``trusted_path``.
+        timeout: seconds that a call may take.
         keeps: descriptors that are open as long as it runs, whatever becomes of this process.
     """
 
@@ -82,6 +83,7 @@ class Git:
     settings: Mapping[str, str] = field(default_factory=dict)
     outside: tuple[str, ...] = ()
     keeps: tuple[int, ...] = ()
+    timeout: float = 120.0
 
     @property
     def program(self) -> str:
@@ -156,7 +158,9 @@ class Git:
             environment[f"GIT_CONFIG_VALUE_{number}"] = value
         folder = self.work_tree or self.folder
         whole = (*command, *arguments)
-        return run_program(whole, folder, environment, stdin, keeps=self.keeps)
+        return run_program(
+            whole, folder, environment, stdin, timeout=self.timeout, keeps=self.keeps
+        )
 
 
 def _failed(arguments: tuple[str, ...], stderr: bytes) -> RepositoryError:
@@ -165,13 +169,14 @@ def _failed(arguments: tuple[str, ...], stderr: bytes) -> RepositoryError:
     return RepositoryError(msg, command=arguments, stderr=said)
 
 
-def at(repository: str, *outside: str) -> Git:
+def at(repository: str, *outside: str, timeout: float = 120.0) -> Git:
     """
     Run git on a repository of the user's: no hook runs, whatever its configuration says.
 
     Args:
         repository: the git dir; absolute.
         outside: folders whose programs do not count, beside those that the git dir tells of.
+        timeout: seconds that a call may take.
 
     Raises:
         RepositoryError: there is none, or no git.
@@ -180,7 +185,7 @@ def at(repository: str, *outside: str) -> Git:
         msg = f"There is no git repository in {repository!r}."
         raise RepositoryError(msg)
     outside = tuple(sorted({*outside, *_work_trees(repository)}))
-    git = Git(trusted_path(*outside), repository, outside=outside)
+    git = Git(trusted_path(*outside), repository, outside=outside, timeout=timeout)
     return replace(git, settings={**LASTING, **_without_hooks(git)})
 
 
@@ -198,8 +203,9 @@ def _work_trees(repository: str) -> set[str]:
 
 def _without_hooks(git: Git) -> dict[str, str]:
     """Turn off the hooks that are named in the configuration, as they can be since git 2.54."""
-    names = git.run("config", "--list", "--name-only", "-z", "--includes").split(b"\0")
-    hooks = {os.fsdecode(name.rpartition(b".")[0]) for name in names if name.startswith(b"hook.")}
+    asked = ("config", "--includes", "--name-only", "-z", "--get-regexp", r"^hook\.")
+    names = git.run(*asked, accept=(0, 1)).split(b"\0")
+    hooks = {os.fsdecode(name.rpartition(b".")[0]) for name in names}
     return {f"{hook}.enabled": "false" for hook in hooks if "." in hook}
 
 

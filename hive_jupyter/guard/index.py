@@ -15,6 +15,7 @@ from hive_jupyter.guard.objects import NO_FILE, RawChange
 
 _AS_IT_WAS = "index-as-it-was"
 _BEFORE = "before"
+_SHARED = "sharedindex.*"
 
 # So long another git may take to end (seconds), and so often is looked whether it has.
 _PATIENCE = 3.0
@@ -28,10 +29,21 @@ def copy_index(user: Git, git: Git) -> None:
     With its time, by which git tells which of its entries it can trust (see racy-git in git's
     documentation), and with the other half of a split one.
     """
-    names = {path.name: path.name for path in Path(user.folder).glob("sharedindex.*")}
-    for copied, name in {**names, "index": "index", _AS_IT_WAS: "index"}.items():
-        with contextlib.suppress(FileNotFoundError):
-            copy_file(os.path.join(user.folder, name), os.path.join(git.folder, copied))
+    with contextlib.suppress(FileNotFoundError):
+        for name in ("index", _AS_IT_WAS):
+            copy_file(os.path.join(user.folder, "index"), os.path.join(git.folder, name))
+        content = Path(git.folder, "index").read_bytes()
+        for path in Path(user.folder).glob(_SHARED):
+            if _names(content, path.suffix.removeprefix(".")):
+                copy_file(str(path), os.path.join(git.folder, path.name))
+
+
+def _names(index: bytes, shared: str) -> bool:
+    """Whether an index is split and names the other half; see gitformat-index(5), "link"."""
+    try:
+        return b"link" in index and bytes.fromhex(shared) in index
+    except ValueError:
+        return False
 
 
 def on_index(git: Git, name: str) -> Git:

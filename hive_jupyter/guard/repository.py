@@ -17,13 +17,13 @@ import secrets
 import shutil
 import stat
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hive_jupyter.errors import ConfigError, LedgerError, RepositoryError, Superseded
 from hive_jupyter.guard import lfs
-from hive_jupyter.guard.authorization import AuthorizationGuard
+from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
 from hive_jupyter.guard.configuration import Configuration, ident
 from hive_jupyter.guard.freeze import Frozen, freeze, refuse_what_is_under_way
 from hive_jupyter.guard.git import LASTING, Git, at, common_of, objects_of, tip
@@ -41,12 +41,24 @@ from hive_jupyter.guard.objects import (
 )
 from hive_jupyter.guard.private import opened, outside_of, verified
 from hive_jupyter.guard.requests import CommitRequest, Requester
-from hive_jupyter.units import format_duration, visible
+from hive_jupyter.units import format_duration, format_size, visible
 
 log = logging.getLogger(__name__)
 
 # Folders without a request that are younger than this belong to a request on its way.
 _ABANDONED = 3600.0
+
+# Of a request; folders stand for what is in them.
+_MOST_PATHS = 1000
+
+# Bytes of all that waits to be committed together.
+_MOST_FROZEN = 4 * 2**30
+
+# Ended requests whose content is forgotten at once; others are by the next look but one.
+_RECENT = 100
+
+# So long git may take to tell what became of a branch (seconds), where nobody asked for that.
+_SHORT = 10.0
 
 # So long a commit waits for another one (seconds), and so often it looks.
 _PATIENCE = 300.0
@@ -77,6 +89,7 @@ def request_commit(
     paths: Sequence[str | os.PathLike[str]] | None = None,
     supersedes: str | None = None,
     filters: Collection[str] = (),
+    root: str | None = None,
 ) -> tuple[CommitRequest, Frozen]:
     """
     Freeze content of a work tree and ask for its commit.
@@ -90,6 +103,7 @@ def request_commit(
             None: what is staged, or, with nothing staged, the changes of tracked files.
         supersedes: the id of a waiting request in whose place this one comes.
         filters: names of filters that may run, where the commands are the user's own.
+        root: what the top of the work tree has to be; None: anything.
 
     Returns:
         The request, and what was frozen for it.
@@ -101,10 +115,17 @@ def request_commit(
     if isinstance(paths, str | bytes) or not all(map(os.fspath, paths or ())):
         msg = f"{paths!r} are no paths: give a list of files and folders, none of them empty."
         raise ConfigError(msg)
+    if paths is not None and len(paths) > _MOST_PATHS:
+        msg = f"More than {_MOST_PATHS} paths are named. Name the folders that they are in."
+        raise ConfigError(msg)
+    with _lock(guard, wait=0) as lock:
+        if lock:
+            _forget(guard)
     private = _private_folder(guard) / secrets.token_hex(8)
     _make_folders(private.parent)
     try:
-        frozen = freeze(folder, private, paths, filters)
+        frozen = freeze(folder, private, paths, filters, root)
+        _refuse_too_much(private.parent)
         request = guard.request(
             repository=frozen.repository,
             ref=frozen.ref,
@@ -202,11 +223,15 @@ def settle(guard: AuthorizationGuard) -> list[CommitRequest]:
     with _lock(guard, wait=0) as lock:
         if not lock:
             return []
-        ends = [(request, _outcome(request), "cut off") for request in guard.interrupted()]
+        users: dict[str, Git | None] = {}
+        ends = [
+            (asked, _outcome(asked, _user(asked, users)), "cut off")
+            for asked in guard.interrupted()
+        ]
         ends += [
             (asked, "superseded", f"{asked.ref} moved")
             for asked in guard.open()
-            if isinstance(asked, CommitRequest) and _has_moved(asked)
+            if isinstance(asked, CommitRequest) and _has_moved(asked, _user(asked, users))
         ]
         settled = [
             guard.conclude(request.id, outcome, reason)
@@ -320,13 +345,24 @@ def _superseded(guard: AuthorizationGuard, asked: CommitRequest) -> Superseded:
 # --- after a crash ---
 
 
-def _outcome(request: CommitRequest) -> str | None:
+def _user(asked: CommitRequest, users: dict[str, Git | None]) -> Git | None:
+    """Git on a request's repository, with little time; None where it does not answer."""
+    if asked.repository not in users:
+        users[asked.repository] = None
+        with contextlib.suppress(RepositoryError):  # a folder on a network may come back
+            outside = outside_of(asked.private)
+            users[asked.repository] = at(asked.repository, *outside, timeout=_SHORT)
+    return users[asked.repository]
+
+
+def _outcome(request: CommitRequest, user: Git | None) -> str | None:
     """What became of a commit whose token was spent; None: not to be told now."""
     assert request.commit is not None
     if not os.path.isdir(request.repository):
         return "void"
+    if user is None:
+        return None
     try:
-        user = at(request.repository, *outside_of(request.private))
         now_at = tip(user, request.ref)
         if now_at is None or not user.succeeds("cat-file", "-e", f"{request.commit}^{{commit}}"):
             return "void"
@@ -343,12 +379,13 @@ def _outcome(request: CommitRequest) -> str | None:
     return "committed"
 
 
-def _has_moved(asked: CommitRequest) -> bool:
+def _has_moved(asked: CommitRequest, user: Git | None) -> bool:
+    if user is None:
+        return False
     try:
-        user = at(asked.repository, *outside_of(asked.private))
         return tip(user, asked.ref) != asked.parent
     except RepositoryError:
-        return False  # a folder on a network may come back
+        return False
 
 
 @contextlib.contextmanager
@@ -411,13 +448,39 @@ def _make_folders(folder: Path) -> None:
 
 
 def _forget(guard: AuthorizationGuard) -> None:
-    needed = {
-        request.private
-        for request in (*guard.open(), *guard.interrupted())
-        if isinstance(request, CommitRequest)
-    }
+    """Remove content that nobody waits for; what no request knows may belong to one on its way."""
+    needed = _privates([*guard.open(), *guard.interrupted()])
+    ended = _privates(guard.latest(_RECENT)) - needed
     with contextlib.suppress(FileNotFoundError):
         for folder in _private_folder(guard).iterdir():
-            age = time.time() - folder.stat().st_mtime
-            if str(folder) not in needed and age > _ABANDONED:
+            is_old = time.time() - folder.stat().st_mtime > _ABANDONED
+            if str(folder) in ended or (is_old and str(folder) not in needed):
                 shutil.rmtree(folder, ignore_errors=True)
+
+
+def _privates(requests: Iterable[AnyRequest]) -> set[str]:
+    return {
+        request.private
+        for request in requests
+        if isinstance(request, CommitRequest) and request.private
+    }
+
+
+def _refuse_too_much(folder: Path) -> None:
+    """
+    See that what waits does not fill the disk.
+
+    Raises:
+        RepositoryError: it is too much.
+    """
+    total = 0
+    for path, _, names in os.walk(folder):
+        for name in names:
+            with contextlib.suppress(FileNotFoundError):
+                total += os.lstat(os.path.join(path, name)).st_blocks * 512
+    if total > _MOST_FROZEN:
+        msg = (
+            f"What waits to be committed is {format_size(total)}, more than "
+            f"{format_size(_MOST_FROZEN)}. Have other requests answered first, or ask for less."
+        )
+        raise RepositoryError(msg)

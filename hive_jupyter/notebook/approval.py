@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from hive_jupyter.commits import approve, approve_for_token, asked_for
 from hive_jupyter.errors import ConfigError, RepositoryError
-from hive_jupyter.guard import repository
 from hive_jupyter.guard.lines import Line, close_look
 from hive_jupyter.listing import COLUMNS, LEDGER_COLUMNS, Listed, ledger_rows
 from hive_jupyter.notebook import compat
@@ -98,7 +97,7 @@ class Approvals:
             What to say of it; "" where it was shown.
         """
         guard = self._manager.guard
-        repository.settle(guard)
+        self._manager.commits.settle()
         showing = Showing.of(guard.awaiting(options.id))
         digest = showing.request.digest
         if options.digest is None or options.all:
