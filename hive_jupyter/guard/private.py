@@ -103,7 +103,8 @@ def verified(source: Git, parent: str | None, tree: str) -> Iterator[Git]:
     Raises:
         RepositoryError: git fails, or an object is missing or not what its name says.
     """
-    with tempfile.TemporaryDirectory(prefix="hive-", ignore_cleanup_errors=True) as folder:
+    beside = os.path.dirname(source.folder)
+    with tempfile.TemporaryDirectory(dir=beside, ignore_cleanup_errors=True) as folder:
         copy = Git(source.path, os.path.join(folder, "verified"), settings=_PASSING)
         _init(copy, source)
         wanted = _wanted(source, parent, tree)
