@@ -127,10 +127,12 @@ class AgentSession:
             policy = self._policy(name)
             if policy == "deny":
                 return ToolResult.failure(_denied(name))
+            if name in self._own:
+                arguments = _checked(name, arguments)
             if policy == "ask":
                 arguments = await self._allowed(name, arguments, sink)
             if name in self._own:
-                return await self._own[name](_checked(name, arguments))
+                return await self._own[name](arguments)
             return await self._call_worker(name, arguments, sink)
         except HiveError as error:
             return ToolResult.failure(str(error))
@@ -341,7 +343,25 @@ def check_policies(config: HiveConfig, is_server: bool) -> None:
 
 
 def _checked(name: str, arguments: Mapping[str, Any]) -> Mapping[str, Any]:
-    return AGENT_TOOLS[name].check(arguments)
+    """The arguments of a tool of the host's, whose texts git and the ledger can hold."""
+    checked = AGENT_TOOLS[name].check(arguments)
+    for key, value in checked.items():
+        # in a path, bytes that are no UTF-8 are surrogates
+        errors = "surrogateescape" if key == "paths" else "strict"
+        if not all(_is_whole(text, errors) for text in (value if key == "paths" else [value])):
+            msg = (
+                f"{name}: {key} holds a NUL or half a character (a lone surrogate), which no file "
+                "can. Read what it came from with the right encoding."
+            )
+            raise ToolError(msg)
+    return checked
+
+
+def _is_whole(text: str, errors: str) -> bool:
+    try:
+        return b"\0" not in text.encode(errors=errors)
+    except UnicodeEncodeError:
+        return False
 
 
 def _denied(name: str) -> str:

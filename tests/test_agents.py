@@ -1,6 +1,7 @@
 """What agents may do with a hive: their tools, the user's choice of them, and how calls end."""
 
 import asyncio
+import os
 import re
 import sys
 
@@ -413,6 +414,35 @@ def test_an_agent_learns_nothing_of_others_requests(here, repo):
         assert answer.is_error
         assert "\033" not in str(answer)
     assert "needs request" in str(call(here, "commit_status"))
+
+
+@pytest.mark.parametrize("policy", ["auto", "ask"])
+@pytest.mark.parametrize(
+    ("name", "arguments"),
+    [
+        ("request_commit", {"message": "m", "paths": ["a.py", "x\0/b"]}),
+        ("request_commit", {"message": "m", "paths": ["\ud800/b"]}),
+        ("request_commit", {"message": "m\0", "paths": ["a.py"]}),
+        ("request_commit", {"message": "\udc80"}),
+        ("request_commit", {"message": "m", "supersedes": "\udfff"}),
+        ("commit_status", {"request": "\ud800"}),
+        ("commit_status", {"request": "\0"}),
+    ],
+)
+def test_text_that_no_file_can_hold_is_a_result_that_helps(here, quick, policy, name, arguments):
+    here.config.agent_tools = {name: policy}
+
+    answer = call(here, name, **arguments)
+
+    assert answer.is_error
+    assert re.match(rf"{name}: (message|paths|supersedes|request) holds", str(answer))
+    assert [] == here.guard.pending()
+
+
+def test_a_path_that_is_no_utf_8_can_be_asked_for(here, repo):
+    (repo.folder / os.fsdecode(b"\xff.py")).touch()
+
+    assert not call(here, "request_commit", message="m", paths=[os.fsdecode(b"\xff.py")]).is_error
 
 
 def test_without_a_repository_an_agent_is_told(runtime, tmp_path, monkeypatch):

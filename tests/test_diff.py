@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from hive_jupyter.errors import RepositoryError
 from hive_jupyter.guard import diff, marks
+from hive_jupyter.guard import git as gits
 from hive_jupyter.guard.requests import CommitRequest, Requester
 
 
@@ -209,6 +210,73 @@ def test_a_diff_that_nobody_reads_is_refused(trees, monkeypatch):
         trees.changes({}, {"a.png": picture, "b": "x\n" * 501})
 
 
+def test_what_many_names_share_counts_for_each_of_them(trees, monkeypatch):
+    monkeypatch.setattr(diff, "MOST_TEXT", 1000)
+
+    assert 4 == len(trees.changes({}, dict.fromkeys("abcd", "x\n" * 120)))
+    with pytest.raises(RepositoryError, match="1000 B is the most. Ask for it in parts"):
+        trees.changes({}, dict.fromkeys("abcde", "x\n" * 120))
+
+
+def test_text_behind_a_nul_counts_too(trees, monkeypatch):
+    monkeypatch.setattr(diff, "MOST_TEXT", 1000)
+
+    with pytest.raises(RepositoryError, match="1000 B is the most. Ask for it in parts"):
+        trees.changes({}, dict.fromkeys("abcde", b"x = 1\n" * 40 + b"\0\n"))
+
+
+def test_what_is_only_renamed_is_not_text_to_be_read(trees, monkeypatch):
+    monkeypatch.setattr(diff, "MOST_TEXT", 1000)
+    table = "1,2\n" * 1000
+
+    moved = trees.changes({"a.csv": table}, {"b.csv": ("100755", table)})["a.csv -> b.csv"]
+
+    assert (0, 0, ("becomes executable",)) == (moved.added, moved.removed, moved.marks)
+
+
+@pytest.mark.parametrize("most", [2, 0])
+def test_more_files_than_anybody_reads_are_refused(trees, monkeypatch, most):
+    """Just too many, and so many that they are not even counted."""
+    monkeypatch.setattr(diff, "MOST_FILES", 3)
+    assert 3 == len(trees.changes({}, dict.fromkeys("abc", "")))
+    monkeypatch.setattr(diff, "MOST_FILES", most)
+
+    with pytest.raises(RepositoryError, match=f"more than {most} files.* Ask for it in parts"):
+        trees.changes({}, dict.fromkeys("abc", ""))
+
+
+@pytest.mark.parametrize(
+    "padding", ["", " " * 2000 + "x\n", " " * 2000 + "\0" * 900], ids=["short", "long", "binary"]
+)
+def test_a_pointer_that_only_gets_another_name_is_marked(trees, padding):
+    """Its content comes in its place when that name goes through git-lfs."""
+    oid = "ab" * 32
+    pointer = f"version https://git-lfs.github.com/spec/v1\noid sha256:{oid}\nsize 3145728\n"
+    content = pointer + padding
+
+    change = trees.changes({"docs": content}, {"run.py": content})["docs -> run.py"]
+
+    assert ("kept by git-lfs: its 3 MB are not shown",) == change.marks
+
+
+def test_contents_are_read_in_one_call_of_git(trees, monkeypatch):
+    """Each call starts a process."""
+    calls, run = [], gits.run_program
+    monkeypatch.setattr(
+        gits, "run_program", lambda *given, **more: (calls.append(given[0]), run(*given, **more))[1]
+    )
+    files = {f"{number}.ipynb": notebook({"source": str(number)}) for number in range(20)}
+    numbers = []
+    for count in (2, 20):
+        old = dict(list(files.items())[:count])
+        new = {name: content + b"\n" for name, content in old.items()}
+        calls.clear()
+        assert count == len(trees.request(old, new).changes())
+        numbers.append(len(calls))
+
+    assert numbers[0] == numbers[1]
+
+
 def test_a_submodules_commit_is_shown(trees):
     """It is a line of its own kind."""
     change = trees.changes({"m": ("160000", "a" * 40)}, {"m": ("160000", "b" * 40)})["m"]
@@ -303,17 +371,36 @@ def test_ordinary_lines_are_not_marked(line):
     assert [] == list(marks.of_lines([line]))
 
 
+@pytest.mark.parametrize("size", [2**23, 4000])
 @pytest.mark.parametrize(
-    "piece", ["eyJa", "-eyJaaaaaaaaaa", "password", "://a", "-----BEGIN A", 'token="', "a://b:"]
+    "piece",
+    ["eyJa", "-eyJ", "-eyJaaaaaaaaaa", "password", "://a", "-----BEGIN A", 'token="', "a://b:"],
 )
-def test_a_hostile_line_does_not_hold_up_the_reader(piece):
+def test_hostile_lines_do_not_hold_up_the_reader(piece, size):
     """Each mark looks at a line a bounded number of times."""
-    line = piece * (2**20 // len(piece))
+    lines = [piece * (size // len(piece))] * max(1, 2**20 // size)
     began = time.process_time()
 
-    list(marks.of_lines([line]))
+    list(marks.of_lines(lines))
 
-    assert time.process_time() - began < 20
+    assert time.process_time() - began < 5
+
+
+@pytest.mark.parametrize("piece", ["/.", "/.env.", ".pem", "/hooks"])
+def test_a_hostile_name_does_not_hold_up_the_reader(piece):
+    name = piece * (2**17 // len(piece)) + "\n"
+    began = time.process_time()
+
+    list(marks.of_path(name))
+
+    assert time.process_time() - began < 5
+
+
+def test_a_secret_is_looked_for_at_the_beginning_of_a_long_line():
+    long = "x" * 10_000
+
+    assert "looks like a secret: 1 added line" in list(marks.of_lines([f"ghp_{'a' * 36} {long}"]))
+    assert ["very long lines"] == list(marks.of_lines([f"{long} ghp_{'a' * 36}"]))
 
 
 def notebook(*cells):
@@ -337,10 +424,28 @@ def test_what_a_notebook_holds_beside_its_code_is_marked():
 
 @pytest.mark.parametrize(
     "content",
-    [b"", b"{", b"[]", b"{}", b'{"cells": 1}', b'{"cells": [1]}', b"[" * 100_000, b"\xff"],
+    [
+        b"",
+        b"{",
+        b"[]",
+        b"{}",
+        b'{"cells": 1}',
+        b'{"cells": [1]}',
+        b"[" * 100_000,
+        b"\xff",
+        b'{"cells": []}\0',
+    ],
 )
 def test_a_notebook_that_is_none_is_marked(content):
     assert ["not a notebook of format 4"] == list(marks.of_notebook(content))
+
+
+def test_a_notebook_is_looked_into_up_to_a_size(monkeypatch):
+    new = notebook(HIDDEN)
+    monkeypatch.setattr(marks, "MOST_NOTEBOOK", len(new))
+
+    assert "1 hidden cell" in list(marks.of_notebook(new, notebook(HIDDEN, ATTACHED)))
+    assert ["a notebook too large to look into"] == list(marks.of_notebook(new + b"\n"))
 
 
 def test_a_notebooks_marks_are_those_of_its_new_content(trees):

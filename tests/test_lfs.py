@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from hive_jupyter.errors import RepositoryError
-from hive_jupyter.guard import marks, repository
+from hive_jupyter.guard import lfs as contents
+from hive_jupyter.guard import marks, programs, repository
 from hive_jupyter.guard.lfs import Pointer, read_pointer
 from tests.repos import Repo, ask, commit, snapshot
 
@@ -159,6 +160,59 @@ def test_others_may_read_of_git_lfs_what_they_may_read_of_git(guard, lfs):
     assert [0o2770, 0o2770, 0o660] == [path.stat().st_mode & 0o7777 for path in made]
 
 
+def test_what_is_handed_over_is_for_nobody_else_to_change(guard, lfs, tmp_path):
+    """Also where anybody may write to the objects."""
+    (lfs.folder / ".git/objects").chmod(0o777)
+    lfs("config", "lfs.storage", str(tmp_path / "new/storage"))
+    lfs.write("x.bin", BIG)
+
+    commit(guard, ask_lfs(guard, lfs, ["."]))
+
+    made = [tmp_path / "new", *(tmp_path / "new").rglob("*")]
+    assert {0o775, 0o664} == {path.stat().st_mode & 0o7777 for path in made}
+
+
+@pytest.fixture
+def frozen(tmp_path):
+    """A private repository in which git-lfs has kept one content, and the pointer to it."""
+    (oid,) = named(BIG)
+    kept = tmp_path / "private/lfs/objects" / oid[:2] / oid[2:4] / oid
+    kept.parent.mkdir(parents=True)
+    kept.write_bytes(BIG)
+    yield str(tmp_path / "private"), [Pointer(oid, len(BIG))]
+    # deeper than Python could clean up
+    subprocess.run(["rm", "-rf", str(tmp_path / "deep")], check=True)
+
+
+def test_a_storage_may_be_deep(frozen, tmp_path):
+    storage = str(tmp_path / "deep") + "/a" * 1800
+
+    contents.hand_over(*frozen, storage, 0o755)
+
+    (oid,) = named(BIG)
+    with open(f"{storage}/objects/{oid[:2]}/{oid[2:4]}/{oid}", "rb") as file:
+        assert BIG == file.read()
+
+
+def test_a_storage_that_is_too_deep_is_not_half_made(frozen, tmp_path):
+    with pytest.raises(RepositoryError, match="cannot be handed over: .*too long"):
+        contents.hand_over(*frozen, str(tmp_path / "deep") + "/a" * 2500, 0o755)
+
+    assert not (tmp_path / "deep").exists()
+
+
+def test_what_is_larger_than_may_be_written_is_refused(guard, lfs, tmp_path, monkeypatch):
+    """A file that is all holes costs nothing, until git-lfs has filled them."""
+    monkeypatch.setattr(programs, "MOST_FILE", 2**20)
+    lfs.write("x.bin", "")
+    os.truncate(lfs.folder / "x.bin", 2**21)
+
+    with pytest.raises(RepositoryError, match="x.bin"):
+        ask_lfs(guard, lfs, ["x.bin"])
+
+    assert not list((tmp_path / "data" / "frozen").iterdir())
+
+
 TAMPERING = {
     "changed": lambda path: path.write_bytes(b"x" * len(BIG)),
     "cut": lambda path: path.write_bytes(BIG[:-1]),
@@ -231,14 +285,14 @@ def test_a_pointer_whose_content_was_never_fetched_can_be_committed(guard, lfs):
 
 def test_what_git_lfs_cleaned_and_is_not_committed_is_not_handed_over(guard, lfs):
     """Of many named files, each has its content, those beside them have not."""
-    contents = [BIG + bytes([number]) for number in range(5)]
-    for number, content in enumerate(contents):
+    kept = [BIG + bytes([number]) for number in range(5)]
+    for number, content in enumerate(kept):
         lfs.write(f"x{number}.bin", content)
     lfs.write("y.bin", BIG)
 
     commit(guard, ask_lfs(guard, lfs, [".gitattributes", *(f"x{n}.bin" for n in range(5))]))
 
-    assert named(*contents) == stored(lfs.folder / ".git/lfs/objects")
+    assert named(*kept) == stored(lfs.folder / ".git/lfs/objects")
 
 
 @pytest.mark.parametrize("file", [".lfsconfig", ".git/config"])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -17,16 +17,24 @@ from hive_jupyter.guard.objects import (
     checked_hash,
     content_ids,
     content_of,
+    contents_of,
     empty_tree,
-    raw_changes,
+    read_raw,
     sizes_of,
 )
 from hive_jupyter.guard.private import opened, verified
 from hive_jupyter.units import format_size, visible
 
-# More than anybody reads. What cannot be shown cannot be approved.
-MOST_TEXT = 32 * 2**20
+# More than anybody reads: files, and bytes of text in them, old and new. What cannot be shown
+# cannot be approved, and to show it takes many times as much memory.
+MOST_FILES = 5000
+MOST_TEXT = 8 * 2**20
+
+# What git takes for binary may be text; in bytes, of which so many at the beginning tell.
 _MOST_JUDGED = 4 * 2**20
+_JUDGED = 2**16
+# A content up to so many bytes is looked into, also where git takes it for binary.
+_SMALL = 2**13
 
 # Hashes in full would fill a line each and tell a human nothing.
 _PATCH = ("diff-tree", "-r", "-p", *EVERYTHING_SHOWN, "--abbrev=10")
@@ -100,29 +108,59 @@ def compare(
 
 
 def _changes(git: Git, old: str, new: str) -> Iterator[FileChange]:
-    raw = raw_changes(git, old, new, "-M")
+    raw = _listed(git, old, new)
     sizes = sizes_of(git, raw)
-    total = sum(sizes.values())
-    if total > MOST_TEXT:
-        # Pictures and data are not read line by line, and so do not count.
-        total = sum(
-            sizes[one] for change in _texts(git, old, new, raw) for one in content_ids(change)
-        )
-    if total > MOST_TEXT:
+    # Pictures and data are not read line by line, and what is only renamed is not shown.
+    texts = [one for one in _texts(git, old, new, raw) if one.old_id != one.new_id]
+    total = sum(_size(change, sizes) for change in texts)
+    _refuse_much(total)
+    wanted = {one for change in texts for one in content_ids(change)}
+    wanted |= {one for one, size in sizes.items() if size <= _SMALL}
+    contents = contents_of(git, {one: sizes[one] for one in wanted})
+    sections = iter(_sections(git.run(*_PATCH, "-M", old, new)))
+    for change in raw:
+        # One that changes its kind is deleted and made anew.
+        number = 2 if change.status == "T" else 1
+        patch = b"".join(next(sections, b"") for _ in range(number))
+        if not patch:
+            raise RepositoryError("git lists more than it shows. Commit this with git itself.")
+        noted = [*marks.of_path(change.path), *marks.of_modes(change.old_mode, change.new_mode)]
+        if _is_binary(patch) and _is_all_text(git, change, sizes, contents):
+            # One NUL is enough for git to show nothing.
+            total += _size(change, sizes)
+            _refuse_much(total)
+            paths = sorted({change.old_path, change.path})
+            patch = git.run(*_PATCH, "--no-renames", "--text", old, new, "--", *paths)
+            noted.append("text that git takes for binary")
+        yield _judged(change, patch, noted, sizes, contents)
+    if next(sections, None) is not None:
+        raise RepositoryError("git shows more than it lists. Commit this with git itself.")
+
+
+def _listed(git: Git, old: str, new: str) -> list[RawChange]:
+    out = git.run(*LISTED, "--raw", "-M", old, new)
+    # A file takes two NULs or three, and a list that is far too long is not even taken apart.
+    raw = read_raw(out) if out.count(b"\0") <= 3 * MOST_FILES else None
+    if raw is None or len(raw) > MOST_FILES:
         msg = (
-            f"This commit changes {format_size(total)} of text, more than anybody reads: "
+            f"This commit changes more than {MOST_FILES} files, more than anybody reads. Ask for "
+            "it in parts, or commit it with git."
+        )
+        raise RepositoryError(msg)
+    return raw
+
+
+def _size(change: RawChange, sizes: Mapping[str, int]) -> int:
+    return sum(sizes[one] for one in content_ids(change))
+
+
+def _refuse_much(text: int) -> None:
+    if text > MOST_TEXT:
+        msg = (
+            f"This commit changes {format_size(text)} of text, more than anybody reads: "
             f"{format_size(MOST_TEXT)} is the most. Ask for it in parts, or commit it with git."
         )
         raise RepositoryError(msg)
-    out = git.run(*_PATCH, "-M", old, new)
-    sections = iter(_sections(out))
-    for change in raw:
-        # One that changes its kind is deleted and made anew.
-        wanted = 2 if change.status == "T" else 1
-        patch = b"".join(next(sections, b"") for _ in range(wanted))
-        yield _judged(git, (old, new), change, patch, sizes)
-    if next(sections, None) is not None:
-        raise RepositoryError("git shows more than it lists. Commit this with git itself.")
 
 
 def _texts(git: Git, old: str, new: str, raw: list[RawChange]) -> list[RawChange]:
@@ -147,30 +185,23 @@ def _sections(patches: bytes) -> Iterator[bytes]:
 
 
 def _judged(
-    git: Git, trees: tuple[str, str], change: RawChange, patch: bytes, sizes: dict[str, int]
+    change: RawChange,
+    patch: bytes,
+    noted: list[str],
+    sizes: Mapping[str, int],
+    contents: Mapping[str, bytes],
 ) -> FileChange:
-    if not patch:
-        raise RepositoryError("git lists more than it shows. Commit this with git itself.")
-    noted = [*marks.of_path(change.path), *marks.of_modes(change.old_mode, change.new_mode)]
-    is_binary = re.search(rb"^Binary files ", patch, re.MULTILINE) is not None
-    if is_binary and all(
-        sizes[one] <= _MOST_JUDGED and _is_text(content_of(git, one)) for one in content_ids(change)
-    ):
-        # One NUL is enough for git to show nothing.
-        paths = sorted({change.old_path, change.path})
-        patch = git.run(*_PATCH, "--no-renames", "--text", *trees, "--", *paths)
-        noted.append("text that git takes for binary")
-        is_binary = False
+    content = contents.get(change.new_id, b"")
     is_notebook = change.path.endswith(".ipynb") and change.new_id in sizes
-    if is_notebook and sizes[change.new_id] <= MOST_TEXT:
-        old = [content_of(git, one) for one in content_ids(change)[:-1] if sizes[one] <= MOST_TEXT]
-        noted += marks.of_notebook(content_of(git, change.new_id), *old)
-    if is_binary:
+    if is_notebook and change.old_id != change.new_id:
+        before = [contents.get(one, b"") for one in content_ids(change)[:-1]]
+        noted += marks.of_notebook(content, *before)
+    # Also where it is only renamed: what is found under its new name is what it leads to.
+    noted += marks.of_pointer(content)
+    if _is_binary(patch):
         shown = [format_size(sizes[one]) for one in content_ids(change)]
         noted.append(f"binary, cannot be read: {' -> '.join(shown)}")
         return FileChange(change, None, None, tuple(noted), _shown(patch))
-    if b"sha256:" in patch and change.new_id in sizes:
-        noted += marks.of_pointer(content_of(git, change.new_id))
     added, removed = _lines(patch)
     # Of a notebook, pictures and outputs are long by nature.
     noted += [
@@ -179,9 +210,23 @@ def _judged(
     return FileChange(change, len(added), len(removed), tuple(noted), _shown(patch))
 
 
+def _is_binary(patch: bytes) -> bool:
+    return re.search(rb"^Binary files ", patch, re.MULTILINE) is not None
+
+
+def _is_all_text(
+    git: Git, change: RawChange, sizes: Mapping[str, int], contents: Mapping[str, bytes]
+) -> bool:
+    return all(
+        sizes[one] <= _MOST_JUDGED
+        and _is_text(contents[one] if one in contents else content_of(git, one))
+        for one in content_ids(change)
+    )
+
+
 def _is_text(content: bytes) -> bool:
-    """Whether nine of ten characters are to be read."""
-    text = content.decode("utf-8", "surrogateescape")
+    """Whether nine of ten characters at its beginning are to be read."""
+    text = content[:_JUDGED].decode("utf-8", "surrogateescape")
     odd = sum(not letter.isprintable() and letter not in "\n\r\t\f" for letter in text)
     return odd * 10 <= len(text)
 

@@ -11,6 +11,7 @@ import contextlib
 import hashlib
 import os
 import re
+import stat
 import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -79,11 +80,13 @@ def hand_over(private: str, pointers: Iterable[Pointer], storage: str, mode: int
         private: the private repository.
         pointers: what leads to them.
         storage: the user's folder of git-lfs; absolute.
-        mode: of new folders in it, and so of files, but for the right to enter them.
+        mode: of new folders in it, and so of files, but for the right to enter them; others than
+            the group never may write.
 
     Raises:
         RepositoryError: a content is not what it was when it was frozen, or cannot be written.
     """
+    mode &= ~stat.S_IWOTH
     for pointer in pointers:
         try:
             with regular(_place(os.path.join(private, STORAGE), pointer)) as source:
@@ -134,11 +137,16 @@ def _checked(source: int, pointer: Pointer) -> Iterator[bytes]:
 
 
 def _make_folder(path: str, mode: int) -> None:
-    if not os.path.isdir(path):
-        _make_folder(os.path.dirname(path), mode)
+    with contextlib.suppress(FileNotFoundError):
+        os.stat(path)  # What is too long for a path fails before half of it is made.
+    missing = []
+    while not os.path.isdir(path):
+        missing.append(path)
+        path = os.path.dirname(path)
+    for folder in reversed(missing):
         with contextlib.suppress(FileExistsError):
-            os.mkdir(path)
-            os.chmod(path, mode)
+            os.mkdir(folder)
+            os.chmod(folder, mode)
 
 
 def _write_through(folder: str) -> None:

@@ -14,6 +14,11 @@ from hive_jupyter.guard.objects import EXECUTABLE, GITLINK, SYMLINK
 from hive_jupyter.units import format_size, visible
 
 _LONG_LINE = 1000
+# Characters of a line in which a secret is looked for: one search is not to hold up everybody else.
+_SEARCHED = 4096
+
+# In bytes; what is read of it takes many times as much memory.
+MOST_NOTEBOOK = 4 * 2**20
 
 # Where other programs take commands from, as far as they are widely used.
 _HOOKS = re.compile(
@@ -27,20 +32,21 @@ _CI = re.compile(
 )
 _GIT_FILES = {".gitattributes", ".gitmodules", ".lfsconfig"}
 _SECRET_FILES = re.compile(
-    r"(^|/)(\.env(\..+)?|\.netrc|\.npmrc|\.pypirc|\.htpasswd|credentials(\.json)?|"
-    r"id_(rsa|dsa|ecdsa|ed25519)|.+\.(pem|key|p12|pfx|jks|keystore|kdbx|ppk))$"
+    r"(^|/)(\.env(\.[^/]+)?|\.netrc|\.npmrc|\.pypirc|\.htpasswd|credentials(\.json)?|"
+    r"id_(rsa|dsa|ecdsa|ed25519)|[^/]+\.(pem|key|p12|pfx|jks|keystore|kdbx|ppk))$"
 )
 
 # Forms that their issuers publish, then assignments to a telling name. Every repetition that can
-# fail late is bounded: whoever writes the lines would otherwise choose how long this takes.
+# fail late is bounded or gives nothing back (as in {1,9}+), and none begins within another of its
+# kind: whoever writes the lines would otherwise choose how long this takes.
 _SECRETS = re.compile(
     r"-----BEGIN [A-Z ]{0,40}PRIVATE KEY|\b(AKIA|ASIA)[0-9A-Z]{16}\b|\bgh[pousr]_[A-Za-z0-9]{36}"
     r"|\bgithub_pat_\w{22,}|\bglpat-[\w-]{20,}|\bxox[abeoprs]-[\w-]{10,}|\bAIza[\w-]{35}"
     r"|\bsk-[\w-]{20,}|\b[rs]k_live_\w{20,}|\bpypi-AgE[\w-]{20,}|\bhf_[A-Za-z0-9]{30,}"
-    r"|\beyJ[\w-]{10,300}\.eyJ[\w-]{10,}"
-    r"|(?i:(passw(or)?d|secret|token|api_?key|access_?key|private_?key)\w{0,40}[\"']?\s{0,8}[:=]\s{0,8}"
-    r"[bru]?[\"'][^\"'\s]{8,}[\"'])"
-    r"|://[^/\s:@]{1,100}:[^/\s:@]{3,300}@"
+    r"|(?<![\w-])eyJ[\w-]{10,300}+\.eyJ[\w-]{10,}"
+    r"|(?i:(passw(or)?d|secret|token|api_?key|access_?key|private_?key)\w{0,40}+[\"']?\s{0,8}+[:=]"
+    r"\s{0,8}+[bru]?[\"'][^\"'\s]{8,}+[\"'])"
+    r"|://[^/\s:@]{1,100}+:[^/\s:@]{3,300}+@"
 )
 
 _HIDING_TAGS = {"hide-cell", "hide-input", "hide-output", "remove-cell", "remove-input"}
@@ -77,7 +83,7 @@ def of_modes(old: str, new: str) -> Iterator[str]:
 
 def of_lines(added: list[str]) -> Iterator[str]:
     """Marks for lines that are added."""
-    secrets = [number for number, line in enumerate(added, 1) if _SECRETS.search(line)]
+    secrets = [number for number, line in enumerate(added, 1) if _SECRETS.search(line[:_SEARCHED])]
     if secrets:
         yield f"looks like a secret: {_count(len(secrets), 'added line')}"
     if any(
@@ -89,7 +95,7 @@ def of_lines(added: list[str]) -> Iterator[str]:
 
 
 def of_pointer(content: bytes) -> Iterator[str]:
-    """Marks for a file whose content is elsewhere."""
+    """Marks for a file in whose place another content comes when it is checked out."""
     if pointer := read_pointer(content):
         yield f"kept by git-lfs: its {format_size(pointer.size)} are not shown"
 
@@ -98,15 +104,20 @@ def of_notebook(content: bytes, before: bytes = b"") -> Iterator[str]:
     """
     Marks for what a notebook holds beside the code that one sees (nbformat 4).
 
+    One of more than ``MOST_NOTEBOOK`` bytes is not looked into.
+
     Args:
         content: of the notebook.
         before: its old content; what was there is not named again.
     """
+    if len(content) > MOST_NOTEBOOK:
+        yield "a notebook too large to look into"
+        return
     cells = _cells(content)
     if cells is None:
         yield "not a notebook of format 4"
         return
-    old = _cells(before) or []
+    old = (_cells(before) if len(before) <= MOST_NOTEBOOK else None) or []
     outputs = _new(_outputs(cells), _outputs(old))
     kinds = [set(_dict(output.get("data"))) for output in outputs]
     if outputs:
@@ -122,6 +133,8 @@ def of_notebook(content: bytes, before: bytes = b"") -> Iterator[str]:
 
 
 def _cells(content: bytes) -> list[dict[str, Any]] | None:
+    if b"\0" in content:  # no JSON, and nothing to look for its end in
+        return None
     try:
         return [dict(cell) for cell in json.loads(content)["cells"]]
     except (ValueError, KeyError, TypeError, RecursionError):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from hive_jupyter.errors import RepositoryError
@@ -125,13 +125,25 @@ def small_contents(git: Git, raw: list[RawChange], most: int) -> list[bytes]:
     """
     new = {change.new_id for change in raw if change.new_mode in _FILES}
     sizes = sizes_of(git, raw)
-    wanted = sorted(one for one in new if sizes[one] <= most)
-    out = git.run("cat-file", "--batch", stdin="".join(f"{one}\n" for one in wanted).encode())
-    contents = []
-    for one in wanted:
-        start = out.index(b"\n") + 1
-        contents.append(out[start : start + sizes[one]])
-        out = out[start + sizes[one] + 1 :]
+    wanted = {one: sizes[one] for one in new if sizes[one] <= most}
+    return list(contents_of(git, wanted).values())
+
+
+def contents_of(git: Git, sizes: Mapping[str, int]) -> dict[str, bytes]:
+    """
+    Several files' contents, read in one go; by their hashes.
+
+    Args:
+        git: on the repository.
+        sizes: in bytes, by hash, as ``sizes_of`` gives them; all of it has to fit into memory.
+    """
+    out = git.run("cat-file", "--batch", stdin=as_lines(sizes))
+    contents = {}
+    start = 0
+    for one in sorted(sizes):
+        start = out.index(b"\n", start) + 1
+        contents[one] = out[start : start + sizes[one]]
+        start += sizes[one] + 1
     return contents
 
 
