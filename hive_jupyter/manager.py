@@ -935,6 +935,7 @@ class HiveManager:
             )
             answer = {"text": text}
         except Exception as error:
+            log.info("worker %s got no commit: %r", node.name, error)
             answer = {"error": str(error)[:_LONGEST_ANSWER]}
         node.answer_commit(run, asked, answer)
 

@@ -60,6 +60,16 @@ class Repo:
         return self("show", "--name-only", "--no-renames", "--format=", "HEAD").split("\n")
 
 
+def diverge(repo):
+    """Make a branch "other" that changes the same line as main does."""
+    repo("switch", "--quiet", "-c", "other")
+    repo.write("a.py", "theirs\n")
+    repo.commit_all()
+    repo("switch", "--quiet", "main")
+    repo.write("a.py", "ours\n")
+    repo.commit_all()
+
+
 def at_home(tmp_path, monkeypatch):
     """Give the test a home folder, and git no other configuration than what lies there."""
     folder = tmp_path / "home"

@@ -8,7 +8,7 @@ import pytest
 
 from hive_jupyter.errors import RepositoryError
 from hive_jupyter.guard import repository
-from tests.repos import ADDRESS, USER, Repo, ask, commit, snapshot
+from tests.repos import ADDRESS, USER, Repo, ask, commit, diverge, snapshot
 
 
 def test_asking_leaves_the_repository_as_it_was_to_the_last_byte(guard, repo):
@@ -277,12 +277,7 @@ def test_a_detached_head_is_refused_with_the_way_out(guard, repo):
 )
 def test_what_is_under_way_is_finished_first(guard, repo, command):
     """Its conflicts are the user's."""
-    repo("switch", "--quiet", "-c", "other")
-    repo.write("a.py", "theirs\n")
-    repo.commit_all()
-    repo("switch", "--quiet", "main")
-    repo.write("a.py", "ours\n")
-    repo.commit_all()
+    diverge(repo)
     repo.write("a.py", "ours again\n")
     repo.commit_all()
     repo(*command, check=False)

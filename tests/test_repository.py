@@ -21,7 +21,7 @@ from hive_jupyter.errors import (
 )
 from hive_jupyter.guard import repository
 from hive_jupyter.guard.authorization import AuthorizationGuard
-from tests.repos import ADDRESS, NAME, ask, commit
+from tests.repos import ADDRESS, NAME, ask, commit, diverge
 
 
 @pytest.mark.parametrize("paths", ["a.py", b"a.py", [""], ["a.py", ""]])
@@ -330,12 +330,7 @@ def test_a_signature_that_cannot_be_made_spends_nothing(guard, repo, home):
 @pytest.mark.parametrize("command", ["merge", "rebase", "rebase --apply"])
 def test_what_began_since_the_request_is_finished_first(guard, repo, command):
     """A rebase that waits for the user could not go on where a commit got in between."""
-    repo("switch", "--quiet", "-c", "other")
-    repo.write("a.py", "theirs\n")
-    repo.commit_all()
-    repo("switch", "--quiet", "main")
-    repo.write("a.py", "ours\n")
-    repo.commit_all()
+    diverge(repo)
     repo.write("new.py")
     token = guard.approve(ask(guard, repo, ["new.py"]).id)
     (repo.folder / "new.py").unlink()
