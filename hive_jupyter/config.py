@@ -14,6 +14,7 @@ import os
 import re
 from ast import literal_eval
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 from traitlets import Bool, Dict, Enum, Float, Int, TraitError, Unicode, validate
@@ -21,7 +22,7 @@ from traitlets import List as ListTrait
 from traitlets.config import Configurable
 
 from hive_jupyter.errors import ConfigError
-from hive_jupyter.policy import PROFILES, SandboxPolicy
+from hive_jupyter.policy import OUTPUT_RULES, PROFILES, SandboxPolicy
 from hive_jupyter.units import LARGEST_SIZE, LONGEST_DURATION, nearest, parse_duration, parse_size
 
 ENVIRONMENT_PREFIX = "HIVE_JUPYTER_"
@@ -180,6 +181,31 @@ class FilterNames(Names):
         return _FILTER.fullmatch(name) is not None
 
 
+class Paths(ListTrait[str]):
+    """Files and folders, with colons between them as text: "/data:~/models"."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        paths = [str(Path(path).expanduser()) for path in super().validate(obj, value) or ()]
+        if not all(Path(path).is_absolute() and "\0" not in path for path in paths):
+            msg = f"{self.name}: each path has to be a whole one, such as /data or ~/models."
+            raise ConfigError(msg)
+        return [os.path.normpath(path) for path in paths]
+
+    def from_string(self, s: str) -> list[str]:
+        return [path for path in s.split(os.pathsep) if path]
+
+
+class Ports(ListTrait[int]):
+    """TCP ports; as text, with commas or blanks between them: "443, 5432"."""
+
+    def from_string(self, s: str) -> list[int]:
+        try:
+            return [int(word) for word in re.split(r"[,\s]+", s.strip(", \t\n")) if word]
+        except ValueError:
+            msg = f"{s!r} are no ports. Write numbers: 443, 5432."
+            raise ConfigError(msg) from None
+
+
 class Entries(Dict):
     """A dict; as text: as Python writes it, like the tag ``example``, or "A=1" for one entry."""
 
@@ -212,6 +238,43 @@ class HiveConfig(Configurable):
     sandbox = Enum(PROFILES, "open", help="The sandbox profile where none is given.").tag(
         config=True
     )
+    readable_paths = Paths(
+        Unicode(), help="Further files and folders that confined workers may read: /data:~/models"
+    ).tag(config=True)
+    writable_paths = Paths(
+        Unicode(), help="Further files and folders that confined workers may write."
+    ).tag(config=True)
+    connect_ports = Ports(
+        Int(min=1, max=65535),
+        [443],
+        help="TCP ports that workers of the profile workspace may connect to: 443, 5432",
+    ).tag(config=True)
+    cpu_time = Duration(
+        None,
+        allow_none=True,
+        help="Processor time for each process of a worker; None: no limit.",
+    ).tag(config=True)
+    processes = Int(
+        1000,
+        min=32,
+        allow_none=True,
+        help="Processes of a worker at once, threads included; None: no limit.",
+    ).tag(config=True)
+    open_files = Int(
+        None,
+        min=64,
+        allow_none=True,
+        help="Open files of each process of a worker; None: as your own kernel.",
+    ).tag(config=True)
+    file_size = Size(
+        None, allow_none=True, help="The largest file that a worker may write; None: no limit."
+    ).tag(config=True)
+    outputs = Enum(
+        tuple(OUTPUT_RULES.values()),
+        None,
+        allow_none=True,
+        help="What is shown of what a worker says: trusted, framed or inert; None: by the profile.",
+    ).tag(config=True)
     connect_timeout = Duration(10.0, help="Time for a worker to start and answer.").tag(config=True)
     interrupt_grace = Duration(
         2.0, help="Time between SIGINT and SIGKILL for a run that is to stop."
@@ -294,7 +357,6 @@ class HiveConfig(Configurable):
 
         Raises:
             ConfigError: a value is wrong, or no worker can have that policy.
-            SandboxUnavailable: this version cannot enforce the profile.
         """
         changed = copy(self)
         try:
@@ -302,10 +364,34 @@ class HiveConfig(Configurable):
                 setattr(changed, name, value)
         except TraitError as error:
             raise ConfigError(str(error)) from None
-        if not values.keys().isdisjoint({"memory", "sandbox"}):
-            SandboxPolicy(changed.sandbox, changed.memory)
+        if "memory" in values:
+            changed.policy()
         for name in values:
             setattr(self, name, getattr(changed, name))
+
+    def policy(self, profile: str | None = None, memory: int | None = None) -> SandboxPolicy:
+        """
+        The policy of a worker with these settings.
+
+        Args:
+            profile: of the sandbox; None: as configured.
+            memory: bytes, 0 for no limit; None: as configured.
+
+        Raises:
+            ConfigError: there is no such policy.
+        """
+        return SandboxPolicy(
+            profile=self.sandbox if profile is None else profile,
+            memory=self.memory if memory is None else memory or None,
+            readable=tuple(self.readable_paths),
+            writable=tuple(self.writable_paths),
+            connect=tuple(sorted(self.connect_ports)),
+            cpu_time=None if self.cpu_time is None else math.ceil(self.cpu_time),
+            processes=self.processes,
+            open_files=self.open_files,
+            file_size=self.file_size,
+            outputs=self.outputs,
+        )
 
     @validate("environment")
     def _check_environment(self, proposal: Any) -> Any:

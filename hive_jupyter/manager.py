@@ -44,7 +44,6 @@ from hive_jupyter.errors import (
     RemoteError,
     ToolError,
 )
-from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.status import SwarmStatus, plain_values
 from hive_jupyter.swarm import kernels
@@ -118,7 +117,7 @@ class HiveManager:
         self._watching = LateOutput(lambda _holds: None)
         self._history: deque[RunRecord] = deque()
         self._closed = False
-        SandboxPolicy("open", self.config.memory)
+        self.config.policy()
         for name, entry in self.config.workers.items():
             self._add_configured(name, entry)
         atexit.register(self.close)
@@ -768,10 +767,7 @@ class HiveManager:
 
     def _check_policy(self, memory: int | None, sandbox: str | None) -> None:
         """See that a new worker can have it."""
-        SandboxPolicy(
-            self.config.sandbox if sandbox is None else sandbox,
-            self.config.memory if memory is None else memory or None,
-        )
+        self.config.policy(sandbox, memory)
 
     def _check_runs_code(self, name: str) -> None:
         if self.is_server(name):

@@ -22,6 +22,8 @@ import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+from hive_jupyter.policy import SandboxPolicy
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
@@ -67,7 +69,7 @@ class WorkerSpec:
         cwd: its working folder.
         path: what comes first in its ``sys.path``: for the host's own Python, the host's whole one.
         environment: the whole environment of the worker.
-        memory: bytes for the worker and its descendants together, or None.
+        policy: what it may touch.
         connection: Jupyter connection information: transport, ip, key, ports; for TCP
             curve_publickey and curve_secretkey (Z85), ports 0 for the worker to choose. Empty for
             a kernel of the user's, which reads it from a file, and for a server.
@@ -85,7 +87,7 @@ class WorkerSpec:
     cwd: str
     path: tuple[str, ...]
     environment: Mapping[str, str]
-    memory: int | None
+    policy: SandboxPolicy
     connection: Mapping[str, Any]
     argv: tuple[str, ...] = ()
     library: tuple[str, ...] = ()
@@ -97,8 +99,12 @@ class WorkerSpec:
 
     def to_json(self) -> bytes:
         """One line."""
-        mappings = {"environment": dict(self.environment), "connection": dict(self.connection)}
-        return encode_line({**vars(self), **mappings})
+        nested = {
+            "environment": dict(self.environment),
+            "connection": dict(self.connection),
+            "policy": self.policy.facts(),
+        }
+        return encode_line({**vars(self), **nested})
 
     @classmethod
     def from_json(cls, line: bytes) -> WorkerSpec:
@@ -107,7 +113,8 @@ class WorkerSpec:
         sequences = {
             name: tuple(fields[name]) for name in ("path", "argv", "library", "options", "tools")
         }
-        return cls(**{**fields, **sequences})
+        policy = SandboxPolicy.of(fields["policy"])
+        return cls(**{**fields, **sequences, "policy": policy})
 
 
 def encode_line(event: Mapping[str, Any]) -> bytes:

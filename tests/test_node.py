@@ -7,6 +7,7 @@ import os
 import re
 import signal
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import psutil
@@ -24,7 +25,6 @@ from hive_jupyter.errors import (
     RemoteError,
     ToolError,
 )
-from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import channels
 from hive_jupyter.swarm import node as module
 from hive_jupyter.swarm.channels import Context
@@ -1108,7 +1108,7 @@ async def test_a_worker_that_dies_between_two_runs_is_a_failure_and_replaced(mak
 
 async def test_the_policy_never_changes_on_a_living_worker(node):
     node.change_policy(2**30, None)
-    assert SandboxPolicy("open", 2**30) == node.policy
+    assert replace(HiveConfig().policy(), memory=2**30) == node.policy
     await node.connect()
     node.change_policy(2**30, "open")
 

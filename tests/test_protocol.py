@@ -5,6 +5,7 @@ import types
 from hypothesis import given
 from hypothesis import strategies as st
 
+from hive_jupyter.policy import SMALLEST_MEMORY, SandboxPolicy
 from hive_jupyter.protocol import LineBuffer, WorkerSpec, encode_line
 
 # As os.environ and file names have it: bytes that are no UTF-8 are lone surrogates.
@@ -21,7 +22,7 @@ EVENTS = st.dictionaries(TEXT, JSON, max_size=4)
     name=TEXT,
     path=st.lists(TEXT).map(tuple),
     environment=st.dictionaries(TEXT, TEXT),
-    memory=st.none() | st.integers(1),
+    memory=st.none() | st.integers(SMALLEST_MEMORY),
     argv=st.lists(TEXT).map(tuple),
 )
 def test_a_spec_arrives_whole(name, path, environment, memory, argv):
@@ -32,7 +33,7 @@ def test_a_spec_arrives_whole(name, path, environment, memory, argv):
         cwd="/c",
         path=path,
         environment=environment,
-        memory=memory,
+        policy=SandboxPolicy(memory=memory),
         connection={"transport": "ipc", "ports": [0, 0]},
         argv=argv,
     )
@@ -50,7 +51,7 @@ def test_any_mapping_may_be_the_environment():
         cwd="",
         path=(),
         environment=types.MappingProxyType({"A": "1"}),
-        memory=None,
+        policy=SandboxPolicy(),
         connection={},
     )
 

@@ -445,7 +445,7 @@ def test_a_memory_limit_holds_for_the_whole_kernel(specs):
 @pytest.mark.parametrize(
     ("config", "error", "message"),
     [
-        ({"sandbox": "strict"}, SandboxUnavailable, "confinement"),
+        ({"sandbox": "strict"}, SandboxUnavailable, "kernel of your own"),
         ({"sandbox": "opne"}, ConfigError, "open"),
         ({"memory": "1M"}, ConfigError, "at least"),
         ({"memory": "a lot"}, ConfigError, "a lot"),

@@ -142,11 +142,9 @@ class McpApp(OneHiveApp):
     def _serve_own_hive(self) -> int:
         from hive_jupyter.agents import AgentSession, check_policies
         from hive_jupyter.manager import HiveManager
-        from hive_jupyter.policy import SandboxPolicy
         from hive_jupyter.tools import TOOL_TIMEOUT
 
         config = HiveConfig(parent=self)
-        SandboxPolicy(self.sandbox or config.sandbox, config.memory)
         config.change(sandbox=self.sandbox or config.sandbox, worker=self.worker or config.worker)
         with HiveManager(config) as hive:
             check_policies(config, hive.is_server(None))

@@ -303,7 +303,7 @@ class ForkServer:
             cwd=launch.cwd,
             path=launch.path,
             environment=dict(launch.environment),
-            memory=launch.policy.memory,
+            policy=launch.policy,
             connection=connection,
             argv=argv,
             library=self.path,

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from hive_jupyter.config import PASSED_VARIABLES, HiveConfig
+from hive_jupyter.errors import SandboxUnavailable
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.project import project_root
 from hive_jupyter.protocol import WORKER
@@ -95,6 +96,37 @@ def snapshot(kernel: Kernel, config: HiveConfig, policy: SandboxPolicy) -> Launc
         root=project_root(folder, os.path.expanduser("~")),
         tools=tuple(config.tool_modules),
     )
+
+
+def changed(
+    policy: SandboxPolicy, kernel: Kernel, memory: int | None, sandbox: str | None
+) -> SandboxPolicy:
+    """
+    A policy with another memory or profile.
+
+    Args:
+        policy: that there is.
+        kernel: what runs under it.
+        memory: bytes, 0 for no limit; None: as it is.
+        sandbox: a profile; None: as it is.
+
+    Raises:
+        ConfigError: there is no such policy.
+        SandboxUnavailable: only Hive's own worker can be confined, and this is another program.
+    """
+    chosen = replace(
+        policy,
+        profile=policy.profile if sandbox is None else sandbox,
+        memory=policy.memory if memory is None else memory or None,
+    )
+    if chosen.is_confined and kernel.argv:
+        msg = (
+            f"{kernel.description} cannot run in the sandbox {chosen.profile}: Hive confines its "
+            "own worker only, which takes part in that. --sandbox open gives it a process and "
+            "limits of its own, and your rights."
+        )
+        raise SandboxUnavailable(msg, missing=("other programs",))
+    return chosen
 
 
 def drift(launch: Launch, now: Launch) -> tuple[str, ...]:

@@ -37,7 +37,7 @@ from hive_jupyter.protocol import SERVER
 from hive_jupyter.swarm.death import STARTED_AGAIN, Exit, explain_server
 from hive_jupyter.swarm.forkserver import make_server
 from hive_jupyter.swarm.kernels import checked_command, find_program
-from hive_jupyter.swarm.launch import Kernel, Launch
+from hive_jupyter.swarm.launch import Kernel, Launch, changed
 from hive_jupyter.swarm.life import Life, NodeStatus
 from hive_jupyter.swarm.messages import Message, Sink, ignore, progress
 from hive_jupyter.swarm.portal import apart
@@ -118,7 +118,7 @@ class McpNode:
             description="MCP server",
             protocol="mcp",
         )
-        self.policy = SandboxPolicy(config.sandbox, config.memory)
+        self.policy = config.policy("open")
         self.tools: Mapping[str, Tool] = {}
         self.tool_problems: tuple[str, ...] = ()
         self._life = Life(self.name, config, STARTED_AGAIN, died)
@@ -306,11 +306,13 @@ class McpNode:
         await self.stop()
 
     def changed_policy(self, memory: int | None, sandbox: str | None) -> SandboxPolicy:
-        """The policy with another memory (bytes, 0 for no limit) or profile, where one is given."""
-        return SandboxPolicy(
-            self.policy.profile if sandbox is None else sandbox,
-            self.policy.memory if memory is None else memory or None,
-        )
+        """
+        The policy with another memory (bytes, 0 for no limit), where one is given.
+
+        Raises:
+            SandboxUnavailable: a profile is given that confines; a server has the user's rights.
+        """
+        return changed(self.policy, self.kernel, memory, sandbox)
 
     def log(self, lines: int) -> str:
         """The last lines that the server wrote to its stderr, and what it should not have said."""

@@ -37,7 +37,7 @@ from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.forkserver import ForkServer, make_server
-from hive_jupyter.swarm.launch import Kernel, Launch
+from hive_jupyter.swarm.launch import Kernel, Launch, changed
 from hive_jupyter.swarm.life import Life, NodeStatus
 from hive_jupyter.swarm.messages import Message, Sink, ignore
 from hive_jupyter.swarm.process import (
@@ -116,7 +116,7 @@ class SwarmNode:
         self.name = checked_worker(name)
         self.config = config or HiveConfig()
         self.kernel = kernel or Kernel()
-        self.policy = policy or SandboxPolicy(self.config.sandbox, self.config.memory)
+        self.policy = policy or self.config.policy("open" if self.kernel.argv else None)
         self.tools: Mapping[str, Tool] = BUILT_IN
         self.tool_problems: tuple[str, ...] = ()
         self.root = ""
@@ -376,10 +376,7 @@ class SwarmNode:
 
     def changed_policy(self, memory: int | None, sandbox: str | None) -> SandboxPolicy:
         """The policy that ``change_policy`` would choose."""
-        return SandboxPolicy(
-            self.policy.profile if sandbox is None else sandbox,
-            self.policy.memory if memory is None else memory or None,
-        )
+        return changed(self.policy, self.kernel, memory, sandbox)
 
     def log(self, lines: int) -> str:
         """The last lines of the worker's own log, or else of that of the worker before it."""

@@ -208,7 +208,7 @@ class WorkerProcess:
                     code=event["code"],
                     signal=event["signal"],
                     by_us="memory" if event["memory_used"] else self._killed_for,
-                    memory_limit=self.spec.memory,
+                    memory_limit=self.spec.policy.memory,
                     memory_used=event["memory_used"] or event["peak_memory"],
                     oom_kill=event["oom_kill"],
                     last_words=event["last_words"],

@@ -32,7 +32,7 @@ from jupyter_client.provisioning.local_provisioner import LocalProvisioner
 from traitlets import TraitError, Unicode
 
 from hive_jupyter.config import HiveConfig, Size
-from hive_jupyter.errors import ConfigError
+from hive_jupyter.errors import ConfigError, SandboxUnavailable
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import CHANNELS, KERNEL
 from hive_jupyter.swarm.death import Exit
@@ -335,7 +335,15 @@ class HiveProvisioner(LocalProvisioner):
         )
 
     def _policy(self) -> SandboxPolicy:
-        return SandboxPolicy(self.sandbox, self.memory)
+        policy = SandboxPolicy(self.sandbox, self.memory)
+        if policy.is_confined:
+            msg = (
+                f'"sandbox": "{self.sandbox}" cannot be had for a kernel of your own: it reads '
+                'your profile and runs your startup files, with your rights. Say "open", or leave '
+                "it out."
+            )
+            raise SandboxUnavailable(msg, missing=("kernels of your own",))
+        return policy
 
     def _switch_to_sockets(self, folder: Path) -> None:
         """Have the manager use sockets in the folder, unless somebody chose an address for it."""

@@ -142,7 +142,7 @@ class Supervisor:
         poll = select.poll()
         for descriptor in handlers:
             poll.register(descriptor, select.POLLIN)
-        timeout = None if self._spec.memory is None else MEMORY_INTERVAL * 1000
+        timeout = None if self._spec.policy.memory is None else MEMORY_INTERVAL * 1000
         going = True
         while going:
             for descriptor, events in poll.poll(timeout):
@@ -150,8 +150,8 @@ class Supervisor:
                 # a server that closed its stderr, as the last who held it
                 if descriptor == self._ready or events == select.POLLHUP:
                     poll.unregister(descriptor)
-            if going and self._spec.memory is not None:
-                self._watch_memory(self._spec.memory)
+            if going and self._spec.policy.memory is not None:
+                self._watch_memory(self._spec.policy.memory)
         sweep()
 
     def _announce(self) -> None:

@@ -14,4 +14,4 @@ from hive_jupyter.worker.confine import limits
 
 def confine(spec: WorkerSpec) -> None:
     """Apply the worker's policy; called once, before any thread and any code of the user."""
-    limits.apply(spec.memory)
+    limits.apply(spec.policy, own_users=False)
