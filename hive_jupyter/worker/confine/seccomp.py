@@ -22,9 +22,10 @@ from __future__ import annotations
 
 import ctypes
 import errno
+import functools
 import os
 import struct
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 from hive_jupyter import procfs
@@ -127,23 +128,7 @@ _PERSONALITY_LINUX, _PERSONALITY_ASK = 0, 0xFFFFFFFF
 _SET_USER_ID = 0o4000
 
 
-def rules_of_system_calls(abi: int, own: int, above: Iterable[int]) -> Rules:
-    """
-    Part one.
-
-    Args:
-        abi: of Landlock; what it leaves open and can be told from arguments is refused here.
-        own: pid of the worker, which may name itself where it may not name others.
-        above: pids of the processes above it, which it may not signal.
-    """
-    return {
-        **_rules_of_all_workers(),
-        **_rules_beside_landlock(abi),
-        **_rules_about_others(own, above, abi),
-    }
-
-
-def _rules_of_all_workers() -> dict[str, list[Rule]]:
+def _rules_of_all_workers() -> Rules:
     return {
         **{name: [Rule(_EPERM)] for name in _REFUSED.split()},
         **{name: [Rule(_ENOSYS)] for name in _ABSENT.split()},
@@ -170,9 +155,9 @@ def _rules_of_all_workers() -> dict[str, list[Rule]]:
     }
 
 
-def _rules_beside_landlock(abi: int) -> dict[str, list[Rule]]:
+def _rules_beside_landlock(abi: int) -> Rules:
     """What Landlock of this ABI leaves open and can be told from the arguments."""
-    if abi >= 3:
+    if abi not in {1, 2}:
         return {}
 
     def truncates_unwritten(flags: int) -> Rule:
@@ -189,13 +174,13 @@ def _rules_beside_landlock(abi: int) -> dict[str, list[Rule]]:
     }
 
 
-def _rules_about_others(own: int, above: Iterable[int], abi: int) -> dict[str, list[Rule]]:
+def _rules_about_others(own: int, above: Sequence[int]) -> Rules:
     """What may be done to the worker itself, but to nobody else."""
 
     def others(argument: int) -> tuple[Test, ...]:
         return (_is_not(argument, 0), _is_not(argument, own))
 
-    rules = {
+    rules: dict[str, Sequence[Rule]] = {
         # A new limit for somebody else; to ask for one is harmless.
         "prlimit64": [
             Rule(_EPERM, (*others(0), Test(4, _ALL, 0, equal=False))),
@@ -212,9 +197,7 @@ def _rules_about_others(own: int, above: Iterable[int], abi: int) -> dict[str, l
         "sched_setparam": [Rule(_PRETEND, others(0))],
         "sched_setscheduler": [Rule(_PRETEND, others(0))],
     }
-    refused = [Rule(_EPERM, (_is(0, -1),))]
-    if abi < 6:
-        refused += [Rule(_EPERM, (_is(0, sign * pid),)) for pid in above for sign in (1, -1)]
+    refused = [Rule(_EPERM, (_is(0, pid),)) for pid in (-1, *above, *(-pid for pid in above))]
     for name in ("kill", "tkill", "tgkill", "rt_sigqueueinfo", "rt_tgsigqueueinfo"):
         rules[name] = refused
     return rules
@@ -280,6 +263,23 @@ def _instruction(code: int, k: int, yes: int = 0, no: int = 0) -> bytes:
     return struct.pack("<HBBI", code, yes, no, k)
 
 
+def system_calls_filter(machine: str, *, abi: int, own: int, above: Sequence[int]) -> bytes:
+    """
+    Part one.
+
+    Args:
+        machine: "x86_64" or "aarch64".
+        abi: of Landlock; what it leaves open and can be told from arguments is refused here.
+        own: pid of the worker, which may name itself where it may not name others.
+        above: pids that it may not signal.
+
+    Returns:
+        As ``assemble``.
+    """
+    rules = {**_rules_beside_landlock(abi), **_rules_about_others(own, above)}
+    return _program(machine, _blocks_of_all_workers(machine) + _blocks(machine, rules))
+
+
 def assemble(machine: str, rules: Rules) -> bytes:
     """
     Write a filter for the kernel.
@@ -293,20 +293,32 @@ def assemble(machine: str, rules: Rules) -> bytes:
         The program, an array of ``struct sock_filter``. Calls of another machine's ABI (x86_64
         runs 32-bit programs) end the process.
     """
-    begin = [
+    return _program(machine, _blocks(machine, rules))
+
+
+def _program(machine: str, blocks: bytes) -> bytes:
+    begin = (
         _instruction(_LOAD, _AT_ARCH),
         _instruction(_JUMP_EQUAL, _AUDIT_ARCH[machine], yes=1),
         _instruction(_RETURN, _KILL),
         _instruction(_LOAD, _AT_NUMBER),
         _instruction(_JUMP_GREATER, system_calls.NEWEST, no=1),
         _instruction(_RETURN, _ENOSYS),
-    ]
-    blocks = [
+    )
+    return b"".join((*begin, blocks, _instruction(_RETURN, _ALLOW)))
+
+
+@functools.cache
+def _blocks_of_all_workers(machine: str) -> bytes:
+    return _blocks(machine, _rules_of_all_workers())
+
+
+def _blocks(machine: str, rules: Rules) -> bytes:
+    return b"".join(
         _block(number, rules[name])
         for name in rules
         if (number := system_calls.number(name, machine)) is not None
-    ]
-    return b"".join([*begin, *blocks, _instruction(_RETURN, _ALLOW)])
+    )
 
 
 def _block(number: int, rules: Sequence[Rule]) -> bytes:
@@ -356,8 +368,10 @@ def restrict_system_calls() -> None:
     Raises:
         OSError: the kernel takes no filter.
     """
-    rules = rules_of_system_calls(landlock.abi(), os.getpid(), _processes_above())
-    _install(rules, flags=0)
+    abi = landlock.abi()
+    above = _processes_above() if abi < 6 else ()
+    machine = _machine()
+    _install(system_calls_filter(machine, abi=abi, own=os.getpid(), above=above), flags=0)
 
 
 def restrict_sockets(*, internet: bool) -> None:
@@ -374,7 +388,13 @@ def restrict_sockets(*, internet: bool) -> None:
     Raises:
         OSError: the kernel takes no filter.
     """
-    _install(rules_of_sockets(internet=internet), flags=_TSYNC)
+    _install(assemble(_machine(), rules_of_sockets(internet=internet)), flags=_TSYNC)
+
+
+def _machine() -> str:
+    if system_calls.MACHINE is None:
+        raise OSError(errno.ENOSYS, f"no seccomp filter for this machine ({os.uname().machine})")
+    return system_calls.MACHINE
 
 
 def _processes_above() -> list[int]:
@@ -388,11 +408,13 @@ def _processes_above() -> list[int]:
     return found
 
 
-def _install(rules: Rules, *, flags: int) -> None:
-    if system_calls.MACHINE is None:
-        raise OSError(errno.ENOSYS, f"no seccomp filter for this machine ({os.uname().machine})")
-    code = assemble(system_calls.MACHINE, rules)
+def _install(code: bytes, *, flags: int) -> None:
     program = _Program(len(code) // 8, code)
     thread = system_calls.call("seccomp", _SET_MODE_FILTER, flags, bytes(program))
     if thread:
         raise OSError(errno.EINVAL, f"seccomp: thread {thread} has filters of its own")
+
+
+# Once, where this is imported: the zygote does so before it forks workers.
+if system_calls.MACHINE is not None:
+    _blocks_of_all_workers(system_calls.MACHINE)
