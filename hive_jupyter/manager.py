@@ -51,7 +51,7 @@ from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
-from hive_jupyter.swarm.forkserver import ForkServer, make_server
+from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.launch import Kernel, worker_environment
 from hive_jupyter.swarm.life import NodeStatus, never_used
@@ -110,7 +110,7 @@ class HiveManager:
         self._pid = os.getpid()
         self._nodes: dict[str, Node] = {}
         self._kernels: dict[str, Kernel] = {}
-        self._servers: dict[str, ForkServer] = {}
+        self._servers: ForkServers | None = None
         self._context: Context | None = None
         self._runtime: RuntimeFolder | None = None
         self._serving: set[asyncio.Task[Any]] = set()
@@ -724,7 +724,7 @@ class HiveManager:
         notes = [refusal] if (refusal := self._refusal()) else []
         notes += [
             f"{server.interpreter}: no zygote, so workers start slowly: {server.no_fork_because}"
-            for server in self._servers.values()
+            for server in self._servers or ()
             if server.no_fork_because
         ]
         if self.config.sandbox == "workspace" or any(
@@ -838,25 +838,22 @@ class HiveManager:
             )
         if self._context is None:
             self._context = Context()
-        server = self._server(kernel)
         return SwarmNode(
             name,
             config=self.config,
             kernel=kernel,
-            server=server,
+            servers=self._fork_servers(),
             context=self._context,
             died=self._keep_death,
         )
 
-    def _server(self, kernel: Kernel) -> ForkServer:
+    def _fork_servers(self) -> ForkServers:
         if self._closed:
             msg = "This hive is being closed."
             raise HiveError(msg)
-        interpreter = kernel.interpreter or sys.executable
-        if interpreter not in self._servers:
-            runtime = self._runtime_folder()
-            self._servers[interpreter] = make_server(self.config, interpreter, runtime)
-        return self._servers[interpreter]
+        if self._servers is None:
+            self._servers = ForkServers(self.config, self._runtime_folder())
+        return self._servers
 
     def _runtime_folder(self) -> RuntimeFolder:
         if self._runtime is None:
@@ -879,7 +876,7 @@ class HiveManager:
         return await server(folder)
 
     async def _warm_up(self) -> None:
-        await self._server(Kernel()).warm_up()
+        await self._fork_servers().of(Kernel().interpreter, self.config.policy()).warm_up()
 
     async def _change_policy(self, name: str, memory: int | None, sandbox: str | None) -> None:
         node = self._node(name)
@@ -973,7 +970,8 @@ class HiveManager:
         # whatever one of them meets, the others are ended, too
         await asyncio.gather(*self._serving, return_exceptions=True)
         await asyncio.gather(*(n.close() for n in self._nodes.values()), return_exceptions=True)
-        await asyncio.gather(*(s.close() for s in self._servers.values()), return_exceptions=True)
+        if self._servers is not None:
+            await self._servers.close()
         if self._context is not None:
             self._context.destroy(linger=0)
         if self._runtime is not None:

@@ -60,12 +60,14 @@ class Mounts:
 
     Attributes:
         read_only: files and folders that can only be read, with all below.
+        writable: what lies in these and can be written nevertheless.
         temporary: the folder that is shown as /tmp and as /var/tmp.
         keep: what lies below these and stays in its place; without symbolic links.
         shm_size: bytes that /dev/shm may hold.
     """
 
     read_only: tuple[str, ...]
+    writable: tuple[str, ...]
     temporary: str
     keep: tuple[str, ...]
     shm_size: int
@@ -132,8 +134,12 @@ def arrange(mounts: Mounts) -> None:
     Raises:
         OSError: something could not be mounted.
     """
-    for path in mounts.read_only:
-        _make_read_only(path)
+    with ExitStack() as opened:
+        writable = {path: _open(path, opened) for path in mounts.writable}
+        for path in mounts.read_only:
+            _make_read_only(path)
+        for path, descriptor in writable.items():
+            _mount(f"/proc/self/fd/{descriptor}", path, _BIND | _RECURSIVE)
     if os.path.isdir(_SHARED_MEMORY):
         options = f"size={mounts.shm_size},mode=1777"
         _mount("tmpfs", _SHARED_MEMORY, _NOSUID | _NODEV, kind="tmpfs", options=options)
