@@ -53,7 +53,7 @@ from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.late import LateOutput
-from hive_jupyter.swarm.launch import Kernel, worker_environment
+from hive_jupyter.swarm.launch import Kernel, first_policy, worker_environment
 from hive_jupyter.swarm.life import NodeStatus, never_used
 from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Message, Sink
@@ -445,6 +445,11 @@ class HiveManager:
         kernel = self._kernels.get(self.config.worker if name is None else name)
         return kernel is not None and kernel.protocol == "mcp"
 
+    def profile_of(self, name: str | None) -> str:
+        """The sandbox profile that a worker is started with where none is chosen for it."""
+        kernel = self._kernels.get(self.config.worker if name is None else name, Kernel())
+        return first_policy(kernel, self.config).profile
+
     def watch_agents(self, sink: Sink) -> None:
         """
         Have one sink told what agents ask for from now on, and what that says.
@@ -718,19 +723,14 @@ class HiveManager:
         workers = {status.name: plain_values(status) for status in statuses}
         for name in set(self.workers()) - set(workers):
             kernel = self._kernels.get(name, Kernel())
-            workers[name] = plain_values(
-                never_used(name, kernel, self.config.sandbox, self.config.memory)
-            )
+            policy = first_policy(kernel, self.config)
+            workers[name] = plain_values(never_used(name, kernel, policy))
         notes = [refusal] if (refusal := self._refusal()) else []
         notes += [
             f"{server.interpreter}: no zygote, so workers start slowly: {server.no_fork_because}"
             for server in self._servers or ()
             if server.no_fork_because
         ]
-        if self.config.sandbox == "workspace" or any(
-            worker["sandbox"] == "workspace" for worker in workers.values()
-        ):
-            notes.append("sandbox workspace is not enforced by this version; see %hive doctor")
         return SwarmStatus(
             workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes
         )

@@ -22,7 +22,7 @@ from traitlets import Bool, Unicode, default
 from hive_jupyter.cli.application import App
 from hive_jupyter.cli.attached import OneHiveApp, in_one_line
 from hive_jupyter.config import ENVIRONMENT_PREFIX, HiveConfig
-from hive_jupyter.errors import ConfigError, HiveError
+from hive_jupyter.errors import ConfigError, HiveError, SandboxUnavailable
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.units import as_seconds, printable
 
@@ -153,12 +153,20 @@ class McpApp(OneHiveApp):
 
         config = HiveConfig(parent=self)
         sandbox = self.sandbox or config.agent_sandbox
+        config.policy(sandbox)  # names the nearest profile, which the setting does not
         config.change(sandbox=sandbox, worker=self.worker or config.worker)
         with HiveManager(config) as hive:
             check_policies(config, hive.is_server(None))
             # while the SDK is imported, which takes a second
             hive.warm_up()
-            boundaries = _BOUNDARIES[config.sandbox]
+            profile = hive.profile_of(None)
+            if self.sandbox not in ("", profile):
+                msg = (
+                    f'Worker "{config.worker}" is no worker of Hive\'s own, which alone can be '
+                    "confined. Leave --sandbox out, and it has your rights."
+                )
+                raise SandboxUnavailable(msg, missing=("other programs",))
+            boundaries = _BOUNDARIES[profile]
             serving = self._serving(
                 lambda name: AgentSession(hive, name, timeout=self.timeout or TOOL_TIMEOUT),
                 f"{_INSTRUCTIONS} {_OWN} {boundaries}",

@@ -109,6 +109,11 @@ def snapshot(kernel: Kernel, config: HiveConfig, policy: SandboxPolicy) -> Launc
     )
 
 
+def first_policy(kernel: Kernel, config: HiveConfig) -> SandboxPolicy:
+    """The policy that what runs begins with: Hive confines its own worker only."""
+    return config.policy("open" if kernel.argv else None)
+
+
 def changed(
     policy: SandboxPolicy, kernel: Kernel, memory: int | None, sandbox: str | None
 ) -> SandboxPolicy:

@@ -38,7 +38,7 @@ from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.forkserver import ForkServer, ForkServers
-from hive_jupyter.swarm.launch import Kernel, Launch, changed
+from hive_jupyter.swarm.launch import Kernel, Launch, changed, first_policy
 from hive_jupyter.swarm.life import Life, NodeStatus
 from hive_jupyter.swarm.messages import Message, Sink, ignore
 from hive_jupyter.swarm.process import (
@@ -117,7 +117,7 @@ class SwarmNode:
         self.name = checked_worker(name)
         self.config = config or HiveConfig()
         self.kernel = kernel or Kernel()
-        self.policy = policy or self.config.policy("open" if self.kernel.argv else None)
+        self.policy = policy or first_policy(self.kernel, self.config)
         self._follows_config = policy is None
         self.tools: Mapping[str, Tool] = BUILT_IN
         self.tool_problems: tuple[str, ...] = ()
