@@ -197,8 +197,8 @@ def _begin(user: int, group: int) -> None:
         ("gid_map", f"{group} {group} 1"),
         ("uid_map", f"{user} {user} 1"),
     ):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
+        with open(f"/proc/self/{name}", "wb", buffering=0) as file:
+            file.write(text.encode())
     prctl.set_dumpable(dumpable)
     _mount("proc", "/proc", _NOSUID | _NODEV | _NOEXEC, kind="proc")
 
