@@ -46,11 +46,11 @@ def inside(user):
     return inside
 
 
-def mounts(place, *, read_only=(), keep=(), shm_size=2**20):
+def mounts(place, *, read_only=(), writable=(), keep=(), shm_size=2**20):
     """A runtime folder with a private temporary folder in it, both kept, and what a test adds."""
     temporary = place.folder("run/tmp")
     keep = (os.path.dirname(temporary), *keep)
-    return namespaces.Mounts(tuple(read_only), temporary, keep, shm_size)
+    return namespaces.Mounts(tuple(read_only), tuple(writable), temporary, keep, shm_size)
 
 
 def write(path):
@@ -272,6 +272,16 @@ def test_what_is_read_only_can_not_be_changed(place, inside):
         "remove the folder": "EBUSY",
         "beside": "",
     } == found
+
+
+@here
+def test_a_folder_in_what_is_read_only_may_be_written_nevertheless(place, inside):
+    project, out = place.folder("project"), place.folder("project/out")
+    chosen = mounts(place, read_only=[project], writable=[out], keep=[project, out])
+
+    found = inside(lambda: (outcome(write, f"{project}/new"), outcome(write, f"{out}/new")), chosen)
+
+    assert ("EROFS", "") == found
 
 
 @here

@@ -414,7 +414,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_script(place, meeting):
     program = """
 import sys
 from hive_jupyter import HiveManager
-hive = HiveManager()
+hive = HiveManager(sandbox="open")
 hive.delegate(f"open({sys.argv[1]!r}, 'w').close()\\nwhile True: pass")
 """
     with hosts.started(program, meeting) as host:
