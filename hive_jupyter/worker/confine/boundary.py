@@ -168,10 +168,6 @@ class Boundary:
             notes=tuple(_notes(spec, homes, look)),
         )
 
-    def may_write(self, path: str) -> bool:
-        """Whether a path lies in what may be written, protected or not."""
-        return any(is_below(path, folder) for folder in self.write)
-
 
 def _homes(spec: WorkerSpec) -> list[str]:
     """The user's home folders: that of the environment, and that of the system's list of users."""
@@ -313,11 +309,6 @@ def _children(folder: str) -> list[str]:
 
 def _devices(names: Iterable[str]) -> list[str]:
     return [path for name in names for path in glob.glob(f"/dev/{name}")]
-
-
-def is_temporary(path: str) -> bool:
-    """Whether a path lies where everybody's temporary files are."""
-    return path.startswith(("/tmp/", "/var/tmp/"))  # noqa: S108
 
 
 def _is_above(folder: str, home: str) -> bool:
