@@ -296,11 +296,12 @@ def test_all_that_is_not_writable_is_read_only(place, inside):
 def test_the_way_to_what_is_read_only_stays(place, inside):
     """Else the folder around it could be moved away, and another put in its place."""
     project = place.folder("project")
+    place.folder("project/deep")
     deep, git = place.folder("project/deep/sub"), place.folder("project/deep/sub/.git")
 
     def change():
         return [
-            outcome(os.rename, deep, f"{project}/away"),
+            outcome(os.rename, deep, f"{project}/deep/away"),
             outcome(os.rename, os.path.dirname(deep), f"{project}/away"),
             outcome(write, f"{deep}/new"),
             outcome(write, f"{git}/new"),

@@ -76,7 +76,10 @@ class Confinement:
     @property
     def environment(self) -> dict[str, str]:
         """What it adds to the worker's environment."""
-        return {} if self._boundary is None else {"TMPDIR": self._boundary.temporary}
+        if self._boundary is None:
+            return {}
+        # git gives up where it may not read the user's configuration, in which tokens may be
+        return {"TMPDIR": self._boundary.temporary, "GIT_CONFIG_GLOBAL": os.devnull}
 
     def arrange(self) -> None:
         """
