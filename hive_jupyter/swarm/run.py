@@ -129,6 +129,11 @@ class Run:
             self._sink(message)
 
     @property
+    def is_heard(self) -> bool:
+        """Whether what it says reaches anybody."""
+        return self._sink is not ignore
+
+    @property
     def reply_type(self) -> str:
         """The type of the message that answers it."""
         return self.type.replace("_request", "_reply")
