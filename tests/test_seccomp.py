@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -251,10 +252,30 @@ def test_what_landlock_does_not_keep_from_truncating_is_kept_here(machine, flags
     assert (REFUSED if abi in {1, 2} else ALLOWED) == asked(machine, "truncate", abi=abi)
 
 
+# asm-generic/ioctls.h, linux/btrfs.h, linux/fscrypt.h, linux/fsverity.h
+IOCTLS = {
+    "TIOCSTI": 0x5412,
+    "TIOCLINUX": 0x541C,
+    "FIOSETOWN": 0x8901,
+    "SIOCSPGRP": 0x8902,
+    "BTRFS_IOC_SUBVOL_CREATE": 0x5000940E,
+    "BTRFS_IOC_SNAP_CREATE_V2": 0x50009417,
+    "BTRFS_IOC_SNAP_DESTROY": 0x5000940F,
+    "FS_IOC_SET_ENCRYPTION_POLICY": 0x800C6613,
+    "FS_IOC_ADD_ENCRYPTION_KEY": 0xC0506617,
+    "FS_IOC_REMOVE_ENCRYPTION_KEY": 0xC0406618,
+    "FS_IOC_REMOVE_ENCRYPTION_KEY_ALL_USERS": 0xC0406619,
+    "FS_IOC_ENABLE_VERITY": 0x40806685,
+}
+CLONES = {0x40049409, 0x4020940D, 0xC0189436}  # FICLONE, FICLONERANGE, FIDEDUPERANGE
+
+
 @machines
-@given(request=word(0x5412, 0x541C, 0x8901, 0x8902, 0x5401, 0x5413))
-def test_terminals_are_not_typed_into(machine, request):
-    refused = request % 2**32 in {0x5412, 0x541C, 0x8901, 0x8902}
+@given(request=word(*IOCTLS.values(), *CLONES, 0x5401, 0x5413, 0x40086602))
+def test_no_terminal_is_typed_into_and_no_folder_changed_that_is_open_for_reading(machine, request):
+    low = request % 2**32
+    of_btrfs = low >> 8 & 0xFF == 0x94 and low not in CLONES
+    refused = of_btrfs or low in IOCTLS.values()
 
     assert (REFUSED if refused else ALLOWED) == asked(machine, "ioctl", 0, request)
 
@@ -549,6 +570,35 @@ def test_below_abi_6_those_above_are_not_signalled(abi, monkeypatch, user):
     found = in_child(parent_of_worker, user=user)
 
     assert ("", "", "EPERM", "EPERM", "EPERM") == found
+
+
+@here
+@pytest.mark.skipif(
+    os.getuid() != 0 or not shutil.which("mkfs.btrfs"), reason="needs root and btrfs-progs"
+)
+def test_no_subvolume_is_planted_where_landlock_refuses_a_folder(tmp_path):
+    """Landlock is not asked about what btrfs does by ioctl, in a folder open for reading."""
+    image, mounted = tmp_path / "image", tmp_path / "mounted"
+    with image.open("wb") as file:
+        file.truncate(128 * 2**20)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True, capture_output=True)
+    mounted.mkdir()
+
+    def plant(*, filtered):
+        call("unshare", 1 << NEW["NS"])
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
+        prctl.no_new_privs()
+        landlock.restrict(read=[str(mounted)], write=(), connect=None)
+        if filtered:
+            confine()
+        folder = os.open(mounted, os.O_RDONLY)
+        name = bytearray(struct.pack("q4088s", 0, b"planted"))
+        by_ioctl = outcome(fcntl.ioctl, folder, IOCTLS["BTRFS_IOC_SUBVOL_CREATE"], name)
+        return outcome(os.mkdir, mounted / "made"), by_ioctl
+
+    assert ("EACCES", "") == in_child(lambda: plant(filtered=False))
+    assert ("EACCES", "EPERM") == in_child(lambda: plant(filtered=True))
 
 
 @here
