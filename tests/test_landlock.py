@@ -10,8 +10,8 @@ import termios
 
 import pytest
 
-from hive_jupyter.worker.confine import landlock, prctl, system_calls
-from tests.children import Place, in_child, outcome, users
+from hive_jupyter.worker.confine import capabilities, landlock, prctl, system_calls
+from tests.children import Place, become, in_child, outcome, users
 
 pytestmark = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
 
@@ -329,6 +329,50 @@ def test_only_what_was_started_here_can_be_signalled(user, tried):
     finally:
         os.kill(above, signal.SIGKILL)
         os.waitpid(above, 0)
+
+
+def test_what_others_have_in_memory_can_not_be_read(user, tried):
+    """Their environment and descriptors neither; their names can."""
+    reading, writing = os.pipe()
+    parent, above = os.getpid(), os.fork()
+    if above == 0:
+        become(user)
+        capabilities.drop()
+        prctl.die_with(parent)
+        os.write(writing, b"ready")
+        while True:
+            signal.pause()
+    os.read(reading, 5)
+    os.close(reading)
+    os.close(writing)
+
+    def look(pid):
+        capabilities.drop()  # one of root's (CAP_PERFMON) is enough for some of it
+        return {
+            "environment": outcome(read, f"/proc/{pid}/environ"),
+            "memory": outcome(read, f"/proc/{pid}/maps"),
+            "descriptors": outcome(os.readlink, f"/proc/{pid}/fd/0"),
+            "folder": outcome(os.readlink, f"/proc/{pid}/cwd"),
+            "name": outcome(read, f"/proc/{pid}/comm"),
+        }
+
+    def look_at_own():
+        capabilities.drop()
+        return in_child(look, os.getpid())
+
+    try:
+        without, within = (
+            in_child(look, above, user=user),
+            tried(lambda: look(above), read=["/proc"]),
+        )
+        own = tried(look_at_own, read=["/proc"])
+    finally:
+        os.kill(above, signal.SIGKILL)
+        os.waitpid(above, 0)
+
+    assert {""} == set(without.values())
+    assert {**dict.fromkeys(without, "EACCES"), "name": ""} == within
+    assert {""} == set(own.values())
 
 
 @since(6)
