@@ -8,10 +8,11 @@ import shutil
 import signal
 import tempfile
 import traceback
+from contextlib import contextmanager
 
 import pytest
 
-from hive_jupyter.worker.confine import prctl
+from hive_jupyter.worker.confine import capabilities, prctl
 
 NOBODY = 65534
 
@@ -74,6 +75,28 @@ def become(user):
         os.setresgid(user, user, user)
         os.setresuid(user, user, user)
         prctl.set_dumpable(True)  # as a process is that began as this user
+
+
+@contextmanager
+def process_beside(user):
+    """The pid of a process of that user that nobody in a child has started."""
+    reading, writing = os.pipe()
+    parent, pid = os.getpid(), os.fork()
+    if pid == 0:
+        become(user)
+        capabilities.drop()
+        prctl.die_with(parent)
+        os.write(writing, b"x")
+        while True:
+            signal.pause()
+    os.read(reading, 1)
+    os.close(reading)
+    os.close(writing)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
 
 
 def outcome(call, *arguments):

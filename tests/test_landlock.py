@@ -11,7 +11,7 @@ import termios
 import pytest
 
 from hive_jupyter.worker.confine import capabilities, landlock, prctl, system_calls
-from tests.children import Place, become, in_child, outcome, users
+from tests.children import Place, in_child, outcome, process_beside, users
 
 pytestmark = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
 
@@ -317,34 +317,13 @@ def test_only_what_was_started_here_can_be_signalled(user, tried):
         os.waitpid(child, 0)
         return own, outcome(os.kill, above, 0), outcome(os.kill, os.getpid(), 0)
 
-    above = os.fork()
-    if above == 0:
-        if user is not None:
-            os.setresuid(user, user, user)
-        while True:
-            signal.pause()
-    try:
+    with process_beside(user) as above:
         assert ("", "", "") == in_child(signal_both, user=user)
         assert ("", "EPERM", "") == tried(signal_both)
-    finally:
-        os.kill(above, signal.SIGKILL)
-        os.waitpid(above, 0)
 
 
 def test_what_others_have_in_memory_can_not_be_read(user, tried):
     """Their environment and descriptors neither; their names can."""
-    reading, writing = os.pipe()
-    parent, above = os.getpid(), os.fork()
-    if above == 0:
-        become(user)
-        capabilities.drop()
-        prctl.die_with(parent)
-        os.write(writing, b"ready")
-        while True:
-            signal.pause()
-    os.read(reading, 5)
-    os.close(reading)
-    os.close(writing)
 
     def look(pid):
         capabilities.drop()  # one of root's (CAP_PERFMON) is enough for some of it
@@ -360,15 +339,10 @@ def test_what_others_have_in_memory_can_not_be_read(user, tried):
         capabilities.drop()
         return in_child(look, os.getpid())
 
-    try:
-        without, within = (
-            in_child(look, above, user=user),
-            tried(lambda: look(above), read=["/proc"]),
-        )
+    with process_beside(user) as above:
+        without = in_child(look, above, user=user)
+        within = tried(lambda: look(above), read=["/proc"])
         own = tried(look_at_own, read=["/proc"])
-    finally:
-        os.kill(above, signal.SIGKILL)
-        os.waitpid(above, 0)
 
     assert {""} == set(without.values())
     assert {**dict.fromkeys(without, "EACCES"), "name": ""} == within

@@ -152,8 +152,9 @@ def _rules_of_all_workers() -> Rules:
             *(Rule(_EPERM, (_is(1, each),)) for each in (*_TYPING, *_OWNING, *_SEALING)),
         ],
         "prctl": [
-            # The end of the parent stays the end of the worker.
-            Rule(_EPERM, (_is(0, _SET_PDEATHSIG), _is_not(1, _SIGKILL))),
+            # The end of the parent stays the end of the worker. Launchers ask for other signals, in
+            # children of theirs, and raise where that fails (torch.multiprocessing.spawn).
+            Rule(_PRETEND, (_is(0, _SET_PDEATHSIG), _is_not(1, _SIGKILL))),
             *(Rule(_EPERM, (_is(0, each),)) for each in (_SET_MM, _SCHED_CORE, _SET_PTRACER)),
         ],
         "personality": [
