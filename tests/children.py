@@ -113,13 +113,23 @@ def users():
     return [None, NOBODY] if os.getuid() == 0 else [None]
 
 
+@contextmanager
+def place_of(user, where=None):
+    """A folder of that user's, outside of what belongs to the tests alone."""
+    path = tempfile.mkdtemp(prefix="hive-test-", dir=where)
+    try:
+        yield Place(path, user)
+    finally:
+        shutil.rmtree(path)
+
+
 class Place:
     """A folder that belongs to whom a test's child is."""
 
-    def __init__(self, user, where=None):
-        self.path = tempfile.mkdtemp(prefix="hive-test-", dir=where)
+    def __init__(self, path, user):
+        self.path = path
         self.user = user
-        self._own(self.path)
+        self._own(path)
 
     def folder(self, name):
         path = os.path.join(self.path, name)
@@ -133,9 +143,6 @@ class Place:
             file.write(text)
         self._own(path)
         return path
-
-    def remove(self):
-        shutil.rmtree(self.path)
 
     def _own(self, path):
         if self.user is not None:

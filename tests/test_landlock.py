@@ -11,7 +11,7 @@ import termios
 import pytest
 
 from hive_jupyter.worker.confine import capabilities, landlock, prctl, system_calls
-from tests.children import Place, in_child, outcome, process_beside, users
+from tests.children import in_child, outcome, place_of, process_beside, users
 
 pytestmark = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
 
@@ -29,9 +29,8 @@ def user(request):
 
 @pytest.fixture
 def place(user):
-    place = Place(user)
-    yield place
-    place.remove()
+    with place_of(user) as place:
+        yield place
 
 
 @pytest.fixture
@@ -172,22 +171,20 @@ def test_what_is_not_granted_can_not_be_run(tried):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make devices")
-def test_no_device_is_made():
-    place = Place(None)
-    path = f"{place.path}/device"
+def test_no_device_is_made(tmp_path):
+    path = f"{tmp_path}/device"
 
     def make():
         return outcome(os.mknod, path, 0o600 | 0o020000, os.makedev(1, 3))
 
     def confined():
         prctl.no_new_privs()
-        landlock.restrict(read=(), write=[place.path], connect=None)
+        landlock.restrict(read=(), write=[str(tmp_path)], connect=None)
         return make()
 
     assert "" == in_child(make)
     os.unlink(path)
     assert "EACCES" == in_child(confined)
-    place.remove()
 
 
 def test_a_link_in_place_of_what_was_to_be_written_grants_nothing(place, tried):

@@ -25,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hive_jupyter.worker.confine import landlock, namespaces, prctl, seccomp, system_calls
-from tests.children import Place, ends, in_child, outcome, users
+from tests.children import ends, in_child, outcome, place_of, users
 
 MACHINES = ("x86_64", "aarch64")
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "i386": 0x40000003}
@@ -386,6 +386,12 @@ def user(request):
     return request.param
 
 
+@pytest.fixture
+def place(user):
+    with place_of(user) as place:
+        yield place
+
+
 def confine(*, sockets=None):
     """Part one, and part two with or without internet."""
     prctl.no_new_privs()
@@ -708,8 +714,7 @@ def test_some_of_these_sockets_there_are_without_a_filter():
 
 
 @here
-def test_no_path_is_reached_by_a_pair_of_sockets(user):
-    place = Place(user)
+def test_no_path_is_reached_by_a_pair_of_sockets(user, place):
     path = f"{place.path}/socket"
 
     def send():
@@ -734,7 +739,6 @@ def test_no_path_is_reached_by_a_pair_of_sockets(user):
     assert "EISCONN" == in_child(send_by, socket.SOCK_STREAM, user=user)
     # The kernel leaves out the address.
     assert "" == in_child(send_by, socket.SOCK_SEQPACKET, user=user)
-    place.remove()
 
 
 @here
