@@ -8,10 +8,11 @@ import shutil
 import signal
 import tempfile
 import traceback
+from contextlib import contextmanager
 
 import pytest
 
-from hive_jupyter.worker.confine import prctl
+from hive_jupyter.worker.confine import capabilities, prctl
 
 NOBODY = 65534
 
@@ -76,6 +77,28 @@ def become(user):
         prctl.set_dumpable(True)  # as a process is that began as this user
 
 
+@contextmanager
+def process_beside(user):
+    """The pid of a process of that user that nobody in a child has started."""
+    reading, writing = os.pipe()
+    parent, pid = os.getpid(), os.fork()
+    if pid == 0:
+        become(user)
+        capabilities.drop()
+        prctl.die_with(parent)
+        os.write(writing, b"x")
+        while True:
+            signal.pause()
+    os.read(reading, 1)
+    os.close(reading)
+    os.close(writing)
+    try:
+        yield pid
+    finally:
+        os.kill(pid, signal.SIGKILL)
+        os.waitpid(pid, 0)
+
+
 def outcome(call, *arguments):
     """The name of the error that a call ends with; "" if it succeeds."""
     try:
@@ -90,13 +113,23 @@ def users():
     return [None, NOBODY] if os.getuid() == 0 else [None]
 
 
+@contextmanager
+def place_of(user, where=None):
+    """A folder of that user's, outside of what belongs to the tests alone."""
+    path = tempfile.mkdtemp(prefix="hive-test-", dir=where)
+    try:
+        yield Place(path, user)
+    finally:
+        shutil.rmtree(path)
+
+
 class Place:
     """A folder that belongs to whom a test's child is."""
 
-    def __init__(self, user, where=None):
-        self.path = tempfile.mkdtemp(prefix="hive-test-", dir=where)
+    def __init__(self, path, user):
+        self.path = path
         self.user = user
-        self._own(self.path)
+        self._own(path)
 
     def folder(self, name):
         path = os.path.join(self.path, name)
@@ -110,9 +143,6 @@ class Place:
             file.write(text)
         self._own(path)
         return path
-
-    def remove(self):
-        shutil.rmtree(self.path)
 
     def _own(self, path):
         if self.user is not None:

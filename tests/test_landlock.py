@@ -10,8 +10,8 @@ import termios
 
 import pytest
 
-from hive_jupyter.worker.confine import landlock, prctl, system_calls
-from tests.children import Place, in_child, outcome, users
+from hive_jupyter.worker.confine import capabilities, landlock, prctl, system_calls
+from tests.children import in_child, outcome, place_of, process_beside, users
 
 pytestmark = pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
 
@@ -29,9 +29,8 @@ def user(request):
 
 @pytest.fixture
 def place(user):
-    place = Place(user)
-    yield place
-    place.remove()
+    with place_of(user) as place:
+        yield place
 
 
 @pytest.fixture
@@ -172,22 +171,20 @@ def test_what_is_not_granted_can_not_be_run(tried):
 
 
 @pytest.mark.skipif(os.getuid() != 0, reason="only root can make devices")
-def test_no_device_is_made():
-    place = Place(None)
-    path = f"{place.path}/device"
+def test_no_device_is_made(tmp_path):
+    path = f"{tmp_path}/device"
 
     def make():
         return outcome(os.mknod, path, 0o600 | 0o020000, os.makedev(1, 3))
 
     def confined():
         prctl.no_new_privs()
-        landlock.restrict(read=(), write=[place.path], connect=None)
+        landlock.restrict(read=(), write=[str(tmp_path)], connect=None)
         return make()
 
     assert "" == in_child(make)
     os.unlink(path)
     assert "EACCES" == in_child(confined)
-    place.remove()
 
 
 def test_a_link_in_place_of_what_was_to_be_written_grants_nothing(place, tried):
@@ -317,18 +314,36 @@ def test_only_what_was_started_here_can_be_signalled(user, tried):
         os.waitpid(child, 0)
         return own, outcome(os.kill, above, 0), outcome(os.kill, os.getpid(), 0)
 
-    above = os.fork()
-    if above == 0:
-        if user is not None:
-            os.setresuid(user, user, user)
-        while True:
-            signal.pause()
-    try:
+    with process_beside(user) as above:
         assert ("", "", "") == in_child(signal_both, user=user)
         assert ("", "EPERM", "") == tried(signal_both)
-    finally:
-        os.kill(above, signal.SIGKILL)
-        os.waitpid(above, 0)
+
+
+def test_what_others_have_in_memory_can_not_be_read(user, tried):
+    """Their environment and descriptors neither; their names can."""
+
+    def look(pid):
+        capabilities.drop()  # one of root's (CAP_PERFMON) is enough for some of it
+        return {
+            "environment": outcome(read, f"/proc/{pid}/environ"),
+            "memory": outcome(read, f"/proc/{pid}/maps"),
+            "descriptors": outcome(os.readlink, f"/proc/{pid}/fd/0"),
+            "folder": outcome(os.readlink, f"/proc/{pid}/cwd"),
+            "name": outcome(read, f"/proc/{pid}/comm"),
+        }
+
+    def look_at_own():
+        capabilities.drop()
+        return in_child(look, os.getpid())
+
+    with process_beside(user) as above:
+        without = in_child(look, above, user=user)
+        within = tried(lambda: look(above), read=["/proc"])
+        own = tried(look_at_own, read=["/proc"])
+
+    assert {""} == set(without.values())
+    assert {**dict.fromkeys(without, "EACCES"), "name": ""} == within
+    assert {""} == set(own.values())
 
 
 @since(6)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hive_jupyter.worker.confine import capabilities, namespaces, prctl, seccomp, system_calls
-from tests.children import Place, in_child, outcome, users
+from tests.children import in_child, outcome, place_of, users
 
 here = pytest.mark.skipif(not namespaces.work(), reason="there are no user namespaces here")
 
@@ -26,9 +26,14 @@ def user(request):
 
 @pytest.fixture
 def place(user):
-    place = Place(user)
-    yield place
-    place.remove()
+    with place_of(user) as place:
+        yield place
+
+
+@pytest.fixture
+def place_in_tmp(user):
+    with place_of(user, "/tmp") as place:
+        yield place
 
 
 @pytest.fixture
@@ -409,37 +414,33 @@ def test_temporary_files_are_one_s_own(folder, place, inside):
 
 
 @here
-def test_what_is_kept_stays_in_its_place(user, inside):
-    place = Place(user, "/tmp")
-    project, file = place.folder("a/project"), place.file("file")
-    git, head = place.folder("a/project/.git"), place.file("a/project/.git/HEAD")
-    hidden = place.file("a/hidden")
+def test_what_is_kept_stays_in_its_place(place_in_tmp, inside):
+    project, file = place_in_tmp.folder("a/project"), place_in_tmp.file("file")
+    git, head = place_in_tmp.folder("a/project/.git"), place_in_tmp.file("a/project/.git/HEAD")
+    hidden = place_in_tmp.file("a/hidden")
     keep = [f"{project}/.git", project, file]
-    arrangement = mounts(place, writable=[project, file], read_only=[git], keep=keep)
+    arrangement = mounts(place_in_tmp, writable=[project, file], read_only=[git], keep=keep)
 
     def look():
         write(f"{project}/new")
         write(file)
         own = os.listdir(os.path.dirname(arrangement.temporary))
-        return own, outcome(write, head), os.path.exists(hidden), os.listdir(place.path)
+        return own, outcome(write, head), os.path.exists(hidden), os.listdir(place_in_tmp.path)
 
     own, change, sees_hidden, around = inside(look, arrangement)
 
     assert (["tmp"], "EROFS", False) == (own, change, sees_hidden)
     assert ["a", "file", "run"] == sorted(around)
     assert "written" == Path(project, "new").read_text() == Path(file).read_text()
-    place.remove()
 
 
 @here
-def test_where_all_of_the_folder_is_kept_it_is_not_hidden(user, inside):
+def test_where_all_of_the_folder_is_kept_it_is_not_hidden(place_in_tmp, inside):
     """A project may be /tmp itself."""
-    place = Place(user, "/tmp")
-    file = place.file("file")
+    file = place_in_tmp.file("file")
 
     assert os.path.exists(file)
-    assert inside(lambda: os.path.exists(file), mounts(place, keep=["/tmp"]))
-    place.remove()
+    assert inside(lambda: os.path.exists(file), mounts(place_in_tmp, keep=["/tmp"]))
 
 
 @here
@@ -450,16 +451,14 @@ def test_what_was_to_be_kept_and_is_gone_is_passed_over(place, inside):
 
 
 @here
-def test_a_kept_name_may_hold_any_bytes(user, inside):
-    place = Place(user, "/tmp")
-    folder = place.folder(os.fsdecode(b"\xff a\\b"))
-    file = place.file(os.fsdecode(b"\xff a\\b/file"))
+def test_a_kept_name_may_hold_any_bytes(place_in_tmp, inside):
+    folder = place_in_tmp.folder(os.fsdecode(b"\xff a\\b"))
+    file = place_in_tmp.file(os.fsdecode(b"\xff a\\b/file"))
 
     def change():
         return outcome(write, file)
 
-    assert "EROFS" == inside(change, mounts(place, read_only=[folder], keep=[folder]))
-    place.remove()
+    assert "EROFS" == inside(change, mounts(place_in_tmp, read_only=[folder], keep=[folder]))
 
 
 @here

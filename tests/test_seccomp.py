@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import resource
+import shutil
 import signal
 import socket
 import struct
@@ -24,7 +25,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from hive_jupyter.worker.confine import landlock, namespaces, prctl, seccomp, system_calls
-from tests.children import Place, ends, in_child, outcome, users
+from tests.children import ends, in_child, outcome, place_of, users
 
 MACHINES = ("x86_64", "aarch64")
 ARCHITECTURES = {"x86_64": 0xC000003E, "aarch64": 0xC00000B7, "i386": 0x40000003}
@@ -251,10 +252,30 @@ def test_what_landlock_does_not_keep_from_truncating_is_kept_here(machine, flags
     assert (REFUSED if abi in {1, 2} else ALLOWED) == asked(machine, "truncate", abi=abi)
 
 
+# asm-generic/ioctls.h, linux/btrfs.h, linux/fscrypt.h, linux/fsverity.h
+IOCTLS = {
+    "TIOCSTI": 0x5412,
+    "TIOCLINUX": 0x541C,
+    "FIOSETOWN": 0x8901,
+    "SIOCSPGRP": 0x8902,
+    "BTRFS_IOC_SUBVOL_CREATE": 0x5000940E,
+    "BTRFS_IOC_SNAP_CREATE_V2": 0x50009417,
+    "BTRFS_IOC_SNAP_DESTROY": 0x5000940F,
+    "FS_IOC_SET_ENCRYPTION_POLICY": 0x800C6613,
+    "FS_IOC_ADD_ENCRYPTION_KEY": 0xC0506617,
+    "FS_IOC_REMOVE_ENCRYPTION_KEY": 0xC0406618,
+    "FS_IOC_REMOVE_ENCRYPTION_KEY_ALL_USERS": 0xC0406619,
+    "FS_IOC_ENABLE_VERITY": 0x40806685,
+}
+CLONES = {0x40049409, 0x4020940D, 0xC0189436}  # FICLONE, FICLONERANGE, FIDEDUPERANGE
+
+
 @machines
-@given(request=word(0x5412, 0x541C, 0x8901, 0x8902, 0x5401, 0x5413))
-def test_terminals_are_not_typed_into(machine, request):
-    refused = request % 2**32 in {0x5412, 0x541C, 0x8901, 0x8902}
+@given(request=word(*IOCTLS.values(), *CLONES, 0x5401, 0x5413, 0x40086602))
+def test_no_terminal_is_typed_into_and_no_folder_changed_that_is_open_for_reading(machine, request):
+    low = request % 2**32
+    of_btrfs = low >> 8 & 0xFF == 0x94 and low not in CLONES
+    refused = of_btrfs or low in IOCTLS.values()
 
     assert (REFUSED if refused else ALLOWED) == asked(machine, "ioctl", 0, request)
 
@@ -271,9 +292,13 @@ def test_signals_are_not_sent_by_descriptors(machine, command):
 @given(option=word(1, 4, 15, 22, 35, 36, 38, 62, 0x59616D61), value=word(9, 15))
 def test_a_worker_can_not_outlive_who_started_it(machine, option, value):
     low = option % 2**32
-    refused = low in {35, 62, 0x59616D61} or (low == 1 and value % 2**32 != 9)
+    answer = ALLOWED
+    if low in {35, 62, 0x59616D61}:
+        answer = REFUSED
+    elif low == 1 and value % 2**32 != 9:
+        answer = PRETENDED
 
-    assert (REFUSED if refused else ALLOWED) == asked(machine, "prctl", option, value)
+    assert answer == asked(machine, "prctl", option, value)
 
 
 @machines
@@ -361,6 +386,12 @@ def user(request):
     return request.param
 
 
+@pytest.fixture
+def place(user):
+    with place_of(user) as place:
+        yield place
+
+
 def confine(*, sockets=None):
     """Part one, and part two with or without internet."""
     prctl.no_new_privs()
@@ -442,7 +473,6 @@ ABUSES = {
     "slow down": (lambda pid: os.setpriority(os.PRIO_PROCESS, pid, 5), ""),
     "slow down reading": (lambda pid: call("ioprio_set", 1, pid, 2 << 13 | 7), ""),
     "move memory": (lambda pid: call("migrate_pages", pid, 0, None, None), "EINVAL"),
-    "outlive": (lambda _: prctl.outlive_parent(), ""),
     "change the memory map": (lambda _: call("prctl", 35, 0, 0, 0, 0), "EINVAL or EPERM"),
     "new namespaces": (lambda _: call("unshare", 1 << NEW["USER"]), ""),
     "clone into them": (clone_into_namespaces, ""),
@@ -552,6 +582,35 @@ def test_below_abi_6_those_above_are_not_signalled(abi, monkeypatch, user):
 
 
 @here
+@pytest.mark.skipif(
+    os.getuid() != 0 or not shutil.which("mkfs.btrfs"), reason="needs root and btrfs-progs"
+)
+def test_no_subvolume_is_planted_where_landlock_refuses_a_folder(tmp_path):
+    """Landlock is not asked about what btrfs does by ioctl, in a folder open for reading."""
+    image, mounted = tmp_path / "image", tmp_path / "mounted"
+    with image.open("wb") as file:
+        file.truncate(128 * 2**20)
+    subprocess.run(["mkfs.btrfs", "-q", image], check=True, capture_output=True)
+    mounted.mkdir()
+
+    def plant(*, filtered):
+        call("unshare", 1 << NEW["NS"])
+        subprocess.run(["mount", "--make-rprivate", "/"], check=True)
+        subprocess.run(["mount", "-o", "loop", image, mounted], check=True)
+        prctl.no_new_privs()
+        landlock.restrict(read=[str(mounted)], write=(), connect=None)
+        if filtered:
+            confine()
+        folder = os.open(mounted, os.O_RDONLY)
+        name = bytearray(struct.pack("q4088s", 0, b"planted"))
+        by_ioctl = outcome(fcntl.ioctl, folder, IOCTLS["BTRFS_IOC_SUBVOL_CREATE"], name)
+        return outcome(os.mkdir, mounted / "made"), by_ioctl
+
+    assert ("EACCES", "") == in_child(lambda: plant(filtered=False))
+    assert ("EACCES", "EPERM") == in_child(lambda: plant(filtered=True))
+
+
+@here
 def test_a_pretended_call_changes_nothing(user):
     def change():
         parent, victim = os.getpid(), os.fork()
@@ -571,6 +630,21 @@ def test_a_pretended_call_changes_nothing(user):
         )
 
     assert (True, True, True) == in_child(change, user=user)
+
+
+@here
+def test_the_end_of_the_parent_stays_the_end_of_the_worker(user):
+    def outlive(*, filtered):
+        prctl.die_with(os.getppid())
+        if filtered:
+            confine()
+        prctl.outlive_parent()
+        found = ctypes.c_int()
+        ctypes.CDLL(None).prctl(2, ctypes.byref(found), 0, 0, 0)  # PR_GET_PDEATHSIG
+        return found.value
+
+    assert 0 == in_child(lambda: outlive(filtered=False), user=user)
+    assert signal.SIGKILL == in_child(lambda: outlive(filtered=True), user=user)
 
 
 @here
@@ -640,8 +714,7 @@ def test_some_of_these_sockets_there_are_without_a_filter():
 
 
 @here
-def test_no_path_is_reached_by_a_pair_of_sockets(user):
-    place = Place(user)
+def test_no_path_is_reached_by_a_pair_of_sockets(user, place):
     path = f"{place.path}/socket"
 
     def send():
@@ -666,7 +739,6 @@ def test_no_path_is_reached_by_a_pair_of_sockets(user):
     assert "EISCONN" == in_child(send_by, socket.SOCK_STREAM, user=user)
     # The kernel leaves out the address.
     assert "" == in_child(send_by, socket.SOCK_SEQPACKET, user=user)
-    place.remove()
 
 
 @here

@@ -16,9 +16,13 @@ ABI Linux  adds
 6   6.12   scopes: signals, abstract unix sockets; before, see ``seccomp``
 === ====== ==========================================================================
 
-It does not hold back: looking at a path's metadata (stat, inotify), chmod, chown, utime and
-extended attributes of the user's own files, connecting to a unix socket by its path, UDP, and
-descriptors that were open before.
+From ABI 1 on, processes that are not below this one cannot be traced either, nor what ``/proc``
+shows to who could trace them be read: memory, environment, descriptors.
+
+It does not hold back: looking at a path's metadata, where a link leads, and what happens there
+(stat, readlink, inotify); chmod, chown, utime and extended attributes of the user's own files;
+connecting to a unix socket by its path; UDP; and descriptors that were open before. What a file
+system does by ioctl it is not asked about either: see ``seccomp``.
 """
 
 from __future__ import annotations

@@ -34,6 +34,9 @@ from hive_jupyter.worker.confine import landlock, system_calls
 _SET_MODE_FILTER = 1
 _GET_ACTION_AVAIL = 2
 _TSYNC = 1
+# Code in a worker has no secrets in its own process to keep from itself; kernels before 5.16 would
+# slow down all that computes, against speculation.
+_SPEC_ALLOW = 4
 
 _ALLOW = 0x7FFF0000
 _KILL = 0x80000000  # the whole process
@@ -119,8 +122,15 @@ _ABSENT = (
 # sched.h: NEWNS, NEWCGROUP, NEWUTS, NEWIPC, NEWUSER, NEWPID, NEWNET
 _NEW_NAMESPACES = 0x00020000 | 0x02000000 | 0x04000000 | 0x08000000 | 0x70000000
 _CLONE_PARENT = 0x00008000
-_TIOCSTI, _TIOCLINUX = 0x5412, 0x541C  # type into a terminal, paste into a console
-_FIOSETOWN, _SIOCSPGRP = 0x8901, 0x8902
+# ioctl: TIOCSTI and TIOCLINUX, into a terminal and a console; FIOSETOWN, SIOCSPGRP.
+_TYPING, _OWNING = (0x5412, 0x541C), (0x8901, 0x8902)
+# What a folder or file is changed by that is open for reading, and Landlock is not asked about. Of
+# btrfs, subvolumes: a package among others, say, where every interpreter looks; but copies of
+# files need them open for writing (FICLONE, FICLONERANGE, FIDEDUPERANGE). Of all file systems:
+# encryption (a policy, keys) and verity, which make files unreadable and immutable.
+_BTRFS = 0x94
+_CLONES = (0x40049409, 0x4020940D, 0xC0189436)
+_SEALING = (0x800C6613, 0xC0506617, 0xC0406618, 0xC0406619, 0x40806685)
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
 _SET_PDEATHSIG, _SIGKILL, _SET_MM, _SCHED_CORE, _SET_PTRACER = 1, 9, 35, 62, 0x59616D61
 _PRIO_USER, _IOPRIO_WHO_USER = 2, 3
@@ -137,11 +147,14 @@ def _rules_of_all_workers() -> Rules:
         # Signals to whom a descriptor belongs to.
         "fcntl": [Rule(_EPERM, (_is(1, each),)) for each in (_F_SETOWN, _F_SETSIG, _F_SETOWN_EX)],
         "ioctl": [
-            Rule(_EPERM, (_is(1, each),)) for each in (_TIOCSTI, _TIOCLINUX, _FIOSETOWN, _SIOCSPGRP)
+            *(Rule(_ALLOW, (_is(1, each),)) for each in _CLONES),
+            Rule(_EPERM, (_is(1, _BTRFS << 8, 0xFF << 8),)),
+            *(Rule(_EPERM, (_is(1, each),)) for each in (*_TYPING, *_OWNING, *_SEALING)),
         ],
         "prctl": [
-            # The end of the parent stays the end of the worker.
-            Rule(_EPERM, (_is(0, _SET_PDEATHSIG), _is_not(1, _SIGKILL))),
+            # The end of the parent stays the end of the worker. Launchers ask for other signals, in
+            # children of theirs, and raise where that fails (torch.multiprocessing.spawn).
+            Rule(_PRETEND, (_is(0, _SET_PDEATHSIG), _is_not(1, _SIGKILL))),
             *(Rule(_EPERM, (_is(0, each),)) for each in (_SET_MM, _SCHED_CORE, _SET_PTRACER)),
         ],
         "personality": [
@@ -410,7 +423,7 @@ def _processes_above() -> list[int]:
 
 def _install(code: bytes, *, flags: int) -> None:
     program = _Program(len(code) // 8, code)
-    thread = system_calls.call("seccomp", _SET_MODE_FILTER, flags, bytes(program))
+    thread = system_calls.call("seccomp", _SET_MODE_FILTER, flags | _SPEC_ALLOW, bytes(program))
     if thread:
         raise OSError(errno.EINVAL, f"seccomp: thread {thread} has filters of its own")
 
