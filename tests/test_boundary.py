@@ -24,7 +24,7 @@ def place(tmp_path):
     return tmp_path
 
 
-def of(place, folder="user/project", *, has_mounts=True, path=(), **options):
+def of(place, folder="user/project", *, has_mounts=True, path=(), runtime="runtime/w1", **options):
     """The boundary of a worker that is started in a folder."""
     environment = {
         "HOME": str(place / "user"),
@@ -35,7 +35,7 @@ def of(place, folder="user/project", *, has_mounts=True, path=(), **options):
     cwd = str(Path(place, folder))
     spec = WorkerSpec(
         name="coder",
-        folder=str(place / "runtime/w1"),
+        folder=str(place / runtime),
         cwd=cwd,
         path=path,
         environment=environment,
@@ -71,6 +71,16 @@ def test_a_repository_behind_a_link_keeps_its_link(place):
     assert not may(found.write, place / "user/project/.git")
     assert not may(found.write, place / "user/project/new.py")
     assert may(found.write, place / "user/project/src/new.py")
+
+
+def test_what_may_be_written_is_named_without_links(place):
+    """Landlock follows none there."""
+    (place / "elsewhere").mkdir()
+    os.symlink(place / "runtime", place / "elsewhere/run")
+    spec_folder = of(place, folder="user/project", runtime="elsewhere/run/w1")
+
+    assert may(spec_folder.write, place / "runtime/w1/k-1")
+    assert all(os.path.realpath(path) == path for path in spec_folder.write)
 
 
 def test_of_a_home_only_the_project_is_read(place):

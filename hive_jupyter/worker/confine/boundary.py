@@ -150,7 +150,7 @@ class Boundary:
         """
         policy = spec.policy
         homes = _homes(spec)
-        temporary = os.path.join(spec.folder, TEMPORARY)
+        temporary = os.path.join(os.path.realpath(spec.folder), TEMPORARY)
         projects = _project(spec.root or spec.cwd, homes)
         look = _Look()
         granted = [
@@ -165,9 +165,9 @@ class Boundary:
         # as they are where nothing in the folder around them can be made or removed
         mounted = [path for path in protected if has_mounts and _can_be_mounted_on(path)]
         mounted = [path for path in mounted if path not in look.unseen]
-        write = [spec.folder, temporary, *_devices(_DEVICES)]
+        write = [os.path.realpath(spec.folder), temporary, *_devices(_DEVICES)]
         if has_mounts or policy.writes_project:
-            write.append(_SHARED_MEMORY)
+            write.append(os.path.realpath(_SHARED_MEMORY))
         if policy.writes_project:
             write += _devices(_PROCESSORS)
         for top in granted:
