@@ -45,6 +45,7 @@ from hive_jupyter.errors import (
     ToolError,
 )
 from hive_jupyter.protocol import WORKER_VARIABLE
+from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
 from hive_jupyter.swarm import kernels
 from hive_jupyter.swarm.channels import Context
@@ -120,6 +121,12 @@ class HiveManager:
         self.config.policy()
         for name, entry in self.config.workers.items():
             self._add_configured(name, entry)
+        self._shadows = ShadowFinder(
+            allowed=lambda: self.config.shadowing_modules,
+            writable=lambda: self.config.writable_paths,
+            tell=_warn,
+        )
+        self._shadows.install()
         atexit.register(self.close)
 
     def _set(self, settings: Mapping[str, Any]) -> None:
@@ -639,6 +646,7 @@ class HiveManager:
             return
         self._closed = True
         atexit.unregister(self.close)
+        self._shadows.remove()
         try:
             if self._portal.is_open:
                 with contextlib.suppress(HiveError):
@@ -731,6 +739,7 @@ class HiveManager:
             worker["sandbox"] == "workspace" for worker in workers.values()
         ):
             notes.append("sandbox workspace is not enforced by this version; see %hive doctor")
+        notes += self._shadows.told
         return SwarmStatus(
             workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes
         )
@@ -978,6 +987,11 @@ class HiveManager:
             self._context.destroy(linger=0)
         if self._runtime is not None:
             self._runtime.remove()
+
+
+def _warn(text: str) -> None:
+    """Tell the user, now and in the place where something runs; a warning could be an error."""
+    sys.stderr.write(f"{text}\n")
 
 
 def _done(result: _T) -> Future[_T]:
