@@ -235,9 +235,12 @@ class HiveConfig(Configurable):
         allow_none=True,
         help="Memory of a worker with all its descendants (bytes, or 2G); None: no limit.",
     ).tag(config=True)
-    sandbox = Enum(PROFILES, "open", help="The sandbox profile where none is given.").tag(
+    sandbox = Enum(PROFILES, "workspace", help="The sandbox profile where none is given.").tag(
         config=True
     )
+    agent_sandbox = Enum(
+        PROFILES, "strict", help="The same for workers that serve agents alone."
+    ).tag(config=True)
     readable_paths = Paths(
         Unicode(), help="Further files and folders that confined workers may read: /data:~/models"
     ).tag(config=True)

@@ -52,9 +52,9 @@ from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
-from hive_jupyter.swarm.forkserver import ForkServer, make_server
+from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.late import LateOutput
-from hive_jupyter.swarm.launch import Kernel, worker_environment
+from hive_jupyter.swarm.launch import Kernel, first_policy, worker_environment
 from hive_jupyter.swarm.life import NodeStatus, never_used
 from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Message, Sink
@@ -111,7 +111,7 @@ class HiveManager:
         self._pid = os.getpid()
         self._nodes: dict[str, Node] = {}
         self._kernels: dict[str, Kernel] = {}
-        self._servers: dict[str, ForkServer] = {}
+        self._servers: ForkServers | None = None
         self._context: Context | None = None
         self._runtime: RuntimeFolder | None = None
         self._serving: set[asyncio.Task[Any]] = set()
@@ -452,6 +452,11 @@ class HiveManager:
         kernel = self._kernels.get(self.config.worker if name is None else name)
         return kernel is not None and kernel.protocol == "mcp"
 
+    def profile_of(self, name: str | None) -> str:
+        """The sandbox profile that a worker is started with where none is chosen for it."""
+        kernel = self._kernels.get(self.config.worker if name is None else name, Kernel())
+        return first_policy(kernel, self.config).profile
+
     def watch_agents(self, sink: Sink) -> None:
         """
         Have one sink told what agents ask for from now on, and what that says.
@@ -726,19 +731,14 @@ class HiveManager:
         workers = {status.name: plain_values(status) for status in statuses}
         for name in set(self.workers()) - set(workers):
             kernel = self._kernels.get(name, Kernel())
-            workers[name] = plain_values(
-                never_used(name, kernel, self.config.sandbox, self.config.memory)
-            )
+            policy = first_policy(kernel, self.config)
+            workers[name] = plain_values(never_used(name, kernel, policy))
         notes = [refusal] if (refusal := self._refusal()) else []
         notes += [
             f"{server.interpreter}: no zygote, so workers start slowly: {server.no_fork_because}"
-            for server in self._servers.values()
+            for server in self._servers or ()
             if server.no_fork_because
         ]
-        if self.config.sandbox == "workspace" or any(
-            worker["sandbox"] == "workspace" for worker in workers.values()
-        ):
-            notes.append("sandbox workspace is not enforced by this version; see %hive doctor")
         notes += self._shadows.told
         return SwarmStatus(
             workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes
@@ -847,25 +847,22 @@ class HiveManager:
             )
         if self._context is None:
             self._context = Context()
-        server = self._server(kernel)
         return SwarmNode(
             name,
             config=self.config,
             kernel=kernel,
-            server=server,
+            servers=self._fork_servers(),
             context=self._context,
             died=self._keep_death,
         )
 
-    def _server(self, kernel: Kernel) -> ForkServer:
+    def _fork_servers(self) -> ForkServers:
         if self._closed:
             msg = "This hive is being closed."
             raise HiveError(msg)
-        interpreter = kernel.interpreter or sys.executable
-        if interpreter not in self._servers:
-            runtime = self._runtime_folder()
-            self._servers[interpreter] = make_server(self.config, interpreter, runtime)
-        return self._servers[interpreter]
+        if self._servers is None:
+            self._servers = ForkServers(self.config, self._runtime_folder())
+        return self._servers
 
     def _runtime_folder(self) -> RuntimeFolder:
         if self._runtime is None:
@@ -888,7 +885,7 @@ class HiveManager:
         return await server(folder)
 
     async def _warm_up(self) -> None:
-        await self._server(Kernel()).warm_up()
+        await self._fork_servers().of(Kernel().interpreter, self.config.policy()).warm_up()
 
     async def _change_policy(self, name: str, memory: int | None, sandbox: str | None) -> None:
         node = self._node(name)
@@ -982,7 +979,8 @@ class HiveManager:
         # whatever one of them meets, the others are ended, too
         await asyncio.gather(*self._serving, return_exceptions=True)
         await asyncio.gather(*(n.close() for n in self._nodes.values()), return_exceptions=True)
-        await asyncio.gather(*(s.close() for s in self._servers.values()), return_exceptions=True)
+        if self._servers is not None:
+            await self._servers.close()
         if self._context is not None:
             self._context.destroy(linger=0)
         if self._runtime is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections import defaultdict
 from dataclasses import dataclass
@@ -55,6 +56,16 @@ def title(pid: int) -> str:
             return os.fsdecode(file.read()).replace("\0", " ").strip()
     except OSError:
         return ""
+
+
+def pid_of(pidfd: int, otherwise: int) -> int:
+    """The pid of a pidfd's process as it is seen from here; ``otherwise`` where nothing tells."""
+    with contextlib.suppress(OSError, ValueError), open(f"/proc/self/fdinfo/{pidfd}") as file:
+        for line in file:
+            name, _, value = line.partition(":")
+            if name == "Pid" and int(value) > 0:
+                return int(value)
+    return otherwise
 
 
 def children(pid: int) -> list[int]:

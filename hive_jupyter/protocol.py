@@ -78,6 +78,7 @@ class WorkerSpec:
         role: WORKER, KERNEL or SERVER.
         options: of a KERNEL without argv: the arguments of ``python -m ipykernel_launcher``.
         root: the project's; its tools do not leave it.
+        protected: folders of the user's own that a confined worker never writes, wherever they lie.
         tools: names of modules with tools of the user's own.
         patience: seconds between the binding of such a KERNEL's sockets and its first answer.
     """
@@ -96,6 +97,7 @@ class WorkerSpec:
     patience: float = 0.0
     root: str = ""
     tools: tuple[str, ...] = ()
+    protected: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """One line."""
@@ -110,9 +112,8 @@ class WorkerSpec:
     def from_json(cls, line: bytes) -> WorkerSpec:
         """The inverse of ``to_json``."""
         fields = json.loads(line)
-        sequences = {
-            name: tuple(fields[name]) for name in ("path", "argv", "library", "options", "tools")
-        }
+        names = ("path", "argv", "library", "options", "tools", "protected")
+        sequences = {name: tuple(fields[name]) for name in names}
         policy = SandboxPolicy.of(fields["policy"])
         return cls(**{**fields, **sequences, "policy": policy})
 

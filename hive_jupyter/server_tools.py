@@ -15,6 +15,7 @@ from collections.abc import Callable, Coroutine, Mapping
 from typing import Annotated, Any
 
 from hive_jupyter.agents import AGENT_TOOLS, AgentSession
+from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ToolError
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.toolbox import BUILT_IN
@@ -90,5 +91,6 @@ async def _called(name: str, arguments: Mapping[str, Any]) -> Any:
 
 @functools.cache
 def _home() -> HiveManager:
-    """The hive of this process."""
-    return HiveManager()
+    """The hive of this process, which serves agents alone."""
+    config = HiveConfig()
+    return HiveManager(config, sandbox=config.agent_sandbox)

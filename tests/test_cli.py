@@ -206,6 +206,20 @@ def test_settings_come_from_the_command_lines_own_file(tmp_path, monkeypatch, ca
     assert "worker" in capsys.readouterr().err
 
 
+def test_a_projects_own_files_change_no_setting(tmp_path, monkeypatch):
+    """They may come from anybody; and a worker may have written them."""
+    monkeypatch.delenv("JUPYTER_NO_CONFIG")
+    project = tmp_path / "project"
+    (project / ".jupyter").mkdir(parents=True)
+    monkeypatch.chdir(project)
+    for name in ("jupyter_hive_config", "jupyter_config", "ipython_kernel_config"):
+        for folder in (project, project / ".jupyter"):
+            (folder / f"{name}.py").write_text("raise SystemExit('run')\n")
+            (folder / f"{name}.json").write_text('{"HiveConfig": {"worker": 3}}')
+
+    assert 0 == run("doctor")
+
+
 def test_a_file_of_settings_can_be_generated(tmp_path, monkeypatch):
     monkeypatch.delenv("JUPYTER_NO_CONFIG")
     cli.main(["--generate-config"])

@@ -580,8 +580,8 @@ def test_the_server_ends_without_a_stray_worker_when(ending, tmp_path):
     assert "Traceback" not in said
     assert "from a file\n" in said
     assert "from a child\n" in said
-    assert 'sandbox profile is "open"' in said
-    assert "cannot confine it" in said
+    assert 'sandbox profile is "strict"' in said
+    assert "--sandbox workspace" in said
 
 
 def run(*words, stdin=subprocess.DEVNULL, **environment):
@@ -601,7 +601,12 @@ def run(*words, stdin=subprocess.DEVNULL, **environment):
     ("words", "environment", "status", "expected"),
     [
         ((), {}, 2, "An MCP client speaks through pipes"),
-        (("--http", "0", "--sandbox", "strict"), {}, 1, '"strict" needs confinement'),
+        (
+            ("--http", "0", "--sandbox", "strict", "--worker", "other"),
+            {"HIVE_JUPYTER_WORKERS": '{"other": {"kernel": "python3"}}'},
+            1,
+            "no worker of Hive's own",
+        ),
         (("--http", "0", "--sandbox", "stritc"), {}, 2, 'Did you mean "strict"?'),
         (("--http", "0", "--worker", "../x"), {}, 2, "../x"),
         (("--http", "0"), {"HIVE_JUPYTER_AGENT_TOOLS": "execute=asks"}, 2, "agent_tools"),

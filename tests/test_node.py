@@ -6,7 +6,6 @@ import json
 import os
 import re
 import signal
-import sys
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -28,7 +27,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.swarm import channels
 from hive_jupyter.swarm import node as module
 from hive_jupyter.swarm.channels import Context
-from hive_jupyter.swarm.forkserver import make_server
+from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.launch import Kernel
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.node import SwarmNode
@@ -52,11 +51,11 @@ def until(path):
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def server(runtime):
+async def servers(runtime):
     folder = RuntimeFolder.create()
-    server = make_server(HiveConfig(), sys.executable, folder)
-    yield server
-    await server.close()
+    servers = ForkServers(HiveConfig(), folder)
+    yield servers
+    await servers.close()
     folder.remove()
 
 
@@ -68,7 +67,7 @@ async def context():
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def make_node(server, context):
+async def make_node(servers, context):
     """Makes nodes that share a zygote, without spares; they are closed after the test."""
     async with contextlib.AsyncExitStack() as stack:
 
@@ -76,7 +75,7 @@ async def make_node(server, context):
             # on a machine that stands still for a while, what is in order is not fast either
             patient = {"interrupt_grace": 30, "connect_timeout": 60}
             config = HiveConfig(**{"spares": 0, **patient, **settings})
-            options = {"config": config, "context": context, "server": server, "kernel": kernel}
+            options = {"config": config, "context": context, "servers": servers, "kernel": kernel}
             return await stack.enter_async_context(SwarmNode(name, **options))
 
         yield make
@@ -172,32 +171,24 @@ async def test_connect_tells_why_with_the_tail_of_the_log(make_node, tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\necho 'no luck today' >&2\nexit 3\n")
     python.chmod(0o755)
-    server = make_server(HiveConfig(), str(python), RuntimeFolder.create())
     node = await make_node(kernel=Kernel(interpreter=str(python)))
-    node._server = server
 
     assert not await node.connect()
     assert isinstance(node.last_error, NodeStartError)
     assert "coder" == node.last_error.node
     assert "no luck today" in f"{node.last_error} {node.last_error.log_tail}"
-    await server.close()
-    server.runtime.remove()
 
 
 async def test_connect_gives_up_in_time_and_leaves_nothing(make_node, tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 1000\n")
     python.chmod(0o755)
-    server = make_server(HiveConfig(), str(python), RuntimeFolder.create())
     node = await make_node(kernel=Kernel(interpreter=str(python)), connect_timeout=0.3)
-    node._server = server
     before = family()
     async with asyncio.timeout(30):
         assert not await node.connect()
 
     assert "300 ms" in str(node.last_error)
-    await server.close()
-    server.runtime.remove()
     wait_gone([process for process in family() if process not in before])
 
 
@@ -284,10 +275,10 @@ async def test_a_node_belongs_to_one_loop(node, use):
     assert "ok" == (await execute(node, "1")).content["status"]
 
 
-async def test_a_node_ends_the_context_that_is_its_own_and_no_other(server):
+async def test_a_node_ends_the_context_that_is_its_own_and_no_other(servers):
     given = Context()
     for context in (given, None):
-        node = SwarmNode(config=HiveConfig(spares=0), server=server, context=context)
+        node = SwarmNode(config=HiveConfig(spares=0), servers=servers, context=context)
         await node.connect()
         own = node._context
         await node.close()

@@ -22,7 +22,7 @@ from traitlets import Bool, Unicode, default
 from hive_jupyter.cli.application import App
 from hive_jupyter.cli.attached import OneHiveApp, in_one_line
 from hive_jupyter.config import ENVIRONMENT_PREFIX, HiveConfig
-from hive_jupyter.errors import ConfigError, HiveError
+from hive_jupyter.errors import ConfigError, HiveError, SandboxUnavailable
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.units import as_seconds, printable
 
@@ -44,13 +44,20 @@ _SHARED = (
     "each other's variables, and what you run stands in their history. Do not overwrite, reset, "
     "interrupt or restart what is theirs unless they ask for it."
 )
-_NO_BOUNDARY = (
-    "the worker has a process, limits and variables of its own, and the same rights as the user: "
-    "it can read and change whatever the user can. This version of Hive cannot confine it."
-)
 _BOUNDARIES = {
-    "open": f'Its sandbox profile is "open": {_NO_BOUNDARY}',
-    "workspace": f'Its sandbox profile is "workspace", which is not enforced: {_NO_BOUNDARY}',
+    "open": (
+        'Its sandbox profile is "open": a process, limits and variables of its own, and the same '
+        "rights as the user. It can read and change whatever the user can."
+    ),
+    "workspace": (
+        'Its sandbox profile is "workspace": it reads and changes the files of the project, but '
+        "not its .git, reads no secrets, and of the network reaches a few ports."
+    ),
+    "strict": (
+        'Its sandbox profile is "strict": it reads the project, the system and Python, writes only '
+        "a temporary folder, and has no network. Tools that change files of the project fail; the "
+        "user can allow them by starting this server with --sandbox workspace."
+    ),
 }
 _NUMBER = re.compile(r"[0-9]{1,5}")
 _HIGHEST_PORT = 2**16 - 1
@@ -76,7 +83,7 @@ class McpApp(OneHiveApp):
     http = Unicode(help="Serve HTTP on this port of 127.0.0.1; 0 takes any.").tag(config=True)
     worker = Unicode(help="The worker, if not the default one.").tag(config=True)
     sandbox = Unicode(
-        help="Its sandbox profile; by default the strongest that is enforced: open."
+        help="Its sandbox profile; by default that of the setting agent_sandbox: strict."
     ).tag(config=True)
     timeout = Unicode(help="Time for each call of a tool: 30, 30s, 5m, ... (2m).").tag(config=True)
     attach = Bool(help="Serve a worker of a running notebook.").tag(config=True)
@@ -145,12 +152,21 @@ class McpApp(OneHiveApp):
         from hive_jupyter.tools import TOOL_TIMEOUT
 
         config = HiveConfig(parent=self)
-        config.change(sandbox=self.sandbox or config.sandbox, worker=self.worker or config.worker)
+        sandbox = self.sandbox or config.agent_sandbox
+        config.policy(sandbox)  # names the nearest profile, which the setting does not
+        config.change(sandbox=sandbox, worker=self.worker or config.worker)
         with HiveManager(config) as hive:
             check_policies(config, hive.is_server(None))
             # while the SDK is imported, which takes a second
             hive.warm_up()
-            boundaries = _BOUNDARIES[config.sandbox]
+            profile = hive.profile_of(None)
+            if self.sandbox not in ("", profile):
+                msg = (
+                    f'Worker "{config.worker}" is no worker of Hive\'s own, which alone can be '
+                    "confined. Leave --sandbox out, and it has your rights."
+                )
+                raise SandboxUnavailable(msg, missing=("other programs",))
+            boundaries = _BOUNDARIES[profile]
             serving = self._serving(
                 lambda name: AgentSession(hive, name, timeout=self.timeout or TOOL_TIMEOUT),
                 f"{_INSTRUCTIONS} {_OWN} {boundaries}",

@@ -21,13 +21,14 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from hive_jupyter.config import HiveConfig
-from hive_jupyter.errors import HiveError
+from hive_jupyter.errors import HiveError, SandboxUnavailable
+from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import (
     CHANNELS,
     FAILED,
@@ -138,6 +139,8 @@ class ForkServer:
         environment: of the zygote.
         fork: False: every worker is exec'd.
         sockets: use unix sockets (else TCP with CurveZMQ).
+        confined: for workers with a boundary; the others get a zygote of their own, as its memory
+            is also theirs.
     """
 
     runtime: RuntimeFolder
@@ -146,6 +149,7 @@ class ForkServer:
     environment: Mapping[str, str]
     fork: bool = True
     sockets: bool = True
+    confined: bool = False
     no_fork_because: str = ""
     last_words: str = ""
     _zygote: _Zygote | None = None
@@ -170,6 +174,7 @@ class ForkServer:
             The started process; its ``ready`` is still to be awaited.
 
         Raises:
+            SandboxUnavailable: this machine cannot enforce what the policy promises.
             HiveError: no process could be started; the message says why.
         """
         spare = await self._take_spare(launch)
@@ -181,6 +186,8 @@ class ForkServer:
             if process.started.done():
                 return process
             process.remove_folder()
+            if process.refused:
+                raise _unavailable(launch.policy.profile, process.refused)
             if process.exit_status is not None:
                 msg = f"{self.interpreter} {_ended(process.exit_status)} instead of starting it"
                 raise HiveError(msg)
@@ -311,6 +318,7 @@ class ForkServer:
             options=launch.options,
             patience=launch.patience,
             root=launch.root,
+            protected=(*launch.protected, str(self.runtime.path.parent)),
             tools=launch.tools,
         )
 
@@ -354,7 +362,7 @@ class ForkServer:
             with theirs:
                 environment = tuple(self.environment.items())
                 process = self._exec("zygote", theirs, environment, folder / "log")
-            setup = {"folder": str(folder)}
+            setup = {"folder": str(folder), "confined": self.confined}
             event = {}
             hangs = False
             try:
@@ -434,6 +442,15 @@ def _for_exec(environment: tuple[tuple[str, str], ...]) -> dict[str, str]:
     return fitting
 
 
+def _unavailable(profile: str, missing: tuple[str, ...]) -> SandboxUnavailable:
+    msg = (
+        f"The sandbox profile {profile} cannot be had on this machine: it cannot confine "
+        f"{', '.join(missing)}; `%hive doctor` tells more. --sandbox workspace enforces what "
+        "there is, and says what is missing."
+    )
+    return SandboxUnavailable(msg, missing=missing)
+
+
 def _ended(status: int) -> str:
     if status >= 0:
         return f"exited with code {status}"
@@ -485,7 +502,44 @@ def _modified(path: str) -> int:
         return 0
 
 
-def make_server(config: HiveConfig, interpreter: str, runtime: RuntimeFolder) -> ForkServer:
+class ForkServers:
+    """
+    The fork servers of one hive, made as they are needed.
+
+    Args:
+        config: the settings.
+        runtime: where the private folders go.
+
+    Attributes:
+        told: what the user has been told once of the workers' confinement.
+    """
+
+    def __init__(self, config: HiveConfig, runtime: RuntimeFolder) -> None:
+        self.runtime = runtime
+        self.told: set[str] = set()
+        self._config = config
+        self._servers: dict[tuple[str, bool], ForkServer] = {}
+
+    def __iter__(self) -> Iterator[ForkServer]:
+        return iter(self._servers.values())
+
+    def of(self, interpreter: str, policy: SandboxPolicy) -> ForkServer:
+        """The one that starts workers of an interpreter ("": this one) under a policy."""
+        kind = (interpreter or sys.executable, policy.is_confined)
+        if kind not in self._servers:
+            program, confined = kind
+            server = make_server(self._config, program, self.runtime, confined=confined)
+            self._servers[kind] = server
+        return self._servers[kind]
+
+    async def close(self) -> None:
+        """Stop all of them."""
+        await asyncio.gather(*(server.close() for server in self), return_exceptions=True)
+
+
+def make_server(
+    config: HiveConfig, interpreter: str, runtime: RuntimeFolder, *, confined: bool = False
+) -> ForkServer:
     """A ForkServer for one interpreter, as configured."""
     return ForkServer(
         runtime=runtime,
@@ -494,4 +548,5 @@ def make_server(config: HiveConfig, interpreter: str, runtime: RuntimeFolder) ->
         environment=worker_environment(config),
         fork=config.start_method == "fork",
         sockets=runtime.sockets if config.transport == "auto" else config.transport == "ipc",
+        confined=confined,
     )

@@ -8,6 +8,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+from jupyter_core.paths import (
+    jupyter_config_dir,
+    jupyter_config_path,
+    jupyter_data_dir,
+    jupyter_path,
+    jupyter_runtime_dir,
+)
+
 from hive_jupyter.config import PASSED_VARIABLES, HiveConfig
 from hive_jupyter.errors import SandboxUnavailable
 from hive_jupyter.policy import SandboxPolicy
@@ -53,6 +61,7 @@ class Launch:
         environment: its whole environment, as sorted pairs.
         policy: what it may touch.
         root: the project's.
+        protected: folders of the user's own that it never writes where it is confined.
         tools: names of modules with tools of the user's own.
         role: WORKER; or KERNEL, one of the user's own, whose command line names the connection; or
             SERVER, which talks through its standard input and output.
@@ -69,6 +78,7 @@ class Launch:
     environment: tuple[tuple[str, str], ...]
     policy: SandboxPolicy
     root: str = ""
+    protected: tuple[str, ...] = ()
     tools: tuple[str, ...] = ()
     role: str = WORKER
     options: tuple[str, ...] = ()
@@ -94,8 +104,14 @@ def snapshot(kernel: Kernel, config: HiveConfig, policy: SandboxPolicy) -> Launc
         environment=tuple(sorted(environment.items())),
         policy=policy,
         root=project_root(folder, os.path.expanduser("~")),
+        protected=_of_jupyter() if policy.is_confined else (),
         tools=tuple(config.tool_modules),
     )
+
+
+def first_policy(kernel: Kernel, config: HiveConfig) -> SandboxPolicy:
+    """The policy that what runs begins with: Hive confines its own worker only."""
+    return config.policy("open" if kernel.argv else None)
 
 
 def changed(
@@ -154,6 +170,13 @@ def worker_environment(config: HiveConfig) -> dict[str, str]:
     }
     inline = {"MPLBACKEND": "module://matplotlib_inline.backend_inline", "PYTHONUNBUFFERED": "1"}
     return {**inline, **passed, **config.environment}
+
+
+def _of_jupyter() -> tuple[str, ...]:
+    """Where Jupyter and IPython keep what they run, and Hive its ledger."""
+    ipython = os.environ.get("IPYTHONDIR") or str(Path("~/.ipython").expanduser())
+    one_each = (jupyter_config_dir(), jupyter_data_dir(), jupyter_runtime_dir(), ipython)
+    return tuple(dict.fromkeys([*one_each, *jupyter_config_path(), *jupyter_path()]))
 
 
 def host_path() -> tuple[str, ...]:

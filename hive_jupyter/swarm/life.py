@@ -345,14 +345,14 @@ class Life:
             return ("working folder",)
 
 
-def never_used(name: str, kernel: Kernel, sandbox: str, memory: int | None) -> NodeStatus:
+def never_used(name: str, kernel: Kernel, policy: SandboxPolicy) -> NodeStatus:
     """The status of a worker that is known, but that nobody has used yet."""
     return NodeStatus(
         name=name,
         state="cold",
         kernel=kernel.description,
-        sandbox=sandbox,
-        memory_limit=memory,
+        sandbox=policy.profile,
+        memory_limit=policy.memory,
         pid=None,
         uptime=None,
         circuit="closed",

@@ -37,7 +37,7 @@ from hive_jupyter.protocol import SERVER
 from hive_jupyter.swarm.death import STARTED_AGAIN, Exit, explain_server
 from hive_jupyter.swarm.forkserver import make_server
 from hive_jupyter.swarm.kernels import checked_command, find_program
-from hive_jupyter.swarm.launch import Kernel, Launch, changed
+from hive_jupyter.swarm.launch import Kernel, Launch, changed, first_policy
 from hive_jupyter.swarm.life import Life, NodeStatus
 from hive_jupyter.swarm.messages import Message, Sink, ignore, progress
 from hive_jupyter.swarm.portal import apart
@@ -118,7 +118,7 @@ class McpNode:
             description="MCP server",
             protocol="mcp",
         )
-        self.policy = config.policy("open")
+        self.policy = first_policy(self.kernel, config)
         self.tools: Mapping[str, Tool] = {}
         self.tool_problems: tuple[str, ...] = ()
         self._life = Life(self.name, config, STARTED_AGAIN, died)

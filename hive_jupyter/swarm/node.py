@@ -29,6 +29,7 @@ from hive_jupyter.errors import (
     NodeStartError,
     NodeTimeout,
     RemoteError,
+    SandboxUnavailable,
     ToolError,
     remote_error,
 )
@@ -36,8 +37,8 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
-from hive_jupyter.swarm.forkserver import ForkServer, make_server
-from hive_jupyter.swarm.launch import Kernel, Launch, changed
+from hive_jupyter.swarm.forkserver import ForkServer, ForkServers
+from hive_jupyter.swarm.launch import Kernel, Launch, changed, first_policy
 from hive_jupyter.swarm.life import Life, NodeStatus
 from hive_jupyter.swarm.messages import Message, Sink, ignore
 from hive_jupyter.swarm.process import (
@@ -88,7 +89,7 @@ class SwarmNode:
         config: the settings; by default from the environment.
         kernel: what runs in it; by default Hive's worker with this Python.
         policy: what it may touch; by default as configured.
-        server: starts its processes; by default one of its own, closed with it.
+        servers: start its processes; by default some of its own, closed with it.
         context: for its sockets; by default one of its own, closed with it.
         died: is called on the loop with the news of each death that nobody wanted; must not block.
 
@@ -109,22 +110,24 @@ class SwarmNode:
         config: HiveConfig | None = None,
         kernel: Kernel | None = None,
         policy: SandboxPolicy | None = None,
-        server: ForkServer | None = None,
+        servers: ForkServers | None = None,
         context: Context | None = None,
         died: Callable[[NodeDied | NodeTimeout], object] = id,
     ) -> None:
         self.name = checked_worker(name)
         self.config = config or HiveConfig()
         self.kernel = kernel or Kernel()
-        self.policy = policy or self.config.policy("open" if self.kernel.argv else None)
+        self.policy = policy or first_policy(self.kernel, self.config)
+        self._follows_config = policy is None
         self.tools: Mapping[str, Tool] = BUILT_IN
         self.tool_problems: tuple[str, ...] = ()
         self.root = ""
         self._life = Life(self.name, self.config, FRESH, died)
         self.metrics = self._life.metrics
         self.breaker = self._life.breaker
-        self._server = server
-        self._own_server = server is None
+        self._servers = servers
+        self._own_servers = servers is None
+        self._server: ForkServer | None = None
         self._context = context
         self._own_context = context is None
         self._process: WorkerProcess | None = None
@@ -338,10 +341,10 @@ class SwarmNode:
             self._refilling.cancel()
             await asyncio.wait({self._refilling})
         await self.stop()
-        if self._own_server and self._server is not None:
-            await self._server.close()
-            self._server.runtime.remove()
-            self._server = None
+        if self._own_servers and self._servers is not None:
+            await self._servers.close()
+            self._servers.runtime.remove()
+            self._servers = None
         if self._own_context and self._context is not None:
             self._context.term()
             self._context = None
@@ -400,6 +403,7 @@ class SwarmNode:
             return
         if not self._life.is_starting:
             # the caller can mend what is wrong with these, so that does not count
+            self._renew_policy()
             launch = self._snapshot()
             lack = lack_of_descriptors(_DESCRIPTORS)
             if lack is not None:
@@ -424,6 +428,10 @@ class SwarmNode:
             await self._abandon()
             self.breaker.withdraw()
             raise
+        except SandboxUnavailable:
+            await self._abandon()
+            self.breaker.withdraw()
+            raise
         except Exception as error:
             failure = self._start_error(error)
             await self._abandon()
@@ -435,7 +443,9 @@ class SwarmNode:
         self.tools, self.tool_problems = BUILT_IN, ()
 
     async def _spawn_and_probe(self, launch: Launch) -> None:
-        server = self._server or self._make_server()
+        if self._servers is None:
+            self._servers = ForkServers(self.config, RuntimeFolder.create())
+        server = self._server = self._servers.of(self.kernel.interpreter, launch.policy)
         self._broke_protocol = None
         process = self._process = await server.spawn(launch, self.name)
         self.root = launch.root
@@ -485,7 +495,7 @@ class SwarmNode:
 
     def _full_disk(self) -> Path | None:
         """The folder for runtime files, where its disk has no space left."""
-        folder = self._server.runtime.path if self._server is not None else None
+        folder = self._servers.runtime.path if self._servers is not None else None
         with contextlib.suppress(OSError):
             if folder is not None and shutil.disk_usage(folder).free < LEAST_SPACE:
                 return folder
@@ -499,9 +509,10 @@ class SwarmNode:
         if self._process is not None:
             await self._process.stop()
 
-    def _make_server(self) -> ForkServer:
-        self._server = make_server(self.config, self.kernel.interpreter, RuntimeFolder.create())
-        return self._server
+    def _renew_policy(self) -> None:
+        """Begin with what the settings say now, but for what was chosen for this worker."""
+        if self._follows_config:
+            self.policy = self.config.policy(self.policy.profile, self.policy.memory or 0)
 
     def _snapshot(self) -> Launch:
         """What the worker takes over from the host, now."""
@@ -527,6 +538,7 @@ class SwarmNode:
                 )
                 raise ToolError(msg)
             self._say_what_was_lost(run)
+            self._say_what_is_missing(run)
             self._running = run
             return await self._run_now(run)
         finally:
@@ -541,6 +553,22 @@ class SwarmNode:
         if death is not None:
             told = str(death).replace(FRESH, "This cell runs in a fresh worker.")
             run.say(Message("stream", {"name": "stderr", "text": f"{told}\n"}))
+
+    def _say_what_is_missing(self, run: Run) -> None:
+        """What of its boundary the worker does not have here is said once in a hive."""
+        assert self._process is not None
+        assert self._servers is not None
+        told = self._process.confinement
+        sentences = list(told.get("notes", ()))
+        if missing := told.get("missing"):
+            sentences.append(
+                f"The sandbox {self.policy.profile} is not whole here: this machine cannot confine "
+                f"{', '.join(missing)}. %hive doctor tells more."
+            )
+        for sentence in sentences:
+            if sentence not in self._servers.told:
+                self._servers.told.add(sentence)
+                run.say(Message("stream", {"name": "stderr", "text": f"{sentence}\n"}))
 
     async def _have_ready(self, run: Run) -> None:
         with self._life.telling(run):

@@ -14,8 +14,10 @@ from collections.abc import Coroutine, Mapping
 from pathlib import Path
 from typing import IO, Any
 
+from hive_jupyter import procfs
 from hive_jupyter.protocol import (
     EXIT,
+    FAILED,
     READY,
     SIGNALLED,
     STARTED,
@@ -55,6 +57,9 @@ class WorkerProcess:
         exited: resolves with the worker's Exit; never fails.
         gone: set once everything that the worker started is gone too.
         pid: of the worker, 0 until started.
+        confinement: what the worker told of its own once it was ready: "missing", what its policy
+            asks for and this machine cannot enforce; "notes" for the user; "namespaces".
+        refused: what is missing, where it does not start because of that.
     """
 
     def __init__(
@@ -74,6 +79,8 @@ class WorkerProcess:
         self._killed_for: str | None = None
         self.spec = spec
         self.pid = 0
+        self.confinement: Mapping[str, Any] = {}
+        self.refused: tuple[str, ...] = ()
         self.supervisor_pid = 0
         self.started: asyncio.Future[None] = self._loop.create_future()
         self.ready: asyncio.Future[Mapping[str, int]] = self._loop.create_future()
@@ -196,9 +203,14 @@ class WorkerProcess:
     def _take(self, event: dict[str, Any]) -> None:
         kind = event.pop("event")
         if kind == STARTED:
-            self.pid, self.supervisor_pid = event["pid"], event["supervisor"]
+            own = (event["pid"], event["supervisor"])
+            # from namespaces of their own they tell pids that mean nothing here
+            self.pid, self.supervisor_pid = map(procfs.pid_of, self._pidfds, own)
             self.started.set_result(None)
+        elif kind == FAILED:
+            self.refused = tuple(event["missing"])
         elif kind == READY:
+            self.confinement = event.pop("confinement", {})
             self.ready.set_result(event)
         elif kind == SIGNALLED:
             self._acknowledged.set()

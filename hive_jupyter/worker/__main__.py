@@ -44,7 +44,7 @@ def main() -> None:
     else:
         from hive_jupyter.worker import supervisor
 
-        supervisor.main(descriptor, supervisor.watch_host(host))
+        supervisor.main_of_program(descriptor, supervisor.watch_host(host))
 
 
 if __name__ == "__main__":

@@ -12,9 +12,15 @@ import contextlib
 import gc
 import importlib
 import io
+import multiprocessing
+import os
+import signal
+import subprocess
 import sys
 import threading
 from typing import Any, TypeVar
+
+from ipykernel import zmqshell
 
 _C = TypeVar("_C", bound=type)
 
@@ -62,6 +68,27 @@ def reply_through_the_stream(kernel: Any) -> None:
     manager = kernel.shell_channel_thread.manager
     if hasattr(manager, "_shell_socket"):
         setattr(manager, "_shell_socket", kernel.shell_stream)  # noqa: B010  private in ipykernel
+
+
+def live_without_sockets() -> None:
+    """
+    Do what otherwise needs unix sockets or terminals, of which a confined worker has none.
+
+    IPython runs ``!`` in a terminal of its own, and /dev/pts holds the user's others; the server
+    from which multiprocessing forks, by default since Python 3.14, listens on a unix socket.
+    """
+    setattr(zmqshell, "system", _run_through_pipes)  # noqa: B010  the module's own, for all shells
+    default: Any = multiprocessing.context._default_context  # noqa: SLF001
+    if default._default_context.get_start_method() == "forkserver":  # noqa: SLF001
+        default._default_context = multiprocessing.get_context("spawn")  # noqa: SLF001
+
+
+def _run_through_pipes(command: str) -> int:
+    """Run what the user wrote behind ``!``; return its exit code, or the signal's, negative."""
+    try:
+        return subprocess.call(command, shell=True, executable=os.environ.get("SHELL"))  # noqa: S602
+    except KeyboardInterrupt:
+        return -signal.SIGINT
 
 
 def forget_what_could_not_be_shown(shell: Any) -> None:

@@ -14,6 +14,7 @@ import os
 import random
 import signal
 import sys
+import tempfile
 import threading
 import time
 from contextlib import nullcontext
@@ -44,7 +45,8 @@ from hive_jupyter.protocol import (
 from hive_jupyter.tools import LARGEST_RESULT, Call
 from hive_jupyter.worker import compat, streams
 from hive_jupyter.worker.commits import CommitRequests, commit
-from hive_jupyter.worker.confine import prctl
+from hive_jupyter.worker.confine import Confinement, prctl
+from hive_jupyter.worker.confine.refusals import Refusals
 from hive_jupyter.worker.tools import Toolbox, workspace
 
 if TYPE_CHECKING:
@@ -269,6 +271,9 @@ class CoderWorker(IPythonKernel):
 class WorkerShell(ZMQInteractiveShell):
     """IPython's shell for a kernel; it keeps no copy of what a cell prints."""
 
+    # What explains why the boundary refused something; the app sets it, where there is a boundary.
+    refusals: Refusals | None = None
+
     def run_code(self, *arguments: Any, **options: Any) -> Any:
         """
         Run code, from here on with SIGINT as in any Python.
@@ -283,6 +288,11 @@ class WorkerShell(ZMQInteractiveShell):
             if signal.getsignal(signal.SIGINT) == kernel.raise_interrupt:
                 signal.signal(signal.SIGINT, signal.default_int_handler)
         return super().run_code(*arguments, **options)
+
+    def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
+        """Show an error, with a line more where the worker's boundary is the cause."""
+        reason = self.refusals and self.refusals.explain(evalue, os.environ[WORKER_VARIABLE])
+        super()._showtraceback(etype, evalue, [*stb, reason] if reason else stb)
 
     def _tee(self, *_: Any, **__: Any) -> Any:
         """
@@ -300,8 +310,12 @@ class WorkerApp(IPKernelApp):
     kernel_class = CoderWorker
     outstream_class = "hive_jupyter.worker.streams.WorkerStream"
 
-    def serve(self, spec: WorkerSpec, ready: int) -> None:
-        """Bind the sockets, say ready on the pipe, and run until the kernel ends."""
+    def serve(self, spec: WorkerSpec, confinement: Confinement, ready: int) -> None:
+        """
+        Bind the sockets, close the boundary, say ready on the pipe, and run until the kernel ends.
+
+        Nothing of the project is imported before.
+        """
         self._configure(spec)
         self.init_pdb()
         self.init_sockets()
@@ -318,7 +332,13 @@ class WorkerApp(IPKernelApp):
         self.kernel.io_loop = None
         if not spec.name:
             self._exercise()
-        os.write(ready, encode_line({f"{name}_port": port for name, port in self._ports.items()}))
+        if spec.policy.is_confined:
+            compat.live_without_sockets()
+            self.shell.refusals = confinement.refusals()
+        confinement.close()
+        _search_project(spec)
+        ports = {f"{name}_port": port for name, port in self._ports.items()}
+        os.write(ready, encode_line({**ports, "confinement": confinement.facts()}))
         os.close(ready)
         self.start()
 
@@ -370,9 +390,10 @@ class WorkerApp(IPKernelApp):
         streams.wire.find()
         context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         self._encrypt(context)
-        self.heartbeat = Heartbeat(context, (self.transport, self.ip, self.hb_port))
+        self.heartbeat = _Heartbeat(context, (self.transport, self.ip, self.hb_port))
         self.hb_port = self.heartbeat.port
         self.heartbeat.start()
+        self.heartbeat.is_bound.wait()
 
     def _encrypt(self, sockets: zmq.Socket[bytes] | zmq.Context[zmq.Socket[bytes]]) -> None:
         # ipykernel does this itself from 7.3 on, and knows no such trait before
@@ -382,12 +403,32 @@ class WorkerApp(IPKernelApp):
             sockets.curve_server = True
 
 
+class _Heartbeat(Heartbeat):
+    """
+    ipykernel's, which binds its socket in its own thread.
+
+    Attributes:
+        is_bound: set once it has.
+    """
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.is_bound = threading.Event()
+
+    def _bind_socket(self) -> None:
+        try:
+            super()._bind_socket()
+        finally:
+            self.is_bound.set()
+
+
 class KernelApp(WorkerApp):
     """A kernel of the user's own: ipykernel's whole start, from its command line on."""
 
-    def serve(self, spec: WorkerSpec, ready: int) -> None:
+    def serve(self, spec: WorkerSpec, confinement: Confinement, ready: int) -> None:  # noqa: ARG002
         """Do what ``python -m ipykernel_launcher`` does, and say ready on the pipe on the way."""
         self._ready = ready
+        _search_project(spec)
         sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
         # the zygote's shell knows nothing of the user's profile
         ZMQInteractiveShell.clear_instance()
@@ -427,31 +468,39 @@ def prepare(folder: str) -> None:
     _build_shell(folder).run_cell("pass", store_history=False, silent=True)
 
 
-def run(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, int]]) -> None:
+def run(
+    spec: WorkerSpec, confinement: Confinement, ready: int, pipes: Mapping[str, tuple[int, int]]
+) -> None:
     """
     Be the worker: returns when its kernel has been shut down.
 
     Args:
         spec: of the worker.
+        confinement: of this process, all but closed.
         ready: a pipe; one line of JSON with the bound ports goes there.
         pipes: for its streams; see ``WorkerStream``.
     """
     # fd 2 becomes a pipe to the notebook; a crash is written to the log
     faulthandler.enable(file=os.dup(2), all_threads=False)
     random.seed()
+    tempfile.tempdir = None  # the zygote has looked for one of its own
     compat.leave_debugpy_out()
     if not ZMQInteractiveShell.initialized():
         # exec'd: also here nothing of the project may take the place of what a kernel imports
         sys.path += [entry for entry in spec.library if entry not in sys.path]
         prepare(spec.folder)
-    sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
     sys.argv[:] = ["ipykernel_launcher", *spec.options]
     streams.WorkerStream.pipes = pipes
     app = WorkerApp.instance(config=_config()) if spec.role == WORKER else KernelApp.instance()
     try:
-        app.serve(spec, ready)
+        app.serve(spec, confinement, ready)
     finally:
         compat.finish_as_python_does()
+
+
+def _search_project(spec: WorkerSpec) -> None:
+    """Import from where the host does, the project's folder included."""
+    sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
 
 
 def _replacing(pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

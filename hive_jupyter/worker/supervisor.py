@@ -29,8 +29,10 @@ from itertools import chain, pairwise
 from typing import Any, NoReturn
 
 from hive_jupyter import procfs
+from hive_jupyter.errors import SandboxUnavailable
 from hive_jupyter.protocol import (
     EXIT,
+    FAILED,
     KERNEL,
     READY,
     SERVER,
@@ -42,7 +44,7 @@ from hive_jupyter.protocol import (
     WorkerSpec,
     encode_line,
 )
-from hive_jupyter.worker.confine import confine, prctl
+from hive_jupyter.worker.confine import Confinement, namespaces, prctl
 from hive_jupyter.worker.log import RecentLog
 
 # Between two looks at the memory of a worker that has a limit; there is no event for it.
@@ -56,7 +58,7 @@ _PIPE = 2**16
 START_FAILED = 70  # EX_SOFTWARE of sysexits.h: the worker never got as far as the user's code
 
 
-def main(descriptor: int, host_process: int) -> NoReturn:
+def main(descriptor: int, host_process: int, *, has_namespaces: bool) -> NoReturn:
     """
     Receive a spec, run its worker to the end, and exit.
 
@@ -64,12 +66,43 @@ def main(descriptor: int, host_process: int) -> NoReturn:
         descriptor: the unix socket to the host.
         host_process: a pidfd of the host. The end of the socket is not enough: a fork of the host
             (multiprocessing) keeps it open.
+        has_namespaces: this process is the first in namespaces of its own.
+    """
+    host = socket.socket(fileno=descriptor)
+    _supervise(host, host_process, _receive_spec(host), has_namespaces=has_namespaces)
+
+
+def main_of_program(descriptor: int, host_process: int) -> NoReturn:
+    """
+    The same for a program of its own, which is in no namespaces yet.
+
+    What supervises in them is a child, as whoever makes such namespaces of processes stays outside.
     """
     host = socket.socket(fileno=descriptor)
     spec = _receive_spec(host)
+    if not (spec.policy.is_confined and namespaces.work()):
+        _supervise(host, host_process, spec, has_namespaces=False)
+    child = namespaces.clone()
+    if child == 0:
+        prctl.die_with(0)  # its parent is not to be seen from within
+        _supervise(host, host_process, spec, has_namespaces=True)
+    host.close()
+    _, status = os.waitpid(child, 0)
+    os._exit(START_FAILED if status else 0)
+
+
+def _supervise(
+    host: socket.socket, host_process: int, spec: WorkerSpec, *, has_namespaces: bool
+) -> NoReturn:
     prctl.set_title(f"hive: supervisor of {spec.name or 'a spare'}")
     prctl.adopt_orphans()
-    Supervisor(host, host_process, spec).run()
+    confinement = Confinement(spec, has_namespaces=has_namespaces)
+    try:
+        confinement.arrange()
+    except SandboxUnavailable as refusal:
+        host.sendall(encode_line({"event": FAILED, "missing": refusal.missing}))
+        os._exit(START_FAILED)
+    Supervisor(host, host_process, spec, confinement).run()
     os._exit(0)
 
 
@@ -102,9 +135,12 @@ class Supervisor:
         host: the socket to the host; its end means that the host wants no worker any more.
         host_process: a pidfd of the host.
         spec: of the worker.
+        confinement: the same, in so far as this process prepares it.
     """
 
-    def __init__(self, host: socket.socket, host_process: int, spec: WorkerSpec) -> None:
+    def __init__(
+        self, host: socket.socket, host_process: int, spec: WorkerSpec, confinement: Confinement
+    ) -> None:
         self._host = host
         self._host_process = host_process
         self._spec = spec
@@ -122,7 +158,7 @@ class Supervisor:
         if spec.role == SERVER:
             self._log = RecentLog(os.path.join(spec.folder, "log"))
         self._wakeup = wake_on_child()
-        self._worker = _fork(lambda: become_worker(spec, ready_end, pipes))
+        self._worker = _fork(lambda: become_worker(spec, confinement, ready_end, pipes))
         for descriptor in (ready_end, *chain(*pipes.values())):
             os.close(descriptor)
         if spec.role == SERVER:
@@ -252,12 +288,15 @@ class Supervisor:
                 kill(self._worker)
 
 
-def become_worker(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, int]]) -> None:
+def become_worker(
+    spec: WorkerSpec, confinement: Confinement, ready: int, pipes: Mapping[str, tuple[int, int]]
+) -> None:
     """
     Turn this freshly forked process into the worker; returns only when its kernel ends.
 
     Args:
         spec: of the worker.
+        confinement: of it, as its supervisor prepared it.
         ready: a pipe to which the kernel writes one line of JSON once its sockets are bound.
         pipes: for "stdout" and "stderr" of Hive's own worker, for "stderr" of a server: ends for
             reading and writing.
@@ -268,12 +307,13 @@ def become_worker(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, i
     _own_descriptors(spec, ready, pipes)
     os.environ.clear()
     os.environ.update(spec.environment)
+    os.environ.update(confinement.environment)
     if spec.role != KERNEL:
         os.environ[WORKER_VARIABLE] = spec.name or "spare"
         os.umask(0o022)
     time.tzset()
     os.chdir(spec.cwd)
-    confine(spec)
+    confinement.confine()
     if spec.argv:
         os.close(ready)
         for number in (signal.SIGPIPE, signal.SIGXFSZ):  # what Python ignores, others do not
@@ -281,7 +321,7 @@ def become_worker(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, i
         os.execvpe(spec.argv[0], list(spec.argv), os.environ)
     from hive_jupyter.worker import kernel
 
-    kernel.run(spec, ready, pipes)
+    kernel.run(spec, confinement, ready, pipes)
 
 
 def _piped_streams(spec: WorkerSpec) -> tuple[str, ...]:

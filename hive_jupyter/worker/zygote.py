@@ -24,7 +24,7 @@ from typing import Any, NoReturn
 from hive_jupyter import procfs
 from hive_jupyter.protocol import FAILED, FORK, READY, LineBuffer, encode_line
 from hive_jupyter.worker import supervisor
-from hive_jupyter.worker.confine import prctl
+from hive_jupyter.worker.confine import namespaces, prctl
 
 # Seconds that supervisors have to sweep up after the end of the host.
 HOST_GONE_GRACE = 1.0
@@ -35,7 +35,8 @@ def main(descriptor: int, host_pid: int) -> NoReturn:
     Warm up, tell the host, and fork on request.
 
     Args:
-        descriptor: the unix socket to the host; its first line is {"folder": "..."}.
+        descriptor: the unix socket to the host; its first line is
+            {"folder": "...", "confined": false}.
         host_pid: of the host.
     """
     prctl.die_with(host_pid)
@@ -46,8 +47,10 @@ def main(descriptor: int, host_pid: int) -> NoReturn:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     host = socket.socket(fileno=descriptor)
     try:
-        _warm_up(_receive_setup(host))
+        setup = _receive_setup(host)
+        _warm_up(setup["folder"])
         files = _watched_files()
+        has_namespaces = setup["confined"] and namespaces.work()
     except BaseException as error:
         traceback.print_exc()
         with contextlib.suppress(OSError):
@@ -56,7 +59,7 @@ def main(descriptor: int, host_pid: int) -> NoReturn:
     # from here on the host's end is an event, after which there is something left to do
     prctl.outlive_parent()
     host.sendall(encode_line({"event": READY, "files": files}))
-    Zygote(host, host_process).serve()
+    Zygote(host, host_process, has_namespaces=has_namespaces).serve()
     os._exit(0)
 
 
@@ -70,12 +73,12 @@ def _receive_setup(host: socket.socket) -> dict[str, Any]:
             return setup
 
 
-def _warm_up(setup: dict[str, Any]) -> None:
+def _warm_up(folder: str) -> None:
     """Import, and build the shell."""
     from hive_jupyter.worker import kernel
 
     gc.disable()  # what is imported stays, so there is nothing to collect
-    kernel.prepare(setup["folder"])
+    kernel.prepare(folder)
     threads = os.listdir("/proc/self/task")
     if len(threads) > 1:
         msg = (
@@ -105,11 +108,13 @@ class Zygote:
     Args:
         host: a unix socket; each byte that comes down it brings the socket for one supervisor.
         host_process: a pidfd of the host, for the supervisors.
+        has_namespaces: each supervisor is the first process in namespaces of its own.
     """
 
-    def __init__(self, host: socket.socket, host_process: int) -> None:
+    def __init__(self, host: socket.socket, host_process: int, *, has_namespaces: bool) -> None:
         self._host = host
         self._host_process = host_process
+        self._has_namespaces = has_namespaces
         self._supervisors: set[int] = set()
         self._wakeup = supervisor.wake_on_child()
         self._retired = False
@@ -151,7 +156,7 @@ class Zygote:
 
     def _fork(self, descriptor: int) -> None:
         try:
-            pid = os.fork()
+            pid = namespaces.clone() if self._has_namespaces else os.fork()
         except OSError:  # too many processes, too little memory: the host sees the socket's end
             traceback.print_exc()
             os.close(descriptor)
@@ -161,7 +166,7 @@ class Zygote:
                 self._host.close()
                 os.close(self._wakeup)
                 os.setsid()
-                supervisor.main(descriptor, self._host_process)
+                supervisor.main(descriptor, self._host_process, has_namespaces=self._has_namespaces)
             except BaseException:
                 traceback.print_exc()
             finally:

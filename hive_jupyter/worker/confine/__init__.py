@@ -1,17 +1,150 @@
 """
-A policy applied to this process, for good, between the fork and the kernel.
+A policy applied to this process, for good, between the fork and the user's code.
 
-``prctl`` and ``limits`` hold for every profile. The boundary of the confined profiles belongs here
-too; until it exists, ``SandboxPolicy`` refuses "strict" and Hive says that "workspace" is not
-enforced.
+The order was found by breaking it::
+
+    supervisor   namespaces, and what is mounted in them        arrange()
+    worker       limits, capabilities, files (Landlock),
+                 system calls (seccomp)                         confine()
+                 the kernel starts and binds its sockets
+                 sockets (seccomp, for all threads)             close()
+                 the project goes on sys.path; user code
+
+Each layer has its module, and can be read alone. Where one is not to be had here, "strict" refuses
+to start, and "workspace" tells what is missing.
 """
 
 from __future__ import annotations
 
+import os
+import stat
+
+from hive_jupyter.errors import SandboxUnavailable
 from hive_jupyter.protocol import WorkerSpec
-from hive_jupyter.worker.confine import limits
+from hive_jupyter.worker.confine import (
+    capabilities,
+    landlock,
+    limits,
+    namespaces,
+    prctl,
+    seccomp,
+)
+from hive_jupyter.worker.confine.boundary import Boundary, is_below, is_temporary
+from hive_jupyter.worker.confine.refusals import Refusals
+
+# The first version of Landlock that has them (landlock(7)).
+_TCP = 4
+_SIGNALS = 6
+
+FILES = "files"
+PORTS = "TCP ports"
+SYSTEM_CALLS = "system calls and sockets"
+SIGNALS = "signals"
 
 
-def confine(spec: WorkerSpec) -> None:
-    """Apply the worker's policy; called once, before any thread and any code of the user."""
-    limits.apply(spec.policy, own_users=False)
+class Confinement:
+    """
+    The confinement of one worker, from its supervisor's first step to the last before user code.
+
+    Args:
+        spec: of the worker.
+        has_namespaces: this process, the supervisor, is the first in namespaces of its own.
+
+    Attributes:
+        missing: what the policy asks for and this machine cannot enforce.
+    """
+
+    def __init__(self, spec: WorkerSpec, *, has_namespaces: bool) -> None:
+        self._spec = spec
+        self._has_namespaces = has_namespaces
+        self._boundary: Boundary | None = None
+        self.missing: tuple[str, ...] = ()
+        if spec.policy.is_confined:
+            self.missing = tuple(_missing(spec, has_namespaces=has_namespaces))
+
+    def facts(self) -> dict[str, object]:
+        """What the host is told when the worker is ready."""
+        notes = self._boundary.notes if self._boundary else ()
+        return {"missing": self.missing, "notes": notes, "namespaces": self._has_namespaces}
+
+    def refusals(self) -> Refusals | None:
+        """What explains the refusals of this boundary; None: there is none."""
+        if self._boundary is None:
+            return None
+        return Refusals(self._spec.policy, self._boundary)
+
+    @property
+    def environment(self) -> dict[str, str]:
+        """What it adds to the worker's environment."""
+        return {} if self._boundary is None else {"TMPDIR": self._boundary.temporary}
+
+    def arrange(self) -> None:
+        """
+        Prepare, in the supervisor, what the worker will see of files.
+
+        Raises:
+            SandboxUnavailable: this machine cannot enforce what "strict" promises.
+        """
+        if not self._spec.policy.is_confined:
+            return
+        if self.missing and not self._spec.policy.writes_project:
+            msg = f"this machine cannot confine {', '.join(self.missing)}"
+            raise SandboxUnavailable(msg, missing=self.missing)
+        found = self._boundary = Boundary.of(self._spec, has_mounts=self._has_namespaces)
+        os.makedirs(found.temporary, stat.S_IRWXU, exist_ok=True)
+        if self._has_namespaces:
+            namespaces.arrange(_mounts(found, self._spec.policy.memory))
+            if self._keeps_to_itself():
+                namespaces.leave_network()
+
+    def confine(self) -> None:
+        """Confine this process, the worker: before any thread and any code of the user."""
+        policy = self._spec.policy
+        limits.apply(policy, own_users=self._has_namespaces)
+        found = self._boundary
+        if found is None:
+            return
+        capabilities.drop()
+        prctl.no_new_privs()
+        if landlock.abi():
+            ports = policy.connect if policy.writes_project else ()
+            landlock.restrict(read=found.read, write=found.write, connect=ports)
+        if seccomp.available():
+            seccomp.restrict_system_calls()
+
+    def close(self) -> None:
+        """Take away sockets: the kernel has bound its own. Holds for all threads."""
+        if self._boundary is not None and seccomp.available():
+            seccomp.restrict_sockets(internet=self._spec.policy.writes_project)
+
+    def _keeps_to_itself(self) -> bool:
+        """Whether the host reaches the worker without a network."""
+        spec = self._spec
+        return not spec.policy.writes_project and spec.connection.get("transport") == "ipc"
+
+
+def _mounts(found: Boundary, memory: int | None) -> namespaces.Mounts:
+    # What is shown below /tmp lies, for Landlock, in the temporary folder, which may be written.
+    shown = [path for path in found.read if is_temporary(path) and not found.may_write(path)]
+    read_only = (*found.mounted, *shown)
+    return namespaces.Mounts(
+        read_only=read_only,
+        writable=tuple(p for p in found.write if any(is_below(p, folder) for folder in read_only)),
+        temporary=found.temporary,
+        keep=(*found.read, *found.write),
+        shm_size=memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2,
+    )
+
+
+def _missing(spec: WorkerSpec, *, has_namespaces: bool) -> list[str]:
+    version = landlock.abi()
+    found = []
+    if not version:
+        found.append(FILES)
+    if not seccomp.available():
+        found.append(SYSTEM_CALLS)
+    if version < _TCP and spec.policy.writes_project:
+        found.append(PORTS)
+    if version < _SIGNALS and not has_namespaces:
+        found.append(SIGNALS)
+    return found

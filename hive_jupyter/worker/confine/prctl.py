@@ -7,9 +7,11 @@ import os
 import signal
 
 _SET_PDEATHSIG = 1
+_GET_DUMPABLE = 3
 _SET_DUMPABLE = 4
 _SET_NAME = 15
 _SET_CHILD_SUBREAPER = 36
+_SET_NO_NEW_PRIVS = 38
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -40,6 +42,21 @@ def adopt_orphans() -> None:
 def set_dumpable(dumpable: bool) -> None:
     """Let processes of the same user trace this one and read its memory, or not."""
     _prctl(_SET_DUMPABLE, int(dumpable))
+
+
+def is_dumpable() -> bool:
+    """Whether processes of the same user may trace this one and read its memory."""
+    return bool(_libc.prctl(_GET_DUMPABLE, 0, 0, 0, 0) == 1)
+
+
+def no_new_privs() -> None:
+    """
+    Have no program that is started from now on give more rights than the caller has (set-user-ID).
+
+    For good, also for what is started later; Landlock and seccomp ask for it
+    (``Documentation/userspace-api/no_new_privs.rst``).
+    """
+    _prctl(_SET_NO_NEW_PRIVS, 1)
 
 
 def set_title(title: str) -> None:

@@ -1,0 +1,348 @@
+"""
+Which files a policy means on this machine: from a spec and this interpreter to lists of paths.
+
+It is computed in the worker's own process before any code of the user, of the supervisor's clean
+memory. What a worker must never write although it lies in a folder that it may write (a ``.git``, a
+``.venv`` in the project) is protected: mounted read-only where there are namespaces; where not, a
+folder that holds something protected is not granted, but each of its other children is
+(``_without``): then nothing new can be made in the folder itself.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import os
+import pwd
+import sys
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from hive_jupyter.protocol import WorkerSpec
+
+# The folder for temporary files, below the worker's own.
+TEMPORARY = "tmp"
+
+# Of /etc, to whom all of it would tell secrets: who is root, or runs under "strict".
+_ETC = (
+    "ImageMagick-*",
+    "OpenCL",
+    "R",
+    "alternatives",
+    "bash.bashrc",
+    "ca-certificates*",
+    "crypto-policies",
+    "debian_version",
+    "fonts",
+    "gai.conf",
+    "gitconfig",
+    "group",
+    "host.conf",
+    "hostname",
+    "hosts",
+    "inputrc",
+    "ld.so.*",
+    "locale.*",
+    "localtime",
+    "lsb-release",
+    "magic",
+    "mailcap",
+    "matplotlibrc",
+    "mime.types",
+    "nsswitch.conf",
+    "os-release",
+    "passwd",
+    "pki/ca-trust",
+    "pki/tls",
+    "profile",
+    "profile.d",
+    "protocols",
+    "python3*",
+    "resolv.conf",
+    "services",
+    "ssl/certs",
+    "ssl/openssl.cnf",
+    "terminfo",
+    "timezone",
+    "vulkan",
+)
+_SYSTEM = ("bin", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "sbin", "usr")
+# What a process may see of the machine that it runs on.
+_MACHINE = (
+    "/proc",
+    "/sys/block",
+    "/sys/bus",
+    "/sys/class",
+    "/sys/devices",
+    "/sys/fs/cgroup",
+    "/sys/kernel/mm",
+    "/var/cache/fontconfig",
+    "/var/lib/fonts",
+)
+_DEVICES = ("full", "null", "random", "urandom", "zero")
+_PROCESSORS = ("accel*", "davinci*", "dri", "dxg", "hisi_hdc", "kfd", "nvidia*")
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108 (a place, not a file)
+# Children of / that are nobody's data: other processes' files and sockets, and other people's.
+_NOT_DATA = ("boot", "dev", "etc", "home", "lost+found", "proc", "root", "run", "sys", "tmp", "var")
+_NOT_DATA_IN_VAR = ("backups", "crash", "lock", "log", "mail", "run", "spool", "tmp")
+# No place for a project, nor for a library: everybody's temporary files.
+_SHARED = ("/dev/shm", "/run", "/tmp", "/var/tmp")  # noqa: S108
+# Of a home folder: what makes plots quick and pretty.
+_OF_HOME = (
+    ".cache/fontconfig",
+    ".cache/matplotlib",
+    ".config/fontconfig",
+    ".config/matplotlib",
+    ".fonts",
+    ".local/share/fonts",
+    ".matplotlib",
+)
+# Folders in which to look for repositories and environments; where there are more, it is said.
+_MOST_FOLDERS = 20_000
+_BARE_REPOSITORY = {"HEAD", "objects", "refs"}
+
+
+@dataclass(frozen=True)
+class Boundary:
+    """
+    The paths of one worker.
+
+    Attributes:
+        read: may be read, and run, with all below.
+        write: may be written, too.
+        never: lie in folders that may be written, and may not be.
+        mounted: which of those are to be mounted read-only.
+        temporary: the private temporary folder.
+        notes: what the user is to be told once.
+    """
+
+    read: tuple[str, ...]
+    write: tuple[str, ...]
+    never: tuple[str, ...]
+    mounted: tuple[str, ...]
+    temporary: str
+    notes: tuple[str, ...]
+
+    @classmethod
+    def of(cls, spec: WorkerSpec, *, has_mounts: bool) -> Boundary:
+        """
+        The paths that a spec means here, now.
+
+        Args:
+            spec: of a confined worker.
+            has_mounts: there are namespaces, in which ``mounted`` is mounted read-only, and shared
+                memory is the worker's own.
+        """
+        policy = spec.policy
+        homes = _homes(spec)
+        temporary = os.path.join(spec.folder, TEMPORARY)
+        projects = _project(spec.root or spec.cwd, homes)
+        look = _Look()
+        granted = [
+            *map(os.path.realpath, policy.writable),
+            *(projects if policy.writes_project else ()),
+        ]
+        protected: list[str] = []
+        if granted:
+            protected = [*_never_writable(spec), *look.around(granted)]
+            protected = [path for path in protected if any(is_below(path, top) for top in granted)]
+        write = [spec.folder, temporary, *_devices(_DEVICES)]
+        if has_mounts or policy.writes_project:
+            write.append(_SHARED_MEMORY)
+        if policy.writes_project:
+            write += _devices(_PROCESSORS)
+        for top in granted:
+            write += [top] if has_mounts else _without(top, protected)
+        read = [*_of_system(strict=not policy.writes_project), *_of_python(spec, homes), *projects]
+        if policy.writes_project:
+            read += [*_data(homes), *_of_homes(homes)]
+        return cls(
+            read=tuple(dict.fromkeys([*read, *policy.readable])),
+            write=tuple(dict.fromkeys(write)),
+            never=tuple(dict.fromkeys(protected)),
+            mounted=tuple(dict.fromkeys(protected)) if has_mounts else (),
+            temporary=temporary,
+            notes=tuple(_notes(spec, homes, look)),
+        )
+
+    def may_write(self, path: str) -> bool:
+        """Whether a path lies in what may be written, protected or not."""
+        return any(is_below(path, folder) for folder in self.write)
+
+
+def _homes(spec: WorkerSpec) -> list[str]:
+    """The user's home folders: that of the environment, and that of the system's list of users."""
+    found = [spec.environment.get("HOME", "")]
+    with contextlib.suppress(KeyError):
+        found.append(pwd.getpwuid(os.geteuid()).pw_dir)
+    return [home for home in map(os.path.realpath, filter(None, found)) if home != "/"]
+
+
+def _project(root: str, homes: Iterable[str]) -> list[str]:
+    """The project: its root, or its visible children where the root is a home or above one."""
+    if root in _SHARED:
+        return []
+    if not any(_is_above(root, home) for home in homes) and root != "/":
+        return [root]
+    hidden = {*_NOT_DATA, *_SYSTEM, "opt"} if root == "/" else set()
+    return [
+        child
+        for child in _children(root)
+        if not os.path.basename(child).startswith(".")
+        and os.path.basename(child) not in hidden
+        and not any(_is_above(child, home) for home in homes)
+    ]
+
+
+def _of_system(*, strict: bool) -> Iterator[str]:
+    yield from (f"/{name}" for name in _SYSTEM)
+    yield from _MACHINE
+    # the name service's file is often a link into /run
+    yield os.path.realpath("/etc/resolv.conf")
+    if not strict and os.geteuid() != 0:
+        yield "/etc"
+        return
+    for name in _ETC:
+        yield from glob.glob(f"/etc/{name}")
+
+
+def _of_python(spec: WorkerSpec, homes: Iterable[str]) -> list[str]:
+    """What belongs to this interpreter, and what the host's may import."""
+    package = Path(__file__).parents[2]
+    entries = [*_prefixes(spec), *spec.library, *spec.path, *sys.path, str(package)]
+    entries += _folders_on_path(spec)
+    return [
+        entry
+        for entry in entries
+        if os.path.isabs(entry)
+        and entry not in _SHARED
+        and not any(_is_above(entry, home) for home in homes)
+    ]
+
+
+def _prefixes(spec: WorkerSpec) -> list[str]:
+    named = [spec.environment.get(name, "") for name in ("VIRTUAL_ENV", "CONDA_PREFIX")]
+    return [sys.prefix, sys.base_prefix, sys.exec_prefix, *filter(os.path.isabs, named)]
+
+
+def _folders_on_path(spec: WorkerSpec) -> list[str]:
+    return [entry for entry in spec.environment.get("PATH", "").split(":") if os.path.isabs(entry)]
+
+
+def _data(homes: Iterable[str]) -> Iterator[str]:
+    """All that is nobody's in particular: other disks and folders of the machine."""
+    above = {"/": _NOT_DATA, "/var": _NOT_DATA_IN_VAR}
+    for home in homes:
+        # where homes are somewhere else than usual, data may lie beside the folder that holds them
+        parts = Path(home).parts
+        if parts[1] not in _NOT_DATA:
+            above |= {os.path.join(*parts[:depth]): () for depth in range(2, len(parts) - 1)}
+    for folder, others in above.items():
+        for child in _children(folder):
+            if os.path.basename(child) not in others and not _holds_any(child, homes):
+                yield child
+
+
+def _of_homes(homes: Iterable[str]) -> Iterator[str]:
+    for home in homes:
+        yield from (os.path.join(home, name) for name in _OF_HOME)
+
+
+def _never_writable(spec: WorkerSpec) -> list[str]:
+    """What runs with the user's rights later, wherever it lies."""
+    libraries = [entry for entry in (*spec.library, *spec.path) if entry.endswith("-packages")]
+    package = str(Path(__file__).parents[2])
+    paths = [*_prefixes(spec), *libraries, *_folders_on_path(spec), *spec.protected, package]
+    return [os.path.realpath(path) for path in paths if os.path.lexists(path)]
+
+
+class _Look:
+    """Looks for what is protected wherever it lies: repositories, and Python environments."""
+
+    def __init__(self) -> None:
+        self.left = _MOST_FOLDERS
+
+    def around(self, tops: Iterable[str]) -> list[str]:
+        """Return what is found in the folders and below; symbolic links are not followed."""
+        found: list[str] = []
+        waiting = list(tops)
+        while waiting and self.left > 0:
+            self.left -= 1
+            folder = waiting.pop()
+            names, folders = _listed(folder)
+            if "pyvenv.cfg" in names or names >= _BARE_REPOSITORY:
+                found.append(folder)
+                continue
+            if ".git" in names:
+                found.append(os.path.join(folder, ".git"))
+            waiting += [os.path.join(folder, name) for name in folders if name != ".git"]
+        return found
+
+
+def _listed(folder: str) -> tuple[set[str], list[str]]:
+    """The names in a folder, and which of them are folders."""
+    try:
+        with os.scandir(folder) as entries:
+            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+    except OSError:
+        return set(), []
+    return {name for name, _ in found}, [name for name, is_folder in found if is_folder]
+
+
+def _without(top: str, protected: Iterable[str]) -> list[str]:
+    """What to grant so that all below ``top`` is granted but what is protected."""
+    inside = [path for path in protected if is_below(path, top)]
+    if not inside:
+        return [top]
+    if top in inside:
+        return []
+    return [path for child in _children(top) for path in _without(child, inside)]
+
+
+def _children(folder: str) -> list[str]:
+    """Files and folders in a folder; a symbolic link is none, as it leads elsewhere."""
+    try:
+        with os.scandir(folder) as entries:
+            return sorted(entry.path for entry in entries if not entry.is_symlink())
+    except OSError:
+        return []
+
+
+def _devices(names: Iterable[str]) -> list[str]:
+    return [path for name in names for path in glob.glob(f"/dev/{name}")]
+
+
+def is_temporary(path: str) -> bool:
+    """Whether a path lies where everybody's temporary files are."""
+    return path.startswith(("/tmp/", "/var/tmp/"))  # noqa: S108
+
+
+def _is_above(folder: str, home: str) -> bool:
+    """Whether a folder is the home, or holds it."""
+    return is_below(home, os.path.realpath(folder))
+
+
+def is_below(path: str, folder: str) -> bool:
+    """Whether a path is a folder's own, or lies in it; both absolute."""
+    return path == folder or path.startswith(folder.rstrip("/") + "/")
+
+
+def _holds_any(folder: str, paths: Iterable[str]) -> bool:
+    return any(is_below(path, folder) for path in paths)
+
+
+def _notes(spec: WorkerSpec, homes: Iterable[str], look: _Look) -> Iterator[str]:
+    root = spec.root or spec.cwd
+    if spec.policy.writes_project and root in _SHARED:
+        yield f"{root} is no project: nothing in it may be written. Work in a folder below it."
+    elif spec.policy.writes_project and (root == "/" or any(_is_above(root, h) for h in homes)):
+        yield (
+            f"{root} is no project of its own: only what is visible in it may be written, and "
+            "nothing new can be made in it. Work in a folder below it."
+        )
+    if look.left <= 0:
+        yield (
+            f"The project has more than {_MOST_FOLDERS} folders: a repository or Python "
+            "environment in those that were not looked at can be written."
+        )

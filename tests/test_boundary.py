@@ -1,0 +1,243 @@
+"""Which paths a policy means: what may be written, and what never."""
+
+import os
+import sys
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.project import project_root
+from hive_jupyter.protocol import WorkerSpec
+from hive_jupyter.worker.confine.boundary import Boundary, is_below
+from tests.repos import Repo
+
+
+@pytest.fixture
+def place(tmp_path):
+    """A home, and a project in it."""
+    for folder in ("user/project/src", "user/.ssh", "user/.config", "runtime/w1"):
+        (tmp_path / folder).mkdir(parents=True)
+    (tmp_path / "user/project/a.py").write_text("")
+    return tmp_path
+
+
+def of(place, folder="user/project", *, has_mounts=True, path=(), **options):
+    """The boundary of a worker that is started in a folder."""
+    environment = {
+        "HOME": str(place / "user"),
+        "PATH": "/usr/bin",
+        **options.pop("environment", {}),
+    }
+    protected = options.pop("protected", ())
+    cwd = str(Path(place, folder))
+    spec = WorkerSpec(
+        name="coder",
+        folder=str(place / "runtime/w1"),
+        cwd=cwd,
+        path=path,
+        environment=environment,
+        policy=SandboxPolicy(**options),
+        connection={},
+        root=project_root(cwd, environment["HOME"]),
+        protected=protected,
+    )
+    return Boundary.of(spec, has_mounts=has_mounts)
+
+
+def may(paths, path):
+    return any(is_below(str(path), each) for each in paths)
+
+
+def test_a_workspace_is_the_project_and_a_temporary_folder(place):
+    found = of(place)
+
+    assert may(found.write, place / "user/project/new.py")
+    assert may(found.write, found.temporary)
+    assert not may(found.write, place / "user")
+    assert not may(found.write, "/usr/lib")
+
+
+def test_of_a_home_only_the_project_is_read(place):
+    found = of(place)
+
+    assert may(found.read, place / "user/project/a.py")
+    for secret in (".ssh", ".config/gh", ".aws", "other", ".netrc"):
+        assert not may((*found.read, *found.write), place / "user" / secret)
+
+
+def test_temporary_files_and_sockets_of_others_are_not_read(place):
+    for path in (
+        "/tmp/x",
+        "/run/user/1000/bus",
+        "/var/run/docker.sock",
+        "/var/tmp/x",
+        "/dev/pts/0",
+    ):
+        assert not may((*of(place).read, *of(place).write), path)
+
+
+def test_strict_reads_the_project_and_writes_only_its_temporary_folder(place):
+    found = of(place, profile="strict")
+
+    assert may(found.read, place / "user/project/a.py")
+    assert not may(found.write, place / "user/project/a.py")
+    assert may(found.write, found.temporary)
+    assert not may(found.read, "/opt/data")
+    assert may(found.read, sys.base_prefix)
+    assert may(found.read, "/usr/lib")
+
+
+def test_a_user_can_add_folders(place):
+    found = of(place, profile="strict", readable=("/data",), writable=(str(place / "out"),))
+
+    assert may(found.read, "/data/a.csv")
+    assert may(found.write, place / "out/b.csv")
+
+
+@pytest.mark.parametrize("has_mounts", [True, False])
+@pytest.mark.parametrize("folder", ["user/project", "user/project/src"])
+def test_the_repository_is_never_written(place, folder, has_mounts):
+    """Also where the notebook lies below its root."""
+    Repo(place / "user/project")
+
+    found = of(place, folder, has_mounts=has_mounts)
+
+    assert str(place / "user/project/.git") in found.never
+    assert may(found.write, place / "user/project/src/new.py")
+    assert may(found.write, place / "user/project/a.py")
+    assert may(found.mounted if has_mounts else found.never, place / "user/project/.git/config")
+    assert has_mounts == may(found.write, place / "user/project/new.py")
+    assert has_mounts == may(found.write, place / "user/project/.git/config")
+
+
+@pytest.mark.parametrize("has_mounts", [True, False])
+def test_submodules_and_linked_worktrees_keep_their_pointers(place, home, has_mounts):
+    project = Repo(place / "user/project")
+    project.commit_all("begin")
+    other = Repo(place / "other")
+    other.write("b.py", "")
+    other.commit_all("begin")
+    project("submodule", "--quiet", "add", str(other.folder), "deep/sub")
+    project("worktree", "add", "--quiet", "linked")
+
+    found = of(place, has_mounts=has_mounts)
+
+    for pointer in ("deep/sub/.git", "linked/.git", ".git/modules/deep/sub/config"):
+        assert may(found.never, place / "user/project" / pointer)
+        assert has_mounts == may(found.write, place / "user/project" / pointer)
+    assert may(found.write, place / "user/project/deep/sub/b.py")
+
+
+@pytest.mark.parametrize("has_mounts", [True, False])
+def test_what_runs_with_the_users_rights_later_is_never_written(place, has_mounts):
+    project = place / "user/project"
+    for folder in (".venv/lib", "venv2/lib", "bin", ".jupyter", "cache.git/objects"):
+        (project / folder).mkdir(parents=True)
+    (project / "venv2/pyvenv.cfg").write_text("")
+    (project / "cache.git/refs").mkdir()
+    (project / "cache.git/HEAD").write_text("")
+    environment = {"VIRTUAL_ENV": str(project / ".venv"), "PATH": f"{project}/bin:/usr/bin:.::"}
+
+    found = of(
+        place,
+        has_mounts=has_mounts,
+        environment=environment,
+        protected=(str(project / ".jupyter"), "/nowhere"),
+    )
+
+    for name in (
+        ".venv/lib/x.pth",
+        "venv2/lib/x.pth",
+        "bin/git",
+        ".jupyter/x.py",
+        "cache.git/config",
+    ):
+        assert may(found.never, project / name)
+        assert has_mounts == may(found.write, project / name)
+
+
+def test_the_interpreters_own_folders_are_protected(tmp_path):
+    """Of the very Python that runs this, whose prefix lies in a project of somebody's."""
+    found = of(tmp_path, Path(sys.prefix).parent, environment={"HOME": "/nonexistent"})
+
+    assert may(found.never, Path(sys.prefix, "lib/x.pth"))
+
+
+@pytest.mark.parametrize("repository", [False, True])
+def test_of_a_home_only_what_is_visible_is_a_project(place, repository):
+    """A repository of dotfiles, and Binder's home, included."""
+    if repository:
+        Repo(place / "user")
+    (place / "user/notebooks").mkdir()
+
+    found = of(place, "user")
+
+    assert may(found.write, place / "user/notebooks/new.py")
+    assert may(found.write, place / "user/project/new.py")
+    for secret in (".ssh/id", ".git/config", ".bashrc", "new.py"):
+        assert not may((*found.write, *found.read), place / "user" / secret)
+    assert "Work in a folder below it" in " ".join(found.notes)
+
+
+def test_of_the_root_of_the_file_system_nothing_of_the_systems_is_a_project(place):
+    found = of(place, "/")
+
+    for path in ("/etc/passwd", "/usr/bin/x", "/home/x", "/root/x", "/tmp/x", "/new", "/opt/x"):
+        assert not may(found.write, path)
+    assert "Work in a folder below it" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("folder", ["/tmp", "/var/tmp"])
+def test_where_everybody_has_files_there_is_no_project(place, folder):
+    found = of(place, folder, path=(folder,))
+
+    assert not may((*found.read, *found.write), f"{folder}/somebodys")
+    assert "is no project" in " ".join(found.notes)
+
+
+def test_a_folder_above_the_home_is_no_project(place):
+    found = of(place, ".")
+
+    assert not may(found.write, place / "user/.bashrc")
+    assert not may(found.write, place / "user")
+
+
+def test_a_link_in_the_project_leads_nowhere_else(place):
+    """Landlock follows links; what they lead to is not the project's."""
+    os.symlink(place / "user/.ssh", place / "user/project/keys")
+    Repo(place / "user/project")
+
+    for has_mounts in (True, False):
+        found = of(place, has_mounts=has_mounts)
+        assert str(place / "user/.ssh") not in map(os.path.realpath, (*found.write, *found.read))
+
+
+def test_a_project_of_countless_folders_is_told_of(place, monkeypatch):
+    monkeypatch.setattr("hive_jupyter.worker.confine.boundary._MOST_FOLDERS", 2)
+
+    assert "more than 2 folders" in " ".join(of(place).notes)
+
+
+@given(st.lists(st.lists(st.sampled_from("ab.c"), min_size=1, max_size=4), max_size=6))
+def test_what_is_granted_without_mounts_holds_nothing_that_is_protected(tmp_path_factory, paths):
+    """And all the rest that there is."""
+    place = tmp_path_factory.mktemp("place")
+    (place / "runtime/w1").mkdir(parents=True)
+    project = place / "user/project"
+    for parts in paths:
+        folder = project.joinpath(*(part if part != "." else ".git" for part in parts))
+        folder.mkdir(parents=True, exist_ok=True)
+    project.mkdir(parents=True, exist_ok=True)
+
+    found = of(place, has_mounts=False)
+
+    for folder, folders, _ in os.walk(project):
+        for name in folders:
+            path = os.path.join(folder, name)
+            inside = ".git" in Path(path).relative_to(project).parts
+            holds = any(".git" in below for _, below, _ in os.walk(path))
+            if inside or not holds:
+                assert may(found.write, path) != inside
