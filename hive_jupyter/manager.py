@@ -44,6 +44,7 @@ from hive_jupyter.errors import (
     RemoteError,
     ToolError,
 )
+from hive_jupyter.lookout import Lookout
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
@@ -54,7 +55,7 @@ from hive_jupyter.swarm.enforcement import Report, examine
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.late import LateOutput
-from hive_jupyter.swarm.launch import Kernel, first_policy, worker_environment
+from hive_jupyter.swarm.launch import Kernel, first_policy, snapshot, worker_environment
 from hive_jupyter.swarm.life import NodeStatus, never_used
 from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Message, Sink
@@ -117,6 +118,7 @@ class HiveManager:
         self._serving: set[asyncio.Task[Any]] = set()
         self._watching = LateOutput(lambda _holds: None)
         self._history: deque[RunRecord] = deque()
+        self._lookout = Lookout(self._tell_of_leftovers)
         self._closed = False
         self.config.policy()
         for name, entry in self.config.workers.items():
@@ -739,7 +741,7 @@ class HiveManager:
             for server in self._servers or ()
             if server.no_fork_because
         ]
-        notes += self._shadows.told
+        notes += [*self._shadows.told, *self._lookout.notes]
         return SwarmStatus(
             workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes
         )
@@ -854,6 +856,7 @@ class HiveManager:
             servers=self._fork_servers(),
             context=self._context,
             died=self._keep_death,
+            watcher=self._lookout.watcher(name),
         )
 
     def _fork_servers(self) -> ForkServers:
@@ -885,7 +888,10 @@ class HiveManager:
         return await server(folder)
 
     async def _warm_up(self) -> None:
-        await self._fork_servers().of(Kernel().interpreter, self.config.policy()).warm_up()
+        policy = self.config.policy()
+        await self._fork_servers().of(Kernel().interpreter, policy).warm_up()
+        with contextlib.suppress(FileNotFoundError):  # the working folder was deleted
+            await self._lookout.know(snapshot(Kernel(), self.config, policy))
 
     async def _change_policy(self, name: str, memory: int | None, sandbox: str | None) -> None:
         node = self._node(name)
@@ -918,6 +924,14 @@ class HiveManager:
             await apart(lambda: self.commits.record_death(death))
         except HiveError as error:
             log.warning("the ledger does not tell of a death: %s", error)
+
+    def _tell_of_leftovers(self, name: str, text: str) -> None:
+        node = self._nodes[name]
+        assert isinstance(node, SwarmNode)
+        if self._closed:
+            _warn(text)
+        else:
+            node.tell(text)
 
     def _take_commit_request(self, node: SwarmNode, run: Run, asked: Message) -> None:
         self._do_beside(self._ask_for_worker(node, run, asked))
@@ -969,6 +983,7 @@ class HiveManager:
         node = self._nodes.get(name)
         if node is not None:
             await node.stop()
+            await self._lookout.look_now()
 
     async def _statuses(self) -> list[NodeStatus]:
         return [node.status() for node in self._nodes.values()]
@@ -979,6 +994,10 @@ class HiveManager:
         # whatever one of them meets, the others are ended, too
         await asyncio.gather(*self._serving, return_exceptions=True)
         await asyncio.gather(*(n.close() for n in self._nodes.values()), return_exceptions=True)
+        await self._lookout.look_now()
+        for node in self._nodes.values():
+            for text in node.take_untold() if isinstance(node, SwarmNode) else ():
+                _warn(text)
         if self._servers is not None:
             await self._servers.close()
         if self._context is not None:

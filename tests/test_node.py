@@ -448,6 +448,56 @@ async def test_a_worker_that_had_to_be_killed_after_its_run_is_said_to_be_gone(m
         await task
 
 
+async def test_what_the_hive_has_to_say_is_in_the_next_run(node):
+    """Once; also where an agent reads no more than its result."""
+    node.tell("news")
+    said = []
+    run = Run("1", said.append)
+
+    await node.execute(run)
+
+    assert {"name": "stderr", "text": "news\n"} in [message.content for message in said]
+    assert ["news\n"] == run.told
+    again = []
+    await execute(node, "1", again)
+    assert "news\n" not in [message.content.get("text") for message in again]
+
+
+async def test_what_the_hive_has_to_say_is_in_the_run_that_is_on(node):
+    task, run = await begun(node, "while True: pass")
+
+    node.tell("news")
+
+    assert ["news\n"] == run.told
+    assert [] == node.take_untold()
+    run.stop()
+    with pytest.raises(RemoteError):
+        await task
+
+
+async def test_what_the_hive_has_to_say_comes_late_in_the_cell_that_takes_that(node):
+    late = []
+    await execute(node, "1", late=late.append)
+
+    node.tell("news")
+
+    assert [{"name": "stderr", "text": "news\n"}] == [message.content for message in late]
+    assert [] == node.take_untold()
+
+
+async def test_a_cell_that_takes_no_more_leaves_it_to_the_next(node):
+    def broken(_):
+        raise ValueError("I/O operation on closed file")
+
+    await execute(node, "1", late=broken)
+    node.tell("news")
+
+    said = []
+    await execute(node, "1", said)
+
+    assert "news\n" in [message.content.get("text") for message in said]
+
+
 async def test_the_next_run_tells_what_was_lost_between_two(node):
     await execute(node, "precious = 1")
     os.kill(pid_of(node), signal.SIGKILL)

@@ -16,6 +16,7 @@ PLANT = """%%delegate
 with open("pexpect.py", "w") as file:
     file.write("open('it ran', 'w')")
 """
+LEAVE = "import os; os.makedirs('sub/.git')"
 COMMAND = Path(sys.executable).with_name("jupyter-hive")
 
 
@@ -58,6 +59,38 @@ def test_without_the_extension_the_import_system_is_as_before(notebook, tmp_path
     notebook.play("%unload_ext hive_jupyter")
 
     assert "ShadowFinder" not in notebook.play(finders).stream()
+
+
+def test_a_repository_that_a_cell_left_is_set_aside_and_told_in_that_cell(notebook, tmp_path):
+    cell = notebook.play(f"%%delegate\n{LEAVE}")
+
+    said = late_stderr(notebook, cell)
+
+    assert f"Hive: in {tmp_path} something came that your tools act on by themselves." in said
+    assert "sub/.git (a new repository)" in said
+    assert [] == [*tmp_path.rglob(".git")]
+    (status,) = notebook.play("%hive status").of("display_data", "execute_result")
+    assert "sub/.git" in status["data"]["text/plain"]
+
+
+def test_it_can_be_taken_back_and_is_the_users_from_then_on(notebook, tmp_path):
+    said = late_stderr(notebook, notebook.play(f"%%delegate\n{LEAVE}"))
+    notebook.play("%hive stop coder")
+
+    subprocess.run(said.splitlines()[-1], shell=True, cwd=tmp_path, check=True)
+
+    notebook.play("%%delegate\n1")
+    notebook.play("%unload_ext hive_jupyter")
+    assert (tmp_path / "sub/.git").is_dir()
+
+
+def late_stderr(notebook, cell):
+    """What comes as output of a cell after its end."""
+    while True:
+        message = notebook.client.get_iopub_msg(timeout=60)
+        is_ours = message["parent_header"].get("msg_id") == cell.key
+        if is_ours and message["content"].get("name") == "stderr":
+            return message["content"]["text"]
 
 
 @pytest.mark.parametrize(
