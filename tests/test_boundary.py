@@ -60,6 +60,18 @@ def test_a_workspace_is_the_project_and_a_temporary_folder(place):
     assert not may(found.write, "/usr/lib")
 
 
+def test_a_repository_behind_a_link_keeps_its_link(place):
+    """On which nothing can be mounted."""
+    Repo(place / "elsewhere")
+    os.symlink(place / "elsewhere/.git", place / "user/project/.git")
+
+    found = of(place)
+
+    assert not may(found.write, place / "user/project/.git")
+    assert not may(found.write, place / "user/project/new.py")
+    assert may(found.write, place / "user/project/src/new.py")
+
+
 def test_of_a_home_only_the_project_is_read(place):
     found = of(place)
 

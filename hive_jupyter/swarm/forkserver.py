@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import Any
 
 from hive_jupyter.config import HiveConfig
-from hive_jupyter.errors import HiveError, SandboxUnavailable
+from hive_jupyter.errors import HiveError
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import (
     CHANNELS,
@@ -186,8 +186,8 @@ class ForkServer:
             if process.started.done():
                 return process
             process.remove_folder()
-            if process.refused:
-                raise _unavailable(launch.policy.profile, process.refused)
+            if process.refused is not None:
+                raise process.refused
             if process.exit_status is not None:
                 msg = f"{self.interpreter} {_ended(process.exit_status)} instead of starting it"
                 raise HiveError(msg)
@@ -440,15 +440,6 @@ def _for_exec(environment: tuple[tuple[str, str], ...]) -> dict[str, str]:
         if sizes[name] <= _LONGEST_VARIABLE and room >= 0:
             fitting[name] = text
     return fitting
-
-
-def _unavailable(profile: str, missing: tuple[str, ...]) -> SandboxUnavailable:
-    msg = (
-        f"The sandbox profile {profile} cannot be had on this machine: it cannot confine "
-        f"{', '.join(missing)}; `%hive doctor` tells more. --sandbox workspace enforces what "
-        "there is, and says what is missing."
-    )
-    return SandboxUnavailable(msg, missing=missing)
 
 
 def _ended(status: int) -> str:

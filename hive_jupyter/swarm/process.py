@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hive_jupyter import procfs
+from hive_jupyter.errors import HiveError, SandboxUnavailable
 from hive_jupyter.protocol import (
     EXIT,
     FAILED,
@@ -59,7 +60,7 @@ class WorkerProcess:
         pid: of the worker, 0 until started.
         confinement: what the worker told of its own once it was ready: "missing", what its policy
             asks for and this machine cannot enforce; "notes" for the user; "namespaces".
-        refused: what is missing, where it does not start because of that.
+        refused: why its supervisor does not start it, as an error; None: nothing stops it.
     """
 
     def __init__(
@@ -80,7 +81,7 @@ class WorkerProcess:
         self.spec = spec
         self.pid = 0
         self.confinement: Mapping[str, Any] = {}
-        self.refused: tuple[str, ...] = ()
+        self.refused: HiveError | None = None
         self.supervisor_pid = 0
         self.started: asyncio.Future[None] = self._loop.create_future()
         self.ready: asyncio.Future[Mapping[str, int]] = self._loop.create_future()
@@ -203,12 +204,14 @@ class WorkerProcess:
     def _take(self, event: dict[str, Any]) -> None:
         kind = event.pop("event")
         if kind == STARTED:
-            own = (event["pid"], event["supervisor"])
-            # from namespaces of their own they tell pids that mean nothing here
-            self.pid, self.supervisor_pid = map(procfs.pid_of, self._pidfds, own)
+            self.pid, self.supervisor_pid = event["pid"], event["supervisor"]
+            # from namespaces of its own it tells pids that mean nothing here
+            if len(self._pidfds) == 2:
+                self.pid = procfs.pid_of(self._pidfds[0], self.pid)
+                self.supervisor_pid = procfs.pid_of(self._pidfds[1], self.supervisor_pid)
             self.started.set_result(None)
         elif kind == FAILED:
-            self.refused = tuple(event["missing"])
+            self.refused = self._refusal(event["reason"], tuple(event["missing"]))
         elif kind == READY:
             self.confinement = event.pop("confinement", {})
             self.ready.set_result(event)
@@ -226,6 +229,17 @@ class WorkerProcess:
                     last_words=event["last_words"],
                 )
             )
+
+    def _refusal(self, reason: str, missing: tuple[str, ...]) -> HiveError:
+        profile = self.spec.policy.profile
+        if not missing:
+            return HiveError(f"the sandbox {profile} could not be set up: {reason}")
+        msg = (
+            f"The sandbox {profile} cannot be had on this machine, which cannot confine "
+            f"{', '.join(missing)}; `%hive doctor` tells more. --sandbox workspace enforces what "
+            "there is, and says what is missing."
+        )
+        return SandboxUnavailable(msg, missing=missing)
 
     def _worker_ended(self) -> None:
         """The kernel says the worker is dead; its supervisor has a moment to say how."""

@@ -99,9 +99,10 @@ def _supervise(
     confinement = Confinement(spec, has_namespaces=has_namespaces)
     try:
         confinement.arrange()
-    except SandboxUnavailable as refusal:
-        host.sendall(encode_line({"event": FAILED, "missing": refusal.missing}))
-        os._exit(START_FAILED)
+    except Exception as error:
+        missing = error.missing if isinstance(error, SandboxUnavailable) else ()
+        host.sendall(encode_line({"event": FAILED, "reason": f"{error}", "missing": missing}))
+        raise
     Supervisor(host, host_process, spec, confinement).run()
     os._exit(0)
 

@@ -390,7 +390,7 @@ def test_ctrl_c_in_a_script_raises_and_stops_the_run(place, meeting, wait):
     program = f"""
 import sys, time
 from hive_jupyter import HiveManager
-with HiveManager(interrupt_grace=20) as hive:
+with HiveManager(interrupt_grace=20, sandbox="open") as hive:
     hive.delegate("kept = 1")
     code = f"open({{sys.argv[1]!r}}, 'w').close()\\nwhile True: pass"
     try:
@@ -414,7 +414,7 @@ def test_ctrl_c_that_nobody_catches_ends_the_script(place, meeting):
     program = """
 import sys
 from hive_jupyter import HiveManager
-hive = HiveManager()
+hive = HiveManager(sandbox="open")
 hive.delegate(f"open({sys.argv[1]!r}, 'w').close()\\nwhile True: pass")
 """
     with hosts.started(program, meeting) as host:

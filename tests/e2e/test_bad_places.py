@@ -16,7 +16,7 @@ DELEGATE = """
 from hive_jupyter import HiveManager
 with HiveManager() as hive:
     print(hive.delegate("6 * 7"))
-    for server in hive._servers.values():
+    for server in hive._servers:
         print(server.runtime.path, server.runtime.sockets)
 """
 

@@ -126,9 +126,9 @@ class Confinement:
 def _mounts(found: Boundary, memory: int | None) -> namespaces.Mounts:
     # What is shown below /tmp lies, for Landlock, in the temporary folder, which may be written.
     shown = [path for path in found.read if is_temporary(path) and not found.may_write(path)]
-    read_only = (*found.mounted, *shown)
+    read_only = [path for path in (*found.mounted, *shown) if os.path.exists(path)]
     return namespaces.Mounts(
-        read_only=read_only,
+        read_only=tuple(read_only),
         writable=tuple(p for p in found.write if any(is_below(p, folder) for folder in read_only)),
         temporary=found.temporary,
         keep=(*found.read, *found.write),

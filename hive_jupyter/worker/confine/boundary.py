@@ -152,8 +152,10 @@ class Boundary:
             write.append(_SHARED_MEMORY)
         if policy.writes_project:
             write += _devices(_PROCESSORS)
+        # a link stays in its place only where nothing in its folder can be made or removed
+        mounted = [path for path in protected if has_mounts and not os.path.islink(path)]
         for top in granted:
-            write += [top] if has_mounts else _without(top, protected)
+            write += _without(top, set(protected) - set(mounted))
         read = [*_of_system(strict=not policy.writes_project), *_of_python(spec, homes), *projects]
         if policy.writes_project:
             read += [*_data(homes), *_of_homes(homes)]
@@ -161,7 +163,7 @@ class Boundary:
             read=tuple(dict.fromkeys([*read, *policy.readable])),
             write=tuple(dict.fromkeys(write)),
             never=tuple(dict.fromkeys(protected)),
-            mounted=tuple(dict.fromkeys(protected)) if has_mounts else (),
+            mounted=tuple(dict.fromkeys(mounted)),
             temporary=temporary,
             notes=tuple(_notes(spec, homes, look)),
         )

@@ -21,7 +21,7 @@ import socket
 import stat
 import struct
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
 
@@ -146,11 +146,12 @@ def arrange(mounts: Mounts) -> None:
     with ExitStack() as opened:
         # Opened first: what is mounted over /tmp hides what is below.
         temporary = _open(mounts.temporary, opened)
-        kept = {path: _open(path, opened) for path in mounts.keep if os.path.exists(path)}
         # On some systems one of the two is a link to the other.
-        for folder in {os.path.realpath(path) for path in _TEMPORARY}:
-            if os.path.isdir(folder):
-                _show_instead(folder, temporary, kept)
+        folders = {os.path.realpath(path) for path in _TEMPORARY if os.path.isdir(path)}
+        kept = {folder: _opened_below(folder, mounts.keep, opened) for folder in folders}
+        for folder in folders:
+            if not any(f"{folder}/".startswith(f"{path}/") for path in mounts.keep):
+                _show_instead(folder, temporary, kept[folder])
     os.chdir("/")
 
 
@@ -197,8 +198,8 @@ def _begin(user: int, group: int) -> None:
         ("gid_map", f"{group} {group} 1"),
         ("uid_map", f"{user} {user} 1"),
     ):
-        with open(f"/proc/self/{name}", "w", encoding="ascii") as file:
-            file.write(text)
+        with open(f"/proc/self/{name}", "wb", buffering=0) as file:
+            file.write(text.encode())
     prctl.set_dumpable(dumpable)
     _mount("proc", "/proc", _NOSUID | _NODEV | _NOEXEC, kind="proc")
 
@@ -225,16 +226,22 @@ def _make_read_only(path: str) -> None:
     system_calls.call("mount_setattr", _AT_FDCWD, where, _AT_RECURSIVE, _READ_ONLY, len(_READ_ONLY))
 
 
+def _opened_below(folder: str, paths: Iterable[str], opened: ExitStack) -> dict[str, int]:
+    """Those of the paths that lie in a folder, opened; what is in another one comes with it."""
+    found: dict[str, int] = {}
+    for path in sorted(paths, key=len):
+        lies_here = path.startswith(f"{folder}/") and os.path.exists(path)
+        if lies_here and not any(path.startswith(f"{other}/") for other in found):
+            found[path] = _open(path, opened)
+    return found
+
+
 def _show_instead(folder: str, shown: int, kept: Mapping[str, int]) -> None:
     """Show another folder in place of this one, and in it, at its place, what is kept."""
-    if any(f"{folder}/".startswith(f"{path}/") for path in kept):
-        return
     _mount(f"/proc/self/fd/{shown}", folder, _BIND | _RECURSIVE)
-    for path in sorted(kept):
-        if path.startswith(f"{folder}/"):
-            is_folder = stat.S_ISDIR(os.fstat(kept[path]).st_mode)
-            _make_place(path, folder=is_folder)
-            _mount(f"/proc/self/fd/{kept[path]}", path, _BIND | _RECURSIVE)
+    for path, descriptor in kept.items():
+        _make_place(path, folder=stat.S_ISDIR(os.fstat(descriptor).st_mode))
+        _mount(f"/proc/self/fd/{descriptor}", path, _BIND | _RECURSIVE)
 
 
 def _make_place(path: str, *, folder: bool) -> None:

@@ -22,7 +22,7 @@ def _have_zygote(hive):
 def _have_spare(hive):
     """As some time after a first cell; a spare is on the list once it is ready."""
     deadline = time.monotonic() + 30
-    while not any(server._spares for server in hive._servers.values()):
+    while not any(server._spares for server in hive._servers):
         assert time.monotonic() < deadline, "no spare was forked"
         time.sleep(0.005)
 
