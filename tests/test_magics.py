@@ -13,7 +13,6 @@ from hive_jupyter.errors import (
     ConfigError,
     NodeDied,
     NodeTimeout,
-    SandboxUnavailable,
     ToolError,
     remote_error,
 )
@@ -857,13 +856,6 @@ def test_what_is_read_when_the_hive_starts_can_be_shown(shell, magics, shown, na
     shell.run_line_magic("hive", f"config {name}")
 
     assert config_row(shown, name)
-
-
-def test_a_profile_that_cannot_be_enforced_is_refused_when_it_is_set(shell, magics, manager):
-    with pytest.raises(SandboxUnavailable):
-        shell.run_line_magic("hive", "config sandbox=strict")
-
-    assert manager.config.sandbox == "open"
 
 
 def test_hive_expands_variables_as_other_magics_do(shell, magics, manager, capsys):

@@ -24,6 +24,7 @@ from hive_jupyter.errors import (
     RemoteError,
     ToolError,
 )
+from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import channels
 from hive_jupyter.swarm import node as module
 from hive_jupyter.swarm.channels import Context
@@ -59,6 +60,12 @@ async def servers(runtime):
     folder.remove()
 
 
+@pytest.fixture
+def server(servers):
+    """What starts workers without a boundary."""
+    return servers.of("", SandboxPolicy("open"))
+
+
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def context():
     context = Context()
@@ -74,6 +81,8 @@ async def make_node(servers, context):
         async def make(name="coder", *, kernel=None, **settings):
             # on a machine that stands still for a while, what is in order is not fast either
             patient = {"interrupt_grace": 30, "connect_timeout": 60}
+            # what confinement changes has tests of its own; here test and worker meet in files
+            patient["sandbox"] = "open"
             config = HiveConfig(**{"spares": 0, **patient, **settings})
             options = {"config": config, "context": context, "servers": servers, "kernel": kernel}
             return await stack.enter_async_context(SwarmNode(name, **options))
@@ -179,13 +188,13 @@ async def test_connect_tells_why_with_the_tail_of_the_log(make_node, tmp_path):
     assert "no luck today" in f"{node.last_error} {node.last_error.log_tail}"
 
 
-async def test_connect_gives_up_in_time_and_leaves_nothing(make_node, tmp_path):
+async def test_connect_gives_up_in_time_and_leaves_nothing(tmp_path):
     python = tmp_path / "python"
     python.write_text("#!/bin/sh\nexec sleep 1000\n")
     python.chmod(0o755)
-    node = await make_node(kernel=Kernel(interpreter=str(python)), connect_timeout=0.3)
+    config = HiveConfig(connect_timeout=0.3)
     before = family()
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(30), SwarmNode(config=config, kernel=Kernel(str(python))) as node:
         assert not await node.connect()
 
     assert "300 ms" in str(node.last_error)
@@ -1149,7 +1158,7 @@ async def test_a_worker_that_dies_between_two_runs_is_a_failure_and_replaced(mak
 
 async def test_the_policy_never_changes_on_a_living_worker(node):
     node.change_policy(2**30, None)
-    assert replace(HiveConfig().policy(), memory=2**30) == node.policy
+    assert replace(HiveConfig(sandbox="open").policy(), memory=2**30) == node.policy
     await node.connect()
     node.change_policy(2**30, "open")
 
