@@ -16,6 +16,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable, Coroutine, Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -25,7 +26,7 @@ from hive_jupyter.swarm.launch import Launch
 from hive_jupyter.swarm.life import Watcher
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.process import note_failure
-from hive_jupyter.units import visible
+from hive_jupyter.units import format_duration, visible
 
 log = logging.getLogger(__name__)
 
@@ -35,6 +36,8 @@ _T = TypeVar("_T")
 _PAUSE = 1.0
 # Where a look takes long, looking takes one part in so many of the time.
 _LEISURE = 20
+# So long somebody waits for a look (seconds); a disk that does not answer keeps nobody from work.
+_PATIENCE = 5.0
 
 
 class Lookout:
@@ -59,12 +62,16 @@ class Lookout:
         if not policy.is_confined:
             return []
         roots = [*([launch.root] * policy.writes_project), *policy.writable]
-        return [self._project(root, launch.protected) for root in roots if Path(root).is_dir()]
+        return [
+            self._project(root, launch.protected)
+            for root in roots
+            if Path(root).is_dir() and Path(root) != Path("/")
+        ]
 
     async def know(self, launch: Launch) -> None:
         """Learn what is in a project ahead of its first worker."""
         for project in self.projects(launch):
-            await project.prepare()
+            await project.know()
 
     async def look_now(self) -> None:
         """Look wherever somebody may have written; when all have ended, the rest is the user's."""
@@ -84,6 +91,14 @@ class Lookout:
         return self._projects[root]
 
 
+@dataclass(eq=False)
+class _Start:
+    """One start of a worker, until that has ended."""
+
+    name: str
+    is_over: bool = False
+
+
 class _Project:
     """One folder in which workers may write."""
 
@@ -92,8 +107,8 @@ class _Project:
         self._watch = watch
         self._tell = tell
         self._found: list[str] = []
-        # workers that live, by their starts, and those that ended since the last look
-        self._living: dict[object, str] = {}
+        # who may write, and who might have since the last look
+        self._living: set[_Start] = set()
         self._ended: set[str] = set()
         self._latest = ""
         self._problem = ""
@@ -102,16 +117,13 @@ class _Project:
         self._took = 0.0
         self._work: set[asyncio.Task[None]] = set()
 
-    async def prepare(self) -> None:
-        """Know what is there before a worker begins; what is left by others is told."""
-        # who waits may be cancelled; a thread that looks goes on
-        await asyncio.shield(self._do(self._prepare()))
+    async def know(self) -> None:
+        """Learn what is there; what workers left is told."""
+        await self._wait_for(self._know())
 
-    def begin(self, name: str) -> object:
-        """A worker may write from now on; the result stands for it."""
-        start = object()
-        self._living[start] = name
-        return start
+    async def begin(self, start: _Start) -> None:
+        """The same; from then on a worker may write."""
+        await self._wait_for(self._know(start))
 
     def rest(self, name: str) -> None:
         """A worker may have written."""
@@ -120,12 +132,13 @@ class _Project:
             pause = max(_PAUSE, self._took * _LEISURE)
             self._timer = asyncio.get_running_loop().call_later(pause, self._look_soon)
 
-    def end(self, start: object) -> None:
+    def end(self, start: _Start) -> None:
         """A worker writes no more."""
-        name = self._living.pop(start, None)
-        if name is not None:
-            self._ended.add(name)
-            self.rest(name)
+        start.is_over = True
+        if start in self._living:
+            self._living.remove(start)
+            self._ended.add(start.name)
+            self.rest(start.name)
 
     async def look_now(self) -> None:
         """Look, if somebody may have written."""
@@ -133,7 +146,7 @@ class _Project:
             self._timer.cancel()
             self._timer = None
         if self._living or self._ended:
-            await self._do(self._look())
+            await self._wait_for(self._look())
 
     def notes(self) -> list[str]:
         """What was found, and what is not watched."""
@@ -142,6 +155,12 @@ class _Project:
             return self._found
         note = f"not all of {self._root} is watched for what workers leave: {unwatched}"
         return [*self._found, visible(note, "")]
+
+    async def _wait_for(self, work: Coroutine[Any, Any, None]) -> None:
+        # it goes on also where nobody waits for it any more, as its thread does
+        done, _ = await asyncio.wait({self._do(work)}, timeout=_PATIENCE)
+        if not done:
+            self._problem = f"to read it takes longer than {format_duration(_PATIENCE)}"
 
     def _do(self, work: Coroutine[Any, Any, None]) -> asyncio.Task[None]:
         task = asyncio.create_task(work)
@@ -154,22 +173,25 @@ class _Project:
         self._timer = None
         self._do(self._look())
 
-    async def _prepare(self) -> None:
-        if self._living or self._ended:
-            await self._look()
-        else:
-            async with self._turn:
+    async def _know(self, *starts: _Start) -> None:
+        async with self._turn:
+            if self._living or self._ended:
+                await self._find()
+            else:
                 await self._apart(self._watch.accept)
+            self._living |= {start for start in starts if not start.is_over}
 
     async def _look(self) -> None:
         async with self._turn:
-            workers = sorted({*self._living.values(), *self._ended})
-            if not workers:
-                return
-            self._ended.clear()
-            began = time.monotonic()
-            findings = await self._apart(self._watch.look) or []
-            self._took = time.monotonic() - began
+            if self._living or self._ended:
+                await self._find()
+
+    async def _find(self) -> None:
+        workers = sorted({*(start.name for start in self._living), *self._ended})
+        self._ended.clear()
+        began = time.monotonic()
+        findings = await self._apart(self._watch.look)
+        self._took = time.monotonic() - began
         if findings:
             log.info("%s: %s", self._root, findings)
             self._found.append(summary(findings, workers))
@@ -194,15 +216,19 @@ class _Reporter(Watcher):
         self._projects: list[_Project] = []
 
     async def begins(self, launch: Launch) -> Callable[[], None]:
-        projects = self._projects = self._lookout.projects(launch)
-        for project in projects:
-            await project.prepare()
-        starts = [(project, project.begin(self._name)) for project in projects]
+        starts = [(project, _Start(self._name)) for project in self._lookout.projects(launch)]
+        self._projects = [project for project, _ in starts]
 
         def ended() -> None:
             for project, start in starts:
                 project.end(start)
 
+        try:
+            for project, start in starts:
+                await project.begin(start)
+        except asyncio.CancelledError:
+            ended()
+            raise
         return ended
 
     def rests(self) -> None:

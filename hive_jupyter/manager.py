@@ -45,6 +45,7 @@ from hive_jupyter.errors import (
     ToolError,
 )
 from hive_jupyter.lookout import Lookout
+from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
@@ -889,7 +890,10 @@ class HiveManager:
 
     async def _warm_up(self) -> None:
         policy = self.config.policy()
-        await self._fork_servers().of(Kernel().interpreter, policy).warm_up()
+        zygote = self._fork_servers().of(Kernel().interpreter, policy)
+        await asyncio.gather(zygote.warm_up(), self._know_project(policy))
+
+    async def _know_project(self, policy: SandboxPolicy) -> None:
         with contextlib.suppress(FileNotFoundError):  # the working folder was deleted
             await self._lookout.know(snapshot(Kernel(), self.config, policy))
 

@@ -122,6 +122,7 @@ def test_what_tools_act_on_by_themselves_counts_wherever_it_is(place, path):
         "HEAD",
         "__init__.py",
         ".cargo/registry/x",
+        "pattern0",
     ],
 )
 def test_other_files_do_not(place, path):
@@ -678,13 +679,30 @@ def test_a_project_with_too_many_folders_is_watched_in_part(tmp_path, monkeypatc
         (tmp_path / f"project/{number}/below").mkdir(parents=True)
     place = Project(tmp_path / "project")
     watched = {path for path in place.watch._folders if path}
-    assert "it has more than 10 folders" == place.watch.unwatched
+    assert "more than 10 folders" in place.watch.unwatched
     assert 10 == len(place.watch._folders)
 
     for number in range(30):
         (tmp_path / f"project/{number}/.git").mkdir()
 
     assert {f"{path}/.git" for path in watched} == set(place.found())
+
+
+def test_a_slow_disk_is_watched_in_part(tmp_path, monkeypatch):
+    """The rest is read with the next worker's begin."""
+    monkeypatch.setattr(watch, "PATIENCE", -1)
+    (tmp_path / "project/a/b").mkdir(parents=True)
+    place = Project(tmp_path / "project")
+    assert {""} == set(place.watch._folders)
+    assert "more than are read in" in place.watch.unwatched
+    (tmp_path / "project/new").mkdir()
+    (tmp_path / "project/new/.envrc").touch()
+    assert {"new/.envrc": "new"} == place.found()
+    monkeypatch.undo()
+
+    place.watch.accept()
+
+    assert ({"", "a", "a/b", "new"}, "") == (set(place.watch._folders), place.watch.unwatched)
 
 
 def test_of_what_was_not_watched_no_repository_is_touched(tmp_path, monkeypatch):

@@ -140,6 +140,19 @@ async def test_another_worker_s_begin_accepts_nothing(lookout, folder, told):
     assert ("first", True) == ((await come(told))[0], told.empty())
 
 
+async def test_workers_that_begin_at_once_do_not_accept_what_the_first_of_them_leaves(
+    lookout, folder, told
+):
+    first = asyncio.create_task(lookout.watcher("first").begins(launch()))
+    second = asyncio.create_task(lookout.watcher("second").begins(launch()))
+    first.add_done_callback(lambda _: (folder / ".envrc").touch())
+    await asyncio.gather(first, second)
+
+    await lookout.look_now()
+
+    assert ".envrc" in (await come(told))[1]
+
+
 async def test_a_worker_that_began_anew_at_once_leaves_nothing_unseen(lookout, folder, told):
     coder = lookout.watcher("coder")
     ended = await coder.begins(launch())
@@ -278,8 +291,8 @@ async def test_a_watch_that_fails_keeps_no_worker_from_its_work(lookout, folder,
     ] == lookout.notes
 
 
-async def test_who_waits_no_more_does_not_end_the_look(lookout, folder, monkeypatch, told):
-    """A start that is given up."""
+async def test_a_start_that_is_given_up_writes_nothing(lookout, folder, monkeypatch, told):
+    """Its look goes on, and the next one waits for that."""
     go_on = threading.Event()
     real = Watch.accept
     monkeypatch.setattr(Watch, "accept", lambda watch: go_on.wait(30) and real(watch))
@@ -288,11 +301,36 @@ async def test_who_waits_no_more_does_not_end_the_look(lookout, folder, monkeypa
     await asyncio.sleep(0)
     beginning.cancel()
     await asyncio.wait({beginning})
-    next_one = asyncio.create_task(lookout.watcher("coder").begins(launch()))
+    (project,) = lookout.projects(launch())
+    knowing = asyncio.create_task(project.know())
     go_on.set()
+    await knowing
 
-    await next_one
-
-    (folder / ".envrc").touch()
+    assert not project._living
+    (folder / ".git").mkdir()
+    await lookout.know(launch())
     await lookout.look_now()
-    assert ".envrc" in (await come(told))[1]
+    assert told.empty()
+    assert (folder / ".git").is_dir()
+
+
+async def test_a_disk_that_does_not_answer_keeps_no_worker_from_its_work(
+    lookout, folder, monkeypatch
+):
+    go_on = threading.Event()
+    monkeypatch.setattr(module, "_PATIENCE", 0.05)
+    monkeypatch.setattr(Watch, "accept", lambda _: go_on.wait(30))
+
+    ended = await asyncio.wait_for(lookout.watcher("coder").begins(launch()), 20)
+
+    (note,) = lookout.notes
+    assert "to read it takes longer than 50 ms" in note
+    go_on.set()
+    ended()
+    await lookout.look_now()
+
+
+async def test_the_root_folder_is_no_project(lookout, folder, monkeypatch):
+    monkeypatch.chdir("/")
+
+    assert [] == lookout.projects(launch())

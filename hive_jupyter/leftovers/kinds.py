@@ -10,6 +10,7 @@ from __future__ import annotations
 import fnmatch
 import re
 from dataclasses import dataclass
+from functools import cache
 
 Parts = tuple[str, ...]
 
@@ -220,15 +221,16 @@ def kind_of_file(folder: Parts, name: str) -> Kind | None:
         folder: the parts of its folder's path.
         name: of the file, or of a link in the place of a folder.
     """
-    folder, name = _folded(folder), name.casefold()
-    found = _INDEX.wild.fullmatch(name)
-    similar = _INDEX.files.get(found.lastgroup or "", []) if found else []
-    return _first(folder, _INDEX.files.get(name, []) + _INDEX.folders.get(name, []) + similar)
+    index, name = _index(), name.casefold()
+    found = index.wild.fullmatch(name)
+    similar = index.similar[found.lastgroup or ""] if found else []
+    candidates = index.files.get(name, []) + index.folders.get(name, []) + similar
+    return _first(_folded(folder), candidates) if candidates else None
 
 
 def kind_of_folder(folder: Parts) -> Kind | None:
     """What all that is in a folder is, by the folder's path; None where that says nothing."""
-    found = _INDEX.folders.get(folder[-1].casefold())
+    found = _index().folders.get(folder[-1].casefold())
     return _first(_folded(folder[:-1]), found) if found else None
 
 
@@ -248,22 +250,23 @@ class _Index:
     The patterns by their last part.
 
     Attributes:
-        files: what the name of a file says, by that name, or by its group in ``wild``: in which
-            folders that is so, and the kind.
+        files: what the name of a file says: in which folders that is so, and the kind.
         folders: the same for the names of folders.
-        wild: all names with a * in them.
+        wild: finds names by patterns with a *, each of which is a group.
+        similar: what these say, by the group.
     """
 
     def __init__(self, kinds: tuple[Kind, ...]) -> None:
         self.files: dict[str, list[tuple[Parts, Kind]]] = {}
         self.folders: dict[str, list[tuple[Parts, Kind]]] = {}
+        self.similar: dict[str, list[tuple[Parts, Kind]]] = {}
         groups: dict[str, str] = {}
         for kind in kinds:
             for pattern in kind.patterns:
                 *parents, name = _folded(tuple(pattern.rstrip("/").split("/")))
-                if "*" in name:
-                    name = groups.setdefault(name, f"wild{len(groups)}")
                 table = self.folders if pattern.endswith("/") else self.files
+                if "*" in name:
+                    table, name = self.similar, groups.setdefault(name, f"pattern{len(groups)}")
                 table.setdefault(name, []).append((tuple(parents), kind))
                 # a link in the place of a folder on the way
                 for depth, parent in enumerate(parents):
@@ -272,4 +275,7 @@ class _Index:
         self.wild = re.compile("|".join(named))
 
 
-_INDEX = _Index(KINDS)
+@cache
+def _index() -> _Index:
+    """Of all kinds; most processes that load Hive have no use for it."""
+    return _Index(KINDS)

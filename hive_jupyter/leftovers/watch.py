@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+import math
 import os
 import stat
 import time
@@ -21,10 +22,13 @@ from operator import attrgetter, itemgetter
 from hive_jupyter.leftovers.aside import Identity, Move, set_aside
 from hive_jupyter.leftovers.kinds import LAYOUT, REPOSITORY, Kind, kind_of_file, kind_of_folder
 from hive_jupyter.project import is_too_wide
+from hive_jupyter.units import format_duration
 
-# So many folders are watched, and so many entries of each.
+# So many folders are watched, as many as can be read in so many seconds, and so many entries of
+# each.
 MOST_FOLDERS = 20_000
 MOST_ENTRIES = 100_000
+PATIENCE = 2.0
 # A folder that changed so lately (nanoseconds) may have changed again at the same time: the clock
 # of a file system ticks slowly, on some disks once in two seconds.
 _TICK = 2 * 10**9
@@ -172,6 +176,7 @@ class Watch:
         """All folders by their paths, those near the root first."""
         folders: dict[str, _Folder] = {}
         room = MOST_FOLDERS - max(1, len(self._folders))
+        deadline = time.monotonic() + PATIENCE if accepts else math.inf
         waiting = deque[tuple[str, Kind | None]]([("", None)])
         while waiting:
             path, kind = waiting.popleft()
@@ -185,9 +190,12 @@ class Watch:
                 if below not in self._folders:
                     if before is not None and name in before.folders and not accepts:
                         continue  # nobody knows what was in it
-                    if room <= 0:
+                    if room <= 0 or time.monotonic() > deadline:
                         self._is_partly_known |= accepts
-                        self.unwatched = f"it has more than {MOST_FOLDERS} folders"
+                        self.unwatched = (
+                            f"it has more than {MOST_FOLDERS} folders, or more than are read in "
+                            f"{format_duration(PATIENCE)}"
+                        )
                         continue
                     room -= 1
                 if self._place(below) not in self._excluded:
