@@ -98,6 +98,7 @@ def as_nobody():
         "hive_jupyter/__init__.py",
         ".hg/hgrc",
         ".hg/hgrc-not-shared",
+        "evil-1.0.dist-info/entry_points.txt",
     ],
 )
 def test_what_tools_act_on_by_themselves_counts_wherever_it_is(place, path):

@@ -142,6 +142,11 @@ KINDS = (
         ),
     ),
     Kind(
+        "Python packages that have plug-ins",
+        "when they look for them, with that folder on the path",
+        ("entry_points.txt",),
+    ),
+    Kind(
         "tools that choose a Python (editors, uv, pyenv)",
         "when they look for one",
         ("pyvenv.cfg", ".python-version", ".python-versions"),
@@ -162,6 +167,7 @@ KINDS = (
             "prettier.config.*",
             ".stylelintrc*",
             ".rubocop.yml",
+            ".ropeproject/",
         ),
     ),
     Kind(

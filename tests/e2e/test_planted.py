@@ -43,6 +43,17 @@ def test_a_kernel_imports_the_installed_module_and_the_cell_says_so(notebook, tm
     assert not (tmp_path / "it ran").exists()
 
 
+def test_what_a_kernel_itself_imports_at_an_exception_is_not_the_projects(notebook, tmp_path):
+    for name in ("stack_data", "executing", "asttokens", "pure_eval"):
+        (tmp_path / f"{name}.py").write_text("open('it ran', 'w')")
+
+    cell = notebook.play("1 / 0")
+
+    assert "ZeroDivisionError" == cell.reply["ename"]
+    assert "import stack_data takes the installed module" in cell.stream("stderr")
+    assert not (tmp_path / "it ran").exists()
+
+
 def test_what_the_user_allows_is_imported_from_the_project(notebook, tmp_path):
     notebook.play(PLANT)
     notebook.play("%hive config shadowing_modules=pexpect")
