@@ -227,10 +227,32 @@ def test_a_link_in_the_project_leads_nowhere_else(place):
         assert str(place / "user/.ssh") not in map(os.path.realpath, (*found.write, *found.read))
 
 
-def test_a_project_of_countless_folders_is_told_of(place, monkeypatch):
+@pytest.mark.parametrize("has_mounts", [True, False])
+def test_of_a_project_of_countless_folders_the_rest_is_not_written(place, monkeypatch, has_mounts):
+    """A worker could make so many that a repository is not found."""
     monkeypatch.setattr("hive_jupyter.worker.confine.boundary._MOST_FOLDERS", 2)
+    (place / "user/project/src/deep/deeper").mkdir(parents=True)
+    (place / "user/project/src/a.py").write_text("")
 
-    assert "more than 2 folders" in " ".join(of(place).notes)
+    found = of(place, has_mounts=has_mounts)
+
+    assert "more than 2 folders" in " ".join(found.notes)
+    assert may(found.write, place / "user/project/src/a.py")
+    assert not may(found.write, place / "user/project/src/deep/x")
+    assert [] == list(found.mounted)
+
+
+@pytest.mark.parametrize("has_mounts", [True, False])
+def test_a_folder_on_path_that_is_not_there_cannot_be_made(place, has_mounts):
+    """Programs in it would be run by the user."""
+    project = place / "user/project"
+
+    found = of(place, has_mounts=has_mounts, environment={"PATH": f"{project}/src/tools/bin:/bin"})
+
+    assert not may(found.write, project / "src/tools/bin/git")
+    assert not may(found.write, project / "src/tools")
+    assert may(found.write, project / "a.py")
+    assert f"{project}/src/tools/bin, which does not exist" in " ".join(found.notes)
 
 
 @given(st.lists(st.lists(st.sampled_from("ab.c"), min_size=1, max_size=4), max_size=6))

@@ -50,7 +50,8 @@ def mounts(place, *, read_only=(), writable=(), keep=(), shm_size=2**20):
     """A runtime folder with a private temporary folder in it, both kept, and what a test adds."""
     temporary = place.folder("run/tmp")
     keep = (os.path.dirname(temporary), *keep)
-    return namespaces.Mounts(tuple(read_only), tuple(writable), temporary, keep, shm_size)
+    writable = (os.path.dirname(temporary), *writable)
+    return namespaces.Mounts(writable, tuple(read_only), temporary, keep, shm_size)
 
 
 def write(path):
@@ -261,7 +262,7 @@ def test_what_is_read_only_can_not_be_changed(place, inside):
             "beside": outcome(write, f"{project}/new"),
         }
 
-    found = inside(change, mounts(place, read_only=[git], keep=[project]))
+    found = inside(change, mounts(place, writable=[project], read_only=[git], keep=[project]))
 
     assert {
         "write": "EROFS",
@@ -272,6 +273,43 @@ def test_what_is_read_only_can_not_be_changed(place, inside):
         "remove the folder": "EBUSY",
         "beside": "",
     } == found
+
+
+@here
+def test_all_that_is_not_writable_is_read_only(place, inside):
+    """Also what the file system's rights are no matter of: modes, times, attributes."""
+    file = place.file("file")
+
+    def change():
+        return {
+            "write": outcome(write, file),
+            "mode": outcome(os.chmod, file, 0o600),
+            "time": outcome(os.utime, file),
+            "attribute": outcome(os.setxattr, file, "user.x", b"y"),
+            "beside": outcome(write, f"{file}.new"),
+        }
+
+    assert {"EROFS"} == set(inside(change, mounts(place, keep=[place.path])).values())
+
+
+@here
+def test_the_way_to_what_is_read_only_stays(place, inside):
+    """Else the folder around it could be moved away, and another put in its place."""
+    project = place.folder("project")
+    place.folder("project/deep")
+    deep, git = place.folder("project/deep/sub"), place.folder("project/deep/sub/.git")
+
+    def change():
+        return [
+            outcome(os.rename, deep, f"{project}/deep/away"),
+            outcome(os.rename, os.path.dirname(deep), f"{project}/away"),
+            outcome(write, f"{deep}/new"),
+            outcome(write, f"{git}/new"),
+        ]
+
+    arrangement = mounts(place, writable=[project], read_only=[git], keep=[project])
+
+    assert ["EBUSY", "EBUSY", "", "EROFS"] == inside(change, arrangement)
 
 
 @here
@@ -323,7 +361,9 @@ def test_a_file_can_be_read_only(place, inside):
     def change():
         return outcome(write, file), outcome(os.unlink, file)
 
-    assert ("EROFS", "EBUSY") == inside(change, mounts(place, read_only=[file], keep=[place.path]))
+    arrangement = mounts(place, writable=[place.path], read_only=[file], keep=[place.path])
+
+    assert ("EROFS", "EBUSY") == inside(change, arrangement)
 
 
 @here
@@ -374,7 +414,8 @@ def test_what_is_kept_stays_in_its_place(user, inside):
     project, file = place.folder("a/project"), place.file("file")
     git, head = place.folder("a/project/.git"), place.file("a/project/.git/HEAD")
     hidden = place.file("a/hidden")
-    arrangement = mounts(place, read_only=[git], keep=[f"{project}/.git", project, file])
+    keep = [f"{project}/.git", project, file]
+    arrangement = mounts(place, writable=[project, file], read_only=[git], keep=keep)
 
     def look():
         write(f"{project}/new")

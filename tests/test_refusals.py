@@ -42,7 +42,10 @@ def refused(*names, number=errno.EACCES):
         ),
         (refused("/project/src/.venv/x.pth"), ["runs with your rights", "--sandbox open"]),
         (refused("/project/src/a", "/usr/b"), ["/usr/b may be read only"]),
-        (refused("/project/new.py"), ["in /project nothing can be made", "no user namespaces"]),
+        (
+            refused("/project/new.py"),
+            ["in /project nothing can be made", "/project/.git has to stay"],
+        ),
         (refused(), ["may connect to 443", "connect_ports", "%hive restart coder"]),
         (refused(number=errno.EPERM), ["no unix sockets", "%hive restart coder --sandbox open"]),
     ],

@@ -405,11 +405,12 @@ class ForkServer:
         *,
         has_pipes: bool = False,
     ) -> subprocess.Popen[bytes]:
-        # -I keeps the project's folder, PYTHONPATH and the user's site folder out of what runs
-        # before a worker is confined; what they hold comes back with the worker's own sys.path.
+        # -I and -S keep the project's folder, PYTHONPATH, the user's site folder and what .pth
+        # files name out of what runs before a worker is confined; its own sys.path has them.
         command = [
             self.interpreter,
             "-I",
+            "-S",
             str(_ENTRY),
             role,
             str(theirs.fileno()),

@@ -22,6 +22,9 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.project import project_root
 from hive_jupyter.protocol import WORKER
 
+# Where these are, a worker's kernel is found.
+_OF_A_KERNEL = ("IPython", "ipykernel", "jupyter_client", "jupyter_core", "traitlets", "zmq")
+
 
 @dataclass(frozen=True)
 class Kernel:
@@ -190,16 +193,23 @@ def library_path() -> tuple[str, ...]:
     """
     Entries of the host's ``sys.path`` that a zygote may import from.
 
-    What lies below the working folder is the project's, unless it belongs to the interpreter (a
-    ``.venv`` inside the project).
+    Those that no worker may write: of this Python's own folders, and others for packages. Where the
+    host has imported a kernel's packages from elsewhere, they are found there, too; that folder is
+    then protected like the others.
     """
-    return tuple(entry for entry in host_path() if entry and _is_library(entry))
+    homes = {os.path.dirname(place) for module in _OF_A_KERNEL for place in _places(module)}
+    return tuple(entry for entry in host_path() if entry and _is_library(entry, homes))
 
 
-def _is_library(entry: str) -> bool:
+def _places(module: str) -> list[str]:
+    """The folders of a package that the host has imported: a project may hold one of that name."""
+    return list(getattr(sys.modules.get(module), "__path__", ()))
+
+
+def _is_library(entry: str, homes: set[str]) -> bool:
     try:
         path = Path(entry).resolve()
-        project = Path.cwd().resolve()
-    except (OSError, ValueError):  # the folder was deleted; the entry can be no path
+    except (OSError, ValueError):  # the entry can be no path
         return False
-    return path.is_relative_to(Path(sys.prefix).resolve()) or not path.is_relative_to(project)
+    prefixes = (Path(prefix).resolve() for prefix in (sys.prefix, sys.base_prefix))
+    return entry.endswith("-packages") or entry in homes or any(map(path.is_relative_to, prefixes))

@@ -13,6 +13,7 @@ import logging
 import os
 import random
 import signal
+import site
 import sys
 import tempfile
 import threading
@@ -499,7 +500,9 @@ def run(
 
 
 def _search_project(spec: WorkerSpec) -> None:
-    """Import from where the host does, the project's folder included."""
+    """Import from where the host does, the project's folder included, and what .pth files name."""
+    for folder in [entry for entry in sys.path if entry.endswith("-packages")]:
+        site.addsitedir(folder)
     sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
 
 

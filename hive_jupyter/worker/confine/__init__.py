@@ -29,7 +29,7 @@ from hive_jupyter.worker.confine import (
     prctl,
     seccomp,
 )
-from hive_jupyter.worker.confine.boundary import Boundary, is_below, is_temporary
+from hive_jupyter.worker.confine.boundary import Boundary
 from hive_jupyter.worker.confine.refusals import Refusals
 
 # The first version of Landlock that has them (landlock(7)).
@@ -76,7 +76,10 @@ class Confinement:
     @property
     def environment(self) -> dict[str, str]:
         """What it adds to the worker's environment."""
-        return {} if self._boundary is None else {"TMPDIR": self._boundary.temporary}
+        if self._boundary is None:
+            return {}
+        # git gives up where it may not read the user's configuration, in which tokens may be
+        return {"TMPDIR": self._boundary.temporary, "GIT_CONFIG_GLOBAL": os.devnull}
 
     def arrange(self) -> None:
         """
@@ -124,12 +127,11 @@ class Confinement:
 
 
 def _mounts(found: Boundary, memory: int | None) -> namespaces.Mounts:
-    # What is shown below /tmp lies, for Landlock, in the temporary folder, which may be written.
-    shown = [path for path in found.read if is_temporary(path) and not found.may_write(path)]
-    read_only = [path for path in (*found.mounted, *shown) if os.path.exists(path)]
+    devices = "/dev/"  # on these a mount's being read-only has no effect
+    writable = [path for path in found.write if not path.startswith(devices)]
     return namespaces.Mounts(
-        read_only=tuple(read_only),
-        writable=tuple(p for p in found.write if any(is_below(p, folder) for folder in read_only)),
+        writable=tuple(path for path in writable if os.path.exists(path)),
+        read_only=tuple(path for path in found.mounted if os.path.exists(path)),
         temporary=found.temporary,
         keep=(*found.read, *found.write),
         shm_size=memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2,

@@ -15,6 +15,7 @@ import glob
 import os
 import pwd
 import sys
+from collections import deque
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -84,7 +85,20 @@ _DEVICES = ("full", "null", "random", "urandom", "zero")
 _PROCESSORS = ("accel*", "davinci*", "dri", "dxg", "hisi_hdc", "kfd", "nvidia*")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 (a place, not a file)
 # Children of / that are nobody's data: other processes' files and sockets, and other people's.
-_NOT_DATA = ("boot", "dev", "etc", "home", "lost+found", "proc", "root", "run", "sys", "tmp", "var")
+_NOT_DATA = (
+    "boot",
+    "dev",
+    "etc",
+    "home",
+    "lost+found",
+    "mnt",
+    "proc",
+    "root",
+    "run",
+    "sys",
+    "tmp",
+    "var",
+)
 _NOT_DATA_IN_VAR = ("backups", "crash", "lock", "log", "mail", "run", "spool", "tmp")
 # No place for a project, nor for a library: everybody's temporary files.
 _SHARED = ("/dev/shm", "/run", "/tmp", "/var/tmp")  # noqa: S108
@@ -147,13 +161,15 @@ class Boundary:
         if granted:
             protected = [*_never_writable(spec), *look.around(granted)]
             protected = [path for path in protected if any(is_below(path, top) for top in granted)]
+        # nothing is mounted on a link, on what is not there, and on countless folders: these stay
+        # as they are where nothing in the folder around them can be made or removed
+        mounted = [path for path in protected if has_mounts and _can_be_mounted_on(path)]
+        mounted = [path for path in mounted if path not in look.unseen]
         write = [spec.folder, temporary, *_devices(_DEVICES)]
         if has_mounts or policy.writes_project:
             write.append(_SHARED_MEMORY)
         if policy.writes_project:
             write += _devices(_PROCESSORS)
-        # a link stays in its place only where nothing in its folder can be made or removed
-        mounted = [path for path in protected if has_mounts and not os.path.islink(path)]
         for top in granted:
             write += _without(top, set(protected) - set(mounted))
         read = [*_of_system(strict=not policy.writes_project), *_of_python(spec, homes), *projects]
@@ -165,12 +181,8 @@ class Boundary:
             never=tuple(dict.fromkeys(protected)),
             mounted=tuple(dict.fromkeys(mounted)),
             temporary=temporary,
-            notes=tuple(_notes(spec, homes, look)),
+            notes=tuple(_notes(spec, homes, granted, look)),
         )
-
-    def may_write(self, path: str) -> bool:
-        """Whether a path lies in what may be written, protected or not."""
-        return any(is_below(path, folder) for folder in self.write)
 
 
 def _homes(spec: WorkerSpec) -> list[str]:
@@ -240,8 +252,13 @@ def _data(homes: Iterable[str]) -> Iterator[str]:
         parts = Path(home).parts
         if parts[1] not in _NOT_DATA:
             above |= {os.path.join(*parts[:depth]): () for depth in range(2, len(parts) - 1)}
+    if os.path.isdir("/mnt"):
+        above["/mnt"] = ()
     for folder, others in above.items():
         for child in _children(folder):
+            # another system's disk (WSL) holds other homes
+            if folder == "/mnt" and os.path.isdir(os.path.join(child, "Users")):
+                continue
             if os.path.basename(child) not in others and not _holds_any(child, homes):
                 yield child
 
@@ -253,25 +270,42 @@ def _of_homes(homes: Iterable[str]) -> Iterator[str]:
 
 def _never_writable(spec: WorkerSpec) -> list[str]:
     """What runs with the user's rights later, wherever it lies."""
-    libraries = [entry for entry in (*spec.library, *spec.path) if entry.endswith("-packages")]
+    libraries = [*spec.library, *(entry for entry in spec.path if entry.endswith("-packages"))]
     package = str(Path(__file__).parents[2])
     paths = [*_prefixes(spec), *libraries, *_folders_on_path(spec), *spec.protected, package]
-    return [os.path.realpath(path) for path in paths if os.path.lexists(path)]
+    return [_as_far_as_it_exists(os.path.realpath(path)) for path in paths]
+
+
+def _as_far_as_it_exists(path: str) -> str:
+    """A path, or what of it would be made first."""
+    while path != "/" and not os.path.lexists(os.path.dirname(path)):
+        path = os.path.dirname(path)
+    return path
+
+
+def _can_be_mounted_on(path: str) -> bool:
+    return os.path.exists(path) and not os.path.islink(path)
 
 
 class _Look:
-    """Looks for what is protected wherever it lies: repositories, and Python environments."""
+    """
+    Looks for what is protected wherever it lies: repositories, and Python environments.
+
+    Attributes:
+        unseen: folders that were too many to be looked at, and are protected for that.
+    """
 
     def __init__(self) -> None:
-        self.left = _MOST_FOLDERS
+        self.unseen: set[str] = set()
 
     def around(self, tops: Iterable[str]) -> list[str]:
         """Return what is found in the folders and below; symbolic links are not followed."""
         found: list[str] = []
-        waiting = list(tops)
-        while waiting and self.left > 0:
-            self.left -= 1
-            folder = waiting.pop()
+        waiting = deque(tops)
+        for _ in range(_MOST_FOLDERS):
+            if not waiting:
+                break
+            folder = waiting.popleft()
             names, folders = _listed(folder)
             if "pyvenv.cfg" in names or names >= _BARE_REPOSITORY:
                 found.append(folder)
@@ -279,7 +313,8 @@ class _Look:
             if ".git" in names:
                 found.append(os.path.join(folder, ".git"))
             waiting += [os.path.join(folder, name) for name in folders if name != ".git"]
-        return found
+        self.unseen = set(waiting)
+        return [*found, *waiting]
 
 
 def _listed(folder: str) -> tuple[set[str], list[str]]:
@@ -315,11 +350,6 @@ def _devices(names: Iterable[str]) -> list[str]:
     return [path for name in names for path in glob.glob(f"/dev/{name}")]
 
 
-def is_temporary(path: str) -> bool:
-    """Whether a path lies where everybody's temporary files are."""
-    return path.startswith(("/tmp/", "/var/tmp/"))  # noqa: S108
-
-
 def _is_above(folder: str, home: str) -> bool:
     """Whether a folder is the home, or holds it."""
     return is_below(home, os.path.realpath(folder))
@@ -334,7 +364,9 @@ def _holds_any(folder: str, paths: Iterable[str]) -> bool:
     return any(is_below(path, folder) for path in paths)
 
 
-def _notes(spec: WorkerSpec, homes: Iterable[str], look: _Look) -> Iterator[str]:
+def _notes(
+    spec: WorkerSpec, homes: Iterable[str], granted: Iterable[str], look: _Look
+) -> Iterator[str]:
     root = spec.root or spec.cwd
     if spec.policy.writes_project and root in _SHARED:
         yield f"{root} is no project: nothing in it may be written. Work in a folder below it."
@@ -343,8 +375,15 @@ def _notes(spec: WorkerSpec, homes: Iterable[str], look: _Look) -> Iterator[str]
             f"{root} is no project of its own: only what is visible in it may be written, and "
             "nothing new can be made in it. Work in a folder below it."
         )
-    if look.left <= 0:
+    for path in map(os.path.realpath, _folders_on_path(spec)):
+        if not os.path.exists(path) and any(is_below(path, top) for top in granted):
+            folder = os.path.dirname(_as_far_as_it_exists(path))
+            yield (
+                f"PATH names {path}, which does not exist: so that no worker puts programs there, "
+                f"nothing can be made or removed in {folder}. Make that folder, or mend PATH."
+            )
+    if look.unseen:
         yield (
-            f"The project has more than {_MOST_FOLDERS} folders: a repository or Python "
-            "environment in those that were not looked at can be written."
+            f"The project has more than {_MOST_FOLDERS} folders. Those that were not looked at for "
+            "repositories and environments cannot be written. Work in a folder below it."
         )

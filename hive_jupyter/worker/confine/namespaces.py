@@ -22,8 +22,9 @@ import stat
 import struct
 import traceback
 from collections.abc import Iterable, Mapping
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 from hive_jupyter.worker.confine import prctl, system_calls
 
@@ -39,7 +40,7 @@ _NOSUID, _NODEV, _NOEXEC = 2, 4, 8
 _BIND, _RECURSIVE = 4096, 16384
 _AT_FDCWD = -100
 _AT_RECURSIVE = 0x8000
-_READ_ONLY = struct.pack("<4Q", 1, 0, 0, 0)  # to set; to clear, propagation, user namespace
+_RDONLY = 1  # MOUNT_ATTR_RDONLY
 
 # See netdevice(7).
 _SIOCSIFFLAGS = 0x8914
@@ -56,18 +57,18 @@ _python.syscall.restype = ctypes.c_long
 @dataclass(frozen=True)
 class Mounts:
     """
-    What is to be seen where.
+    What is to be seen where, and what can be changed; all paths without symbolic links.
 
     Attributes:
-        read_only: files and folders that can only be read, with all below.
-        writable: what lies in these and can be written nevertheless.
+        writable: files and folders that can be changed, with all below; all others cannot.
+        read_only: what lies in these and cannot be changed nevertheless, nor moved away.
         temporary: the folder that is shown as /tmp and as /var/tmp.
-        keep: what lies below these and stays in its place; without symbolic links.
+        keep: what lies below these and stays in its place.
         shm_size: bytes that /dev/shm may hold.
     """
 
-    read_only: tuple[str, ...]
     writable: tuple[str, ...]
+    read_only: tuple[str, ...]
     temporary: str
     keep: tuple[str, ...]
     shm_size: int
@@ -118,7 +119,7 @@ def work() -> bool:
         status = 1
         try:
             _begin(user, group)
-            _make_read_only("/etc")
+            _divide((), ())
             status = 0 if os.statvfs("/etc").f_flag & os.ST_RDONLY else 1
         finally:
             os._exit(status)
@@ -134,12 +135,7 @@ def arrange(mounts: Mounts) -> None:
     Raises:
         OSError: something could not be mounted.
     """
-    with ExitStack() as opened:
-        writable = {path: _open(path, opened) for path in mounts.writable}
-        for path in mounts.read_only:
-            _make_read_only(path)
-        for path, descriptor in writable.items():
-            _mount(f"/proc/self/fd/{descriptor}", path, _BIND | _RECURSIVE)
+    _divide(mounts.writable, mounts.read_only)
     if os.path.isdir(_SHARED_MEMORY):
         options = f"size={mounts.shm_size},mode=1777"
         _mount("tmpfs", _SHARED_MEMORY, _NOSUID | _NODEV, kind="tmpfs", options=options)
@@ -219,11 +215,48 @@ def _open(path: str, opened: ExitStack) -> int:
     return descriptor
 
 
-def _make_read_only(path: str) -> None:
-    """Unlike a remount, this need not name the flags that the mounts below have to keep."""
-    _mount(path, path, _BIND | _RECURSIVE)
+def _divide(writable: Iterable[str], read_only: Iterable[str]) -> None:
+    """
+    Make everything read-only but what is writable, and in that what is not.
+
+    Each becomes a mount of its own, as do the folders on the way from the one to the other: a mount
+    point cannot be moved or removed, and what lies behind it stays where it is.
+    """
+    changeable = {path: path in writable for path in (*writable, *read_only)}
+    for path in read_only:
+        on_the_way = [str(folder) for folder in Path(path).parents]
+        tops = [folder for folder in on_the_way if folder in writable]
+        if tops:
+            nearest = on_the_way.index(tops[0])
+            changeable |= dict.fromkeys(on_the_way[:nearest], True)
+    paths = sorted(changeable, key=len)
+    for path in paths:
+        _mount(path, path, _BIND | _RECURSIVE)
+    _set_read_only("/")
+    for path in paths:
+        if changeable[path]:
+            _set_writable(path)
+        else:
+            _set_read_only(path)
+
+
+def _set_read_only(path: str) -> None:
+    _set_attributes(path, _AT_RECURSIVE, set_=_RDONLY)
+
+
+def _set_writable(path: str) -> None:
+    """What has been read-only outside stays so, with whatever is mounted below."""
+    for depth in (_AT_RECURSIVE, 0):
+        with suppress(PermissionError):
+            _set_attributes(path, depth, clear=_RDONLY)
+            return
+
+
+def _set_attributes(path: str, depth: int, *, set_: int = 0, clear: int = 0) -> None:
+    """Unlike a remount, this need not name the flags that the mounts have to keep."""
+    attributes = struct.pack("<4Q", set_, clear, 0, 0)
     where = os.fsencode(path)
-    system_calls.call("mount_setattr", _AT_FDCWD, where, _AT_RECURSIVE, _READ_ONLY, len(_READ_ONLY))
+    system_calls.call("mount_setattr", _AT_FDCWD, where, depth, attributes, len(attributes))
 
 
 def _opened_below(folder: str, paths: Iterable[str], opened: ExitStack) -> dict[str, int]:

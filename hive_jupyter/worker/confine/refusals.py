@@ -87,11 +87,12 @@ class Refusals:
                 return f"{path} runs with your rights later, so no worker writes it", ""
             if any(is_below(path, folder) for folder in boundary.write):
                 continue
-            if any(is_below(folder, os.path.dirname(path)) for folder in boundary.never):
+            folder = os.path.dirname(path)
+            kept = [never for never in boundary.never if is_below(never, folder)]
+            if kept:
                 what = (
-                    f"in {os.path.dirname(path)} nothing can be made or removed, since it holds "
-                    "what no worker writes, and this machine has no user namespaces; the folders "
-                    "in it are free"
+                    f"in {folder} nothing can be made or removed, as {kept[0]} has to stay there; "
+                    "the folders in it are free"
                 )
                 return what, ""
             if any(is_below(path, folder) for folder in boundary.read):
