@@ -78,7 +78,7 @@ class Watcher:
 
     async def begins(self, launch: Launch) -> Callable[[], None]:  # noqa: ARG002  of interest to others
         """
-        A worker is about to be started; that waits for this.
+        A worker is being started, and runs no code of the user before this is over.
 
         Returns:
             What is to be called when that worker has ended; as often as one likes.
@@ -126,7 +126,7 @@ class Life:
         self._what_next = what_next
         self._died = died
         self._watcher = watcher or Watcher()
-        self._ended: Callable[[], object] = dict
+        self._exited: asyncio.Future[Any] | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._launch: Launch | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -194,12 +194,17 @@ class Life:
     async def _start(
         self, start: Callable[[Launch], Coroutine[Any, Any, None]], launch: Launch
     ) -> None:
-        ended = self._ended = await self._watcher.begins(launch)
+        # beside the start, which waits for other processes; no code of the user runs before both
+        beginning = asyncio.create_task(self._watcher.begins(launch))
         try:
             await start(launch)
+            ended = await beginning
         except BaseException:
-            ended()
+            if not beginning.cancel():
+                beginning.result()()
             raise
+        assert self._exited is not None
+        self._exited.add_done_callback(lambda _: ended())
 
     async def started(self) -> None:
         """
@@ -229,8 +234,7 @@ class Life:
         Args:
             exited: resolves when it has ended.
         """
-        ended = self._ended
-        exited.add_done_callback(lambda _: ended())
+        self._exited = exited
         if self._starts:
             self.metrics.restart()
         self._starts += 1
