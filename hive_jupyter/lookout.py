@@ -15,6 +15,7 @@ import asyncio
 import logging
 import sys
 import time
+from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,6 +39,8 @@ _PAUSE = 1.0
 _LEISURE = 20
 # So long somebody waits for a look (seconds); a disk that does not answer keeps nobody from work.
 _PATIENCE = 5.0
+# So many times of each project something was found, the status tells of.
+_REMEMBERED = 20
 
 
 class Lookout:
@@ -106,7 +109,7 @@ class _Project:
         self._root = root
         self._watch = watch
         self._tell = tell
-        self._found: list[str] = []
+        self._found: deque[str] = deque(maxlen=_REMEMBERED)
         # who may write, and who might have since the last look
         self._living: set[_Start] = set()
         self._ended: set[str] = set()
@@ -152,7 +155,7 @@ class _Project:
         """What was found, and what is not watched."""
         unwatched = self._problem or self._watch.unwatched
         if not unwatched:
-            return self._found
+            return [*self._found]
         note = f"not all of {self._root} is watched for what workers leave: {unwatched}"
         return [*self._found, visible(note, "")]
 

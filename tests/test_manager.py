@@ -173,3 +173,24 @@ def test_an_open_worker_is_not_looked_after(runtime, tmp_path, monkeypatch, caps
 
     assert "" == capsys.readouterr().err
     assert (tmp_path / "sub/.git").is_dir()
+
+
+def test_what_a_daemon_of_a_worker_makes_until_its_end_is_set_aside(
+    runtime, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with HiveManager() as hive:
+        hive.delegate(
+            "import os\n"
+            "if os.fork() == 0:\n"
+            "    os.setsid()\n"
+            "    if os.fork() == 0:\n"
+            "        while True: os.makedirs('sub/.git', exist_ok=True)\n"
+            "    os._exit(0)"
+        )
+        wait_until((tmp_path / "sub/.git").exists)
+
+        hive.stop()
+
+        assert not (tmp_path / "sub/.git").exists()
+    assert "sub/.git (a new repository)" in capsys.readouterr().err

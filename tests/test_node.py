@@ -484,7 +484,7 @@ async def test_no_code_runs_before_the_watcher_is_ready(make_node):
     node = await make_node(watcher=recorder)
     said = []
     running = asyncio.create_task(execute(node, "print('ran')", said))
-    while node._life._exited is None:  # started, and waits for the watcher
+    while node._life._gone is None:  # started, and waits for the watcher
         await asyncio.sleep(0.01)
     (beginning,) = recorder.seen
     assert f"begins in {node.root}" == beginning

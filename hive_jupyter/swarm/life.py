@@ -81,7 +81,7 @@ class Watcher:
         A worker is being started, and runs no code of the user before this is over.
 
         Returns:
-            What is to be called when that worker has ended; as often as one likes.
+            What is to be called when that worker has ended, with all that it started.
         """
         return lambda: None
 
@@ -126,7 +126,8 @@ class Life:
         self._what_next = what_next
         self._died = died
         self._watcher = watcher or Watcher()
-        self._exited: asyncio.Future[Any] | None = None
+        self._gone: asyncio.Event | None = None
+        self._watching: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._launch: Launch | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -203,8 +204,15 @@ class Life:
             if not beginning.cancel():
                 beginning.result()()
             raise
-        assert self._exited is not None
-        self._exited.add_done_callback(lambda _: ended())
+        assert self._gone is not None
+        watching = asyncio.create_task(self._see_end(self._gone, ended))
+        self._watching.add(watching)
+        watching.add_done_callback(self._watching.discard)
+
+    @staticmethod
+    async def _see_end(gone: asyncio.Event, ended: Callable[[], None]) -> None:
+        await gone.wait()
+        ended()
 
     async def started(self) -> None:
         """
@@ -227,14 +235,14 @@ class Life:
             self._starting.cancel()
             await asyncio.wait({self._starting})
 
-    def note_start(self, exited: asyncio.Future[Any]) -> None:
+    def note_start(self, gone: asyncio.Event) -> None:
         """
         The worker is ready.
 
         Args:
-            exited: resolves when it has ended.
+            gone: is set when it has ended, with all that it started.
         """
-        self._exited = exited
+        self._gone = gone
         if self._starts:
             self.metrics.restart()
         self._starts += 1

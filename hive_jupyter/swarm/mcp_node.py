@@ -368,7 +368,7 @@ class McpNode:
             self._life.fail(failure)
             raise failure from error
         assert self._process is not None
-        self._life.note_start(self._process.exited)
+        self._life.note_start(self._process.gone)
 
     async def _spawn_and_greet(self, launch: Launch) -> None:
         process = self._process = await self._processes.spawn(launch, self.name)

@@ -466,7 +466,7 @@ class SwarmNode:
             self._life.fail(failure)
             raise failure from error
         assert self._process is not None
-        self._life.note_start(self._process.exited)
+        self._life.note_start(self._process.gone)
         self._names = ()
         # the user's own are imported anew, and may be others
         self.tools, self.tool_problems = BUILT_IN, ()
