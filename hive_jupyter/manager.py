@@ -15,7 +15,7 @@ import os
 import sys
 import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from functools import cached_property
 from pathlib import Path
@@ -49,10 +49,10 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
-from hive_jupyter.swarm import kernels
+from hive_jupyter.swarm import confinement, kernels
 from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
-from hive_jupyter.swarm.enforcement import Report, examine
+from hive_jupyter.swarm.enforcement import examine
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.late import LateOutput
@@ -63,8 +63,10 @@ from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.portal import Portal, apart, deferring_sigint
 from hive_jupyter.swarm.process import note_failure
+from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
+from hive_jupyter.swarm.targets import Targets
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
 from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
 from hive_jupyter.units import as_bytes, as_seconds, nearest
@@ -213,7 +215,8 @@ class HiveManager:
 
         Raises:
             ConfigError: an argument is wrong, or the worker lives with another policy.
-            SandboxUnavailable: this version cannot enforce the profile.
+            SandboxUnavailable: the worker's kind cannot be confined. Where this machine cannot
+                enforce the profile, the run ends with it.
         """
         name = checked_worker(self.config.worker if worker is None else worker)
         seconds = self._checked_timeout(timeout)
@@ -627,8 +630,20 @@ class HiveManager:
         return self.commits.open()
 
     def doctor(self) -> Report:
-        """What this machine offers to workers, each proven by a probe."""
-        return examine()
+        """
+        What this machine offers to workers and what confines them, each proven by a probe.
+
+        A worker of each confined profile is started for that, tries what it is to be kept from, and
+        is ended; no other worker is touched, and no status or history tells of them. It takes about
+        two seconds, and never raises because of what it finds.
+        """
+        reason = self._refusal()
+        if reason is None:
+            try:
+                return self._examine_with_workers()
+            except Exception as error:  # no folder, no space, no thread, a closed hive, a fork, ...
+                reason = str(error) or type(error).__name__
+        return Report((*examine(), *confinement.untried(reason)))
 
     def checked(self, name: str | None, *, starts: bool = False) -> str:
         """
@@ -699,6 +714,14 @@ class HiveManager:
         return list(node.tools.values())
 
     # On any thread
+
+    def _examine_with_workers(self) -> Report:
+        with contextlib.ExitStack() as stack:
+            targets = {
+                profile: stack.enter_context(confinement.new_targets())
+                for profile in confinement.PROFILES
+            }
+            return self._portal.call(self._examine(targets))
 
     def _follow(
         self, delegation: BaseDelegation[Any], name: str, submit: Callable[[], Future[Any]]
@@ -848,17 +871,20 @@ class HiveManager:
                 runtime=self._runtime_folder(),
                 died=self._keep_death,
             )
-        if self._context is None:
-            self._context = Context()
         return SwarmNode(
             name,
             config=self.config,
             kernel=kernel,
             servers=self._fork_servers(),
-            context=self._context,
+            context=self._sockets(),
             died=self._keep_death,
             watcher=self._lookout.watcher(name),
         )
+
+    def _sockets(self) -> Context:
+        if self._context is None:
+            self._context = Context()
+        return self._context
 
     def _fork_servers(self) -> ForkServers:
         if self._closed:
@@ -875,18 +901,26 @@ class HiveManager:
         return self._runtime
 
     async def _serve(self, server: Callable[[Path], Coroutine[Any, Any, _T]]) -> _T:
+        with self._ended_with_the_hive():
+            if self._closed:
+                raise asyncio.CancelledError
+            try:
+                folder = self._runtime_folder().path
+            except Exception as error:
+                msg = f"This hive has no folder for its runtime files: {error}"
+                raise NodeStartError(msg, node=self.config.worker) from error
+            return await server(folder)
+
+    @contextlib.contextmanager
+    def _ended_with_the_hive(self) -> Iterator[None]:
+        """While entered, closing the hive cancels this task, and waits for its end."""
         task = asyncio.current_task()
         assert task is not None
         self._serving.add(task)
-        task.add_done_callback(self._serving.discard)
-        if self._closed:
-            raise asyncio.CancelledError
         try:
-            folder = self._runtime_folder().path
-        except Exception as error:
-            msg = f"This hive has no folder for its runtime files: {error}"
-            raise NodeStartError(msg, node=self.config.worker) from error
-        return await server(folder)
+            yield
+        finally:
+            self._serving.discard(task)
 
     async def _warm_up(self) -> None:
         policy = self.config.policy()
@@ -975,6 +1009,19 @@ class HiveManager:
             sink=delegation.say,
             began=lambda run: delegation.attach(run, node),
         )
+
+    async def _examine(self, targets: Mapping[str, Targets]) -> Report:
+        servers, context = self._fork_servers(), self._sockets()
+        with self._ended_with_the_hive():
+            needs, *trials = await asyncio.gather(
+                apart(lambda: examine(servers.runtime.path)),
+                *(
+                    confinement.try_out(profile, of_profile, servers, context, self.config)
+                    for profile, of_profile in targets.items()
+                ),
+            )
+        abouts = [rows[0] for rows in trials]
+        return Report((*needs, *abouts, *(row for rows in trials for row in rows[1:])))
 
     async def _start_node(self, name: str) -> NodeStatus:
         node = self._node(name)

@@ -79,6 +79,7 @@ class WorkerSpec:
         options: of a KERNEL without argv: the arguments of ``python -m ipykernel_launcher``.
         root: the project's; its tools do not leave it.
         protected: folders of the user's own that a confined worker never writes, wherever they lie.
+        private: the same for reading: other workers' sockets and logs, and the ledger.
         tools: names of modules with tools of the user's own.
         patience: seconds between the binding of such a KERNEL's sockets and its first answer.
     """
@@ -98,6 +99,7 @@ class WorkerSpec:
     root: str = ""
     tools: tuple[str, ...] = ()
     protected: tuple[str, ...] = ()
+    private: tuple[str, ...] = ()
 
     def to_json(self) -> bytes:
         """One line."""
@@ -112,7 +114,7 @@ class WorkerSpec:
     def from_json(cls, line: bytes) -> WorkerSpec:
         """The inverse of ``to_json``."""
         fields = json.loads(line)
-        names = ("path", "argv", "library", "options", "tools", "protected")
+        names = ("path", "argv", "library", "options", "tools", "protected", "private")
         sequences = {name: tuple(fields[name]) for name in names}
         policy = SandboxPolicy.of(fields["policy"])
         return cls(**{**fields, **sequences, "policy": policy})

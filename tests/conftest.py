@@ -100,9 +100,10 @@ def hive(runtime):
     """
     A hive that the tests of a file share, to be quick; a test leaves its worker usable.
 
-    Its patience is that of a machine which stands still for a while.
+    Its patience is that of a machine which stands still for a while. Its workers have no boundary:
+    the tests meet them in files and by their pids; those of the boundary have hives of their own.
     """
-    with HiveManager(interrupt_grace=30, connect_timeout=60) as hive:
+    with HiveManager(interrupt_grace=30, connect_timeout=60, sandbox="open") as hive:
         yield hive
 
 

@@ -21,9 +21,9 @@ from hive_jupyter.errors import ConfigError, HiveError
 from hive_jupyter.procfs import read_stat
 from hive_jupyter.swarm import node
 from hive_jupyter.swarm import runtime as runtime_folders
-from hive_jupyter.swarm.enforcement import Report
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.node import SwarmNode
+from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from tests.hosts import play
 from tests.processes import wait_until

@@ -31,7 +31,7 @@ def of(place, folder="user/project", *, has_mounts=True, path=(), **options):
         "PATH": "/usr/bin",
         **options.pop("environment", {}),
     }
-    protected = options.pop("protected", ())
+    protected, private = options.pop("protected", ()), options.pop("private", ())
     cwd = str(Path(place, folder))
     spec = WorkerSpec(
         name="coder",
@@ -43,6 +43,7 @@ def of(place, folder="user/project", *, has_mounts=True, path=(), **options):
         connection={},
         root=project_root(cwd, environment["HOME"]),
         protected=protected,
+        private=private,
     )
     return Boundary.of(spec, has_mounts=has_mounts)
 
@@ -89,6 +90,19 @@ def test_temporary_files_and_sockets_of_others_are_not_read(place):
         "/dev/pts/0",
     ):
         assert not may((*of(place).read, *of(place).write), path)
+
+
+@pytest.mark.parametrize("profile", ["workspace", "strict"])
+def test_other_workers_sockets_and_the_ledger_are_not_read(place, profile):
+    """Also where the user has put them among data, or into the project."""
+    (place / "user/project/.run/w2").mkdir(parents=True)
+    private = (str(place / "user/project/.run"),)
+
+    found = of(place, profile=profile, private=private)
+
+    assert not may(found.read, place / "user/project/.run/w2/log")
+    assert str(place / "user/project/.run") in found.never or profile == "strict"
+    assert may(found.read, place / "user/project/a.py")
 
 
 def test_strict_reads_the_project_and_writes_only_its_temporary_folder(place):

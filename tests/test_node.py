@@ -578,9 +578,11 @@ async def test_a_cell_that_takes_no_more_leaves_it_to_the_next(node):
 
 
 async def test_the_next_run_tells_what_was_lost_between_two(node):
+    """The next one that anybody hears: a list of tools has no place for it."""
     await execute(node, "precious = 1")
     os.kill(pid_of(node), signal.SIGKILL)
     await node._process.exited
+    await node.list_tools()
     said = []
     await execute(node, "print('fresh')", said)
     await execute(node, "1", said)

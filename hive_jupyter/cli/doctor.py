@@ -42,7 +42,7 @@ class DoctorApp(OneHiveApp):
         return 0
 
     def ask(self, hive: Attachment, identity: Identity) -> int:
-        from hive_jupyter.swarm.enforcement import Report
+        from hive_jupyter.swarm.report import Report
 
         answer = hive.ask("doctor")
         self.say(identity, answer, f"{in_one_line(identity)}\n{Report.of(answer)}")

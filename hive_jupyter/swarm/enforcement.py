@@ -1,8 +1,8 @@
 """
-What this machine really offers to Hive, each thing proven by a probe and not by a version number.
+What Hive needs of this machine, each thing proven by a probe and not by a version number.
 
-What needs forking or limiting a process is tried in a short-lived interpreter (``prove``), never in
-the user's own process.
+What confines workers is the matter of ``confinement``. What needs forking or limiting a process is
+tried in a short-lived interpreter (``prove``), never in the user's own process.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ import socket
 import subprocess
 import sys
 import time
-from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from hive_jupyter.errors import HiveError
 from hive_jupyter.procfs import read_stat
+from hive_jupyter.swarm.report import MISSING, YES, Row
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from hive_jupyter.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator
 
 # Seconds for the interpreter with all probes, and for one event within a probe.
 PROBE_TIMEOUT = 10.0
@@ -52,6 +52,7 @@ _PROVE = (
 
 _EXEC_INSTEAD = "Workers are started anew each time instead of forked: slower, the same otherwise."
 _MEANINGS = {
+    "Linux": "No worker runs: workers need Linux in this version. You get instructions instead.",
     "Python": "",
     "ipykernel": "No worker can start; install it: pip install ipykernel",
     "IPython": "No worker can start; install it: pip install ipython",
@@ -64,9 +65,6 @@ _MEANINGS = {
     "processes shown in /proc": "No memory, CPU or health of workers; stale folders stay.",
     "unix sockets": "Workers are reached by TCP on this machine, encrypted; a little slower.",
     "space for runtime files": "No worker can start, or its log is cut. Free some space.",
-    "file system and network confinement": (
-        "Code in a worker has your rights: it can read and change your files and use the network."
-    ),
 }
 _PROVEN_APART = (
     "fork",
@@ -78,71 +76,7 @@ _PROVEN_APART = (
 )
 
 
-@dataclass(frozen=True)
-class Row:
-    """
-    One capability.
-
-    Attributes:
-        capability: its name.
-        ok: the probe succeeded.
-        detail: what the probe found.
-        meaning: what it means for the user where it is missing; "" where it is there.
-    """
-
-    capability: str
-    ok: bool
-    detail: str
-    meaning: str
-
-
-@dataclass(frozen=True)
-class Report:
-    """
-    What this machine offers; renders itself in a notebook and in a terminal.
-
-    Attributes:
-        rows: one for each capability.
-    """
-
-    rows: tuple[Row, ...]
-
-    @property
-    def missing(self) -> tuple[str, ...]:
-        """Names of the capabilities that are not to be had."""
-        return tuple(row.capability for row in self.rows if not row.ok)
-
-    @classmethod
-    def of(cls, facts: Mapping[str, Any]) -> Report:
-        """The report that has these ``facts``."""
-        return cls(tuple(Row(**row) for row in facts["rows"]))
-
-    def facts(self) -> dict[str, Any]:
-        """The same as plain values."""
-        return {**asdict(self), "missing": self.missing}
-
-    def _repr_markdown_(self) -> str:
-        lines = ["| capability | | found | without it |", "|---|---|---|---|"]
-        for row in self.rows:
-            cells = (row.capability, _word(row.ok), row.detail, row.meaning)
-            lines.append(f"| {' | '.join(map(_cell, cells))} |")
-        return "\n".join(lines)
-
-    def __str__(self) -> str:
-        width = max((len(row.capability) for row in self.rows), default=0)
-        lines = []
-        for row in self.rows:
-            lines.append(f"{_word(row.ok):7}  {row.capability:{width}}  {row.detail}".rstrip())
-            if row.meaning:
-                lines.append(f"{'':7}  {'':{width}}  -> {row.meaning}")
-        return "\n".join(lines)
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:  # noqa: ARG002
-        """IPython's protocol for a terminal."""
-        printer.text(str(self))
-
-
-def examine(folder: Path | None = None) -> Report:
+def examine(folder: Path | None = None) -> list[Row]:
     """
     Try out what Hive needs of this machine; takes about half a second.
 
@@ -150,28 +84,18 @@ def examine(folder: Path | None = None) -> Report:
         folder: the runtime folder; None: one is made for the probe and removed again.
     """
     found = {
+        "Linux": (sys.platform == "linux", f"{os.uname().sysname} {os.uname().release}"),
         "Python": (True, sys.version.split()[0]),
         "ipykernel": _version("ipykernel"),
         "IPython": _version("ipython"),
         "pyzmq": _version("pyzmq"),
         **_prove_apart(),
         **_examine_folder(folder),
-        "file system and network confinement": (False, "not in this version"),
     }
-    return Report(
-        tuple(
-            Row(name, ok, detail, "" if ok else _MEANINGS[name])
-            for name, (ok, detail) in found.items()
-        )
-    )
-
-
-def _word(ok: bool) -> str:
-    return "yes" if ok else "missing"
-
-
-def _cell(text: str) -> str:
-    return " ".join(text.replace("\\", r"\\").replace("|", r"\|").split())
+    return [
+        Row(name, YES if ok else MISSING, detail, "" if ok else _MEANINGS[name])
+        for name, (ok, detail) in found.items()
+    ]
 
 
 def _version(distribution: str) -> tuple[bool, str]:

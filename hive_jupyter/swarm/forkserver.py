@@ -26,6 +26,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from jupyter_core.paths import jupyter_data_dir, jupyter_runtime_dir
+
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import HiveError
 from hive_jupyter.policy import SandboxPolicy
@@ -318,7 +320,8 @@ class ForkServer:
             options=launch.options,
             patience=launch.patience,
             root=launch.root,
-            protected=(*launch.protected, str(self.runtime.path.parent)),
+            protected=launch.protected,
+            private=(str(self.runtime.path.parent), jupyter_data_dir(), jupyter_runtime_dir()),
             tools=launch.tools,
         )
 

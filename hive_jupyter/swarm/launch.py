@@ -107,7 +107,7 @@ def snapshot(kernel: Kernel, config: HiveConfig, policy: SandboxPolicy) -> Launc
         environment=tuple(sorted(environment.items())),
         policy=policy,
         root=project_root(folder, os.path.expanduser("~")),
-        protected=_of_jupyter() if policy.is_confined else (),
+        protected=folders_of_jupyter() if policy.is_confined else (),
         tools=tuple(config.tool_modules),
     )
 
@@ -175,7 +175,7 @@ def worker_environment(config: HiveConfig) -> dict[str, str]:
     return {**inline, **passed, **config.environment}
 
 
-def _of_jupyter() -> tuple[str, ...]:
+def folders_of_jupyter() -> tuple[str, ...]:
     """Where Jupyter and IPython keep what they run, and Hive its ledger."""
     ipython = os.environ.get("IPYTHONDIR") or str(Path("~/.ipython").expanduser())
     one_each = (jupyter_config_dir(), jupyter_data_dir(), jupyter_runtime_dir(), ipython)

@@ -566,8 +566,9 @@ class SwarmNode:
                     "Hive. Cells can be delegated to it."
                 )
                 raise ToolError(msg)
-            self._say_what_was_lost(run)
-            self._say_what_is_missing(run)
+            if run.is_heard:
+                self._say_what_was_lost(run)
+                self._say_what_is_missing(run)
             self._running = run
             return await self._run_now(run)
         finally:

@@ -59,7 +59,8 @@ class WorkerProcess:
         gone: set once everything that the worker started is gone too.
         pid: of the worker, 0 until started.
         confinement: what the worker told of its own once it was ready: "missing", what its policy
-            asks for and this machine cannot enforce; "notes" for the user; "namespaces".
+            asks for and this machine cannot enforce; "notes" for the user; of what was applied,
+            "landlock" (its ABI, or 0), "seccomp" and "namespaces".
         refused: why its supervisor does not start it, as an error; None: nothing stops it.
     """
 

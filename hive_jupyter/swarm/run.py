@@ -136,6 +136,11 @@ class Run:
         self.say(message)
 
     @property
+    def is_heard(self) -> bool:
+        """Whether what it says reaches anybody."""
+        return self._sink is not ignore
+
+    @property
     def reply_type(self) -> str:
         """The type of the message that answers it."""
         return self.type.replace("_request", "_reply")

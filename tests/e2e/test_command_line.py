@@ -203,9 +203,10 @@ def test_the_doctor_of_a_running_hive_looks_at_its_process(notebook, runtime):
         answer["hive"]["title"],
         answer["hive"]["pid"],
     )
-    found = {row["capability"]: row["detail"] for row in answer["rows"]}
-    assert f"in {runtime}/hive/{notebook.pid}-" in found["unix sockets"]
-    assert "file system and network confinement" in answer["missing"]
+    found = {row["capability"]: row for row in answer["rows"] if not row["profile"]}
+    assert f"in {runtime}/hive/{notebook.pid}-" in found["unix sockets"]["detail"]
+    assert {"sandbox workspace", "sandbox strict"} <= {*found}
+    assert "doctor" not in workers()
 
     text = said("doctor", "--hive", notebook.pid)
     assert text.startswith(f"Hive {notebook.pid}: work/analysis.ipynb, in ")

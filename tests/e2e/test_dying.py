@@ -31,7 +31,9 @@ def forgiving(runtime):
 
 @pytest.fixture(scope="module")
 def hive(runtime):
-    with HiveManager(max_failures=1000, interrupt_grace=30, connect_timeout=60) as hive:
+    with HiveManager(
+        max_failures=1000, interrupt_grace=30, connect_timeout=60, sandbox="open"
+    ) as hive:
         yield hive
 
 

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import os
 import stat
+from collections.abc import Iterator
 
 from hive_jupyter.errors import SandboxUnavailable
 from hive_jupyter.protocol import WorkerSpec
@@ -58,14 +59,21 @@ class Confinement:
         self._spec = spec
         self._has_namespaces = has_namespaces
         self._boundary: Boundary | None = None
+        self._landlock = landlock.abi() if spec.policy.is_confined else 0
+        self._has_filters = spec.policy.is_confined and seccomp.available()
         self.missing: tuple[str, ...] = ()
         if spec.policy.is_confined:
-            self.missing = tuple(_missing(spec, has_namespaces=has_namespaces))
+            self.missing = tuple(self._missing())
 
     def facts(self) -> dict[str, object]:
         """What the host is told when the worker is ready."""
-        notes = self._boundary.notes if self._boundary else ()
-        return {"missing": self.missing, "notes": notes, "namespaces": self._has_namespaces}
+        return {
+            "missing": self.missing,
+            "notes": self._boundary.notes if self._boundary else (),
+            "landlock": self._landlock,
+            "seccomp": self._has_filters,
+            "namespaces": self._has_namespaces,
+        }
 
     def refusals(self) -> Refusals | None:
         """What explains the refusals of this boundary; None: there is none."""
@@ -109,16 +117,26 @@ class Confinement:
             return
         capabilities.drop()
         prctl.no_new_privs()
-        if landlock.abi():
+        if self._landlock:
             ports = policy.connect if policy.writes_project else ()
             landlock.restrict(read=found.read, write=found.write, connect=ports)
-        if seccomp.available():
+        if self._has_filters:
             seccomp.restrict_system_calls()
 
     def close(self) -> None:
         """Take away sockets: the kernel has bound its own. Holds for all threads."""
-        if self._boundary is not None and seccomp.available():
+        if self._boundary is not None and self._has_filters:
             seccomp.restrict_sockets(internet=self._spec.policy.writes_project)
+
+    def _missing(self) -> Iterator[str]:
+        if not self._landlock:
+            yield FILES
+        if not self._has_filters:
+            yield SYSTEM_CALLS
+        if self._landlock < _TCP and self._spec.policy.writes_project:
+            yield PORTS
+        if self._landlock < _SIGNALS and not self._has_namespaces:
+            yield SIGNALS
 
     def _keeps_to_itself(self) -> bool:
         """Whether the host reaches the worker without a network."""
@@ -136,17 +154,3 @@ def _mounts(found: Boundary, memory: int | None) -> namespaces.Mounts:
         keep=(*found.read, *found.write),
         shm_size=memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2,
     )
-
-
-def _missing(spec: WorkerSpec, *, has_namespaces: bool) -> list[str]:
-    version = landlock.abi()
-    found = []
-    if not version:
-        found.append(FILES)
-    if not seccomp.available():
-        found.append(SYSTEM_CALLS)
-    if version < _TCP and spec.policy.writes_project:
-        found.append(PORTS)
-    if version < _SIGNALS and not has_namespaces:
-        found.append(SIGNALS)
-    return found

@@ -175,6 +175,8 @@ class Boundary:
         read = [*_of_system(strict=not policy.writes_project), *_of_python(spec, homes), *projects]
         if policy.writes_project:
             read += [*_data(homes), *_of_homes(homes)]
+        private = [os.path.realpath(path) for path in spec.private]
+        read = [part for path in read for part in _without(path, private)]
         return cls(
             read=tuple(dict.fromkeys([*read, *policy.readable])),
             write=tuple(dict.fromkeys(write)),
@@ -272,7 +274,8 @@ def _never_writable(spec: WorkerSpec) -> list[str]:
     """What runs with the user's rights later, wherever it lies."""
     libraries = [*spec.library, *(entry for entry in spec.path if entry.endswith("-packages"))]
     package = str(Path(__file__).parents[2])
-    paths = [*_prefixes(spec), *libraries, *_folders_on_path(spec), *spec.protected, package]
+    own = [*spec.protected, *spec.private, package]
+    paths = [*_prefixes(spec), *libraries, *_folders_on_path(spec), *own]
     return [_as_far_as_it_exists(os.path.realpath(path)) for path in paths]
 
 
