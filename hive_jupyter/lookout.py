@@ -17,7 +17,6 @@ import sys
 import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -94,12 +93,12 @@ class Lookout:
         return self._projects[root]
 
 
-@dataclass(eq=False)
 class _Start:
     """One start of a worker, until that has ended."""
 
-    name: str
-    is_over: bool = False
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.is_over = False
 
 
 class _Project:
