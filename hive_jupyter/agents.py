@@ -14,6 +14,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from concurrent.futures import Future
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hive_jupyter.config import HiveConfig, checked_worker
@@ -23,7 +24,15 @@ from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.toolbox import BUILT_IN, spelled_out
-from hive_jupyter.tools import LONGEST_NAME, TOOL_TIMEOUT, Tool, ToolResult
+from hive_jupyter.tools import (
+    LARGEST_RESULT,
+    LONGEST_NAME,
+    TOOL_TIMEOUT,
+    Tool,
+    ToolContent,
+    ToolResult,
+    within,
+)
 from hive_jupyter.units import as_seconds, nearest, printable
 
 if TYPE_CHECKING:
@@ -217,7 +226,7 @@ class AgentSession:
             self._manager.overhear(message)
             if sink is not None:
                 await sink(message)
-        result = _result(delegation)
+        result = _with_news(_result(delegation), delegation.told)
         value = (result.structured_content or {}).get("value")
         if value is not None:
             self._manager.overhear(Message("stream", {"name": "stdout", "text": f"{value}\n"}))
@@ -415,6 +424,14 @@ class Awaited(BaseDelegation[_T]):
 
 class _AwaitedCall(Awaited[ToolResult], ToolDelegation):
     """A call of a tool, awaited."""
+
+
+def _with_news(result: ToolResult, told: str) -> ToolResult:
+    """The result of a call, and what Hive had to say meanwhile; in that of code it is already."""
+    if not told or any(told in block.text for block in result.content):
+        return result
+    content = (ToolContent("text", told), *result.content)
+    return within(replace(result, content=content), LARGEST_RESULT)
 
 
 def _result(delegation: _AwaitedCall) -> ToolResult:

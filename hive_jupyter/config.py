@@ -316,6 +316,11 @@ class HiveConfig(Configurable):
     tool_modules = ModuleNames(
         Unicode(), help="Modules with tools of your own, that workers import: mytools, pkg.tools"
     ).tag(config=True)
+    shadowing_modules = ModuleNames(
+        Unicode(),
+        ["test", "tests"],
+        help="Modules that the project may have in the place of installed ones: test, utils",
+    ).tag(config=True)
     agent_tools = Entries(
         key_trait=Unicode(),
         value_trait=Enum(("auto", "ask", "deny")),

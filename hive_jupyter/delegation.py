@@ -212,6 +212,11 @@ class BaseDelegation(Generic[_T]):
         """Reply to an ``input_request`` message."""
         self._post(lambda: self._answer(text))
 
+    @property
+    def told(self) -> str:
+        """What Hive itself had to say, while it ran."""
+        return "" if self._run is None else "".join(self._run.told)
+
     def when_over(self, action: Callable[[], object]) -> None:
         """Have ``action`` called as soon as the run has ended, on any thread."""
         self._future.add_done_callback(lambda _: action())

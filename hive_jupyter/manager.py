@@ -44,7 +44,10 @@ from hive_jupyter.errors import (
     RemoteError,
     ToolError,
 )
+from hive_jupyter.lookout import Lookout
+from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import WORKER_VARIABLE
+from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
 from hive_jupyter.swarm import confinement, kernels
 from hive_jupyter.swarm.channels import Context
@@ -53,7 +56,7 @@ from hive_jupyter.swarm.enforcement import examine
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.late import LateOutput
-from hive_jupyter.swarm.launch import Kernel, first_policy, worker_environment
+from hive_jupyter.swarm.launch import Kernel, first_policy, snapshot, worker_environment
 from hive_jupyter.swarm.life import NodeStatus, never_used
 from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Message, Sink
@@ -118,10 +121,17 @@ class HiveManager:
         self._serving: set[asyncio.Task[Any]] = set()
         self._watching = LateOutput(lambda _holds: None)
         self._history: deque[RunRecord] = deque()
+        self._lookout = Lookout(self._tell_of_leftovers)
         self._closed = False
         self.config.policy()
         for name, entry in self.config.workers.items():
             self._add_configured(name, entry)
+        self._shadows = ShadowFinder(
+            allowed=lambda: self.config.shadowing_modules,
+            writable=lambda: self.config.writable_paths,
+            tell=_warn,
+        )
+        self._shadows.install()
         atexit.register(self.close)
 
     def _set(self, settings: Mapping[str, Any]) -> None:
@@ -659,6 +669,7 @@ class HiveManager:
             return
         self._closed = True
         atexit.unregister(self.close)
+        self._shadows.remove()
         try:
             if self._portal.is_open:
                 with contextlib.suppress(HiveError):
@@ -754,6 +765,7 @@ class HiveManager:
             for server in self._servers or ()
             if server.no_fork_because
         ]
+        notes += [*self._shadows.told, *self._lookout.notes]
         return SwarmStatus(
             workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes
         )
@@ -866,6 +878,7 @@ class HiveManager:
             servers=self._fork_servers(),
             context=self._sockets(),
             died=self._keep_death,
+            watcher=self._lookout.watcher(name),
         )
 
     def _sockets(self) -> Context:
@@ -910,7 +923,13 @@ class HiveManager:
             self._serving.discard(task)
 
     async def _warm_up(self) -> None:
-        await self._fork_servers().of(Kernel().interpreter, self.config.policy()).warm_up()
+        policy = self.config.policy()
+        zygote = self._fork_servers().of(Kernel().interpreter, policy)
+        await asyncio.gather(zygote.warm_up(), self._know_project(policy))
+
+    async def _know_project(self, policy: SandboxPolicy) -> None:
+        with contextlib.suppress(FileNotFoundError):  # the working folder was deleted
+            await self._lookout.know(snapshot(Kernel(), self.config, policy))
 
     async def _change_policy(self, name: str, memory: int | None, sandbox: str | None) -> None:
         node = self._node(name)
@@ -943,6 +962,14 @@ class HiveManager:
             await apart(lambda: self.commits.record_death(death))
         except HiveError as error:
             log.warning("the ledger does not tell of a death: %s", error)
+
+    def _tell_of_leftovers(self, name: str, text: str) -> None:
+        node = self._nodes[name]
+        assert isinstance(node, SwarmNode)
+        if self._closed:
+            _warn(text)
+        else:
+            node.tell(text)
 
     def _take_commit_request(self, node: SwarmNode, run: Run, asked: Message) -> None:
         self._do_beside(self._ask_for_worker(node, run, asked))
@@ -1007,6 +1034,7 @@ class HiveManager:
         node = self._nodes.get(name)
         if node is not None:
             await node.stop()
+            await self._lookout.look_now()
 
     async def _statuses(self) -> list[NodeStatus]:
         return [node.status() for node in self._nodes.values()]
@@ -1017,12 +1045,21 @@ class HiveManager:
         # whatever one of them meets, the others are ended, too
         await asyncio.gather(*self._serving, return_exceptions=True)
         await asyncio.gather(*(n.close() for n in self._nodes.values()), return_exceptions=True)
+        await self._lookout.look_now()
+        for node in self._nodes.values():
+            for text in node.take_untold() if isinstance(node, SwarmNode) else ():
+                _warn(text)
         if self._servers is not None:
             await self._servers.close()
         if self._context is not None:
             self._context.destroy(linger=0)
         if self._runtime is not None:
             self._runtime.remove()
+
+
+def _warn(text: str) -> None:
+    """Tell the user, now and in the place where something runs; a warning could be an error."""
+    sys.stderr.write(f"{text}\n")
 
 
 def _done(result: _T) -> Future[_T]:

@@ -7,7 +7,7 @@ import sys
 
 import pytest
 
-from hive_jupyter import HiveManager, agents
+from hive_jupyter import HiveManager, agents, lookout
 from hive_jupyter.agents import AGENT_TOOLS, AgentSession, claimed
 from hive_jupyter.attach import AttachedAgent, AttachedHive, attachments
 from hive_jupyter.commits import approve
@@ -610,3 +610,32 @@ def test_no_more_than_a_few_calls_wait_for_the_human(here, quick):
 
 
 ANY_CALL = {"tool": "ping", "arguments": {}, "worker": "coder", "requester": "x"}
+
+
+# --- what code of agents leaves ---
+
+
+@pytest.fixture
+def project(tmp_path, runtime, monkeypatch):
+    """A hive in a project of its own, which is looked at soon after each run."""
+    monkeypatch.setattr(lookout, "_PAUSE", 0.01)
+    monkeypatch.chdir(tmp_path)
+    with HiveManager(interrupt_grace=30, connect_timeout=60) as hive:
+        yield hive
+
+
+PLANT = "import os; os.makedirs('sub/.git')"
+
+
+@pytest.mark.parametrize(
+    ("name", "arguments"), [("ping", {}), ("execute", {"code": "1"}), ("read_file", {"path": "x"})]
+)
+def test_an_agent_reads_what_its_code_left_in_its_next_result(project, name, arguments):
+    call(project, "execute", code=PLANT)
+    wait_until(lambda: project.swarm_status()["notes"])
+
+    answer = call(project, name, **arguments)
+
+    assert 1 == str(answer).count("sub/.git (a new repository)")
+    assert answer.content[0].text.startswith("Hive: in ")
+    assert "sub/.git" not in str(call(project, name, **arguments))

@@ -15,6 +15,9 @@ from hive_jupyter.cli import HiveApp
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, HiveConfig, Size
 from hive_jupyter.delegation import BaseDelegation
 from hive_jupyter.errors import remote_error
+from hive_jupyter.leftovers.kinds import KINDS, REPOSITORY, kind_of_folder
+from hive_jupyter.leftovers.report import report
+from hive_jupyter.leftovers.watch import Finding
 from hive_jupyter.notebook.magics import COMMANDS, COMMIT, DELEGATE
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.units import format_duration, format_size
@@ -123,6 +126,31 @@ def test_a_tool_is_documented_with_its_arguments(tool):
     arguments = re.findall(r"`(\w+)`", row.split("|")[2])
 
     assert list(tool.arguments) == arguments
+
+
+# --- docs/project-files.md ---
+
+
+def test_the_files_on_which_tools_act_are_documented_as_they_are():
+    rows = [
+        f"| {kind.tool} | {kind.when} | {' '.join(f'`{name}`' for name in kind.patterns)} |"
+        for kind in KINDS
+    ]
+    table = re.findall(r"^\| .* \| .* \| `.*` \|$", read("docs/project-files.md"), re.MULTILINE)
+
+    assert rows == table
+
+
+def test_the_message_in_the_page_is_that_of_the_code():
+    moves = (("sub/.git", "sub/git-set-aside-by-hive-c17419ae"),)
+    tasks = kind_of_folder((".vscode",))
+    findings = [
+        Finding(".vscode/tasks.json", "new", tasks),
+        Finding("sub/.git", "new", REPOSITORY, moves),
+    ]
+    message = report(findings, ["coder"], "/home/ada/project")
+
+    assert " ".join(message.split()) in " ".join(read("docs/project-files.md").split())
 
 
 # --- README.md and docs/design.md ---

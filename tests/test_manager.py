@@ -6,12 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from hive_jupyter import HiveManager
+from hive_jupyter import HiveManager, lookout
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError, NodeDied, NodeStartError
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.runtime import RuntimeFolder
-from tests.processes import family, wait_gone
+from tests.processes import family, wait_gone, wait_until
 
 
 @pytest.fixture
@@ -119,3 +119,78 @@ def test_what_cannot_be_served_says_why(monkeypatch):
     monkeypatch.setattr(RuntimeFolder, "create", full)
     with HiveManager() as hive, pytest.raises(NodeStartError, match="No space left"):
         hive.serve(None).result(60)
+
+
+LEAVE = "import os; os.makedirs('sub/.git'); open('.envrc', 'w').close()"
+
+
+def test_what_a_worker_left_is_told_at_the_latest_when_the_hive_is_closed(
+    runtime, tmp_path, monkeypatch, capsys
+):
+    """And set aside, however soon that is."""
+    monkeypatch.chdir(tmp_path)
+    with HiveManager() as hive:
+        hive.delegate(LEAVE)
+        assert (tmp_path / "sub/.git").is_dir()
+
+    told = capsys.readouterr().err
+    assert told.startswith(f"Hive: in {tmp_path} something came")
+    assert ".envrc (new)" in told
+    assert not (tmp_path / "sub/.git").exists()
+
+
+def test_what_there_was_no_run_for_to_tell_it_in_is_told_when_the_hive_is_closed(
+    runtime, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.setattr(lookout, "_PAUSE", 0.01)
+    monkeypatch.chdir(tmp_path)
+    with HiveManager() as hive:
+        hive.delegate(LEAVE)
+        wait_until(lambda: hive.swarm_status()["notes"])
+        assert "" == capsys.readouterr().err
+
+    assert 1 == capsys.readouterr().err.count("Hive: in ")
+
+
+def test_a_result_tells_what_the_run_before_it_left(runtime, tmp_path, monkeypatch):
+    monkeypatch.setattr(lookout, "_PAUSE", 0.01)
+    monkeypatch.chdir(tmp_path)
+    with HiveManager() as hive:
+        hive.delegate(LEAVE)
+        wait_until(lambda: hive.swarm_status()["notes"])
+        result = hive.delegate("1")
+
+        assert "1" == result.value_repr
+        assert "sub/.git (a new repository)" in result.stderr
+        assert "" == hive.delegate("1").stderr
+
+
+def test_an_open_worker_is_not_looked_after(runtime, tmp_path, monkeypatch, capsys):
+    """It has the user's rights in any case."""
+    monkeypatch.chdir(tmp_path)
+    with HiveManager(sandbox="open") as hive:
+        hive.delegate(LEAVE)
+
+    assert "" == capsys.readouterr().err
+    assert (tmp_path / "sub/.git").is_dir()
+
+
+def test_what_a_daemon_of_a_worker_makes_until_its_end_is_set_aside(
+    runtime, tmp_path, monkeypatch, capsys
+):
+    monkeypatch.chdir(tmp_path)
+    with HiveManager() as hive:
+        hive.delegate(
+            "import os\n"
+            "if os.fork() == 0:\n"
+            "    os.setsid()\n"
+            "    if os.fork() == 0:\n"
+            "        while True: os.makedirs('sub/.git', exist_ok=True)\n"
+            "    os._exit(0)"
+        )
+        wait_until((tmp_path / "sub/.git").exists)
+
+        hive.stop()
+
+        assert not (tmp_path / "sub/.git").exists()
+    assert "sub/.git (a new repository)" in capsys.readouterr().err

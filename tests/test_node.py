@@ -30,6 +30,7 @@ from hive_jupyter.swarm import node as module
 from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.launch import Kernel
+from hive_jupyter.swarm.life import Watcher
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.replies import payloads
@@ -78,13 +79,14 @@ async def make_node(servers, context):
     """Makes nodes that share a zygote, without spares; they are closed after the test."""
     async with contextlib.AsyncExitStack() as stack:
 
-        async def make(name="coder", *, kernel=None, **settings):
+        async def make(name="coder", *, kernel=None, watcher=None, **settings):
             # on a machine that stands still for a while, what is in order is not fast either
             patient = {"interrupt_grace": 30, "connect_timeout": 60}
             # what confinement changes has tests of its own; here test and worker meet in files
             patient["sandbox"] = "open"
             config = HiveConfig(**{"spares": 0, **patient, **settings})
             options = {"config": config, "context": context, "servers": servers, "kernel": kernel}
+            options["watcher"] = watcher
             return await stack.enter_async_context(SwarmNode(name, **options))
 
         yield make
@@ -455,6 +457,124 @@ async def test_a_worker_that_had_to_be_killed_after_its_run_is_said_to_be_gone(m
     run.stop()
     with pytest.raises(NodeDied, match="Lost: precious"):
         await task
+
+
+class Recorder(Watcher):
+    """Notes what a node tells, and lets it begin when it is asked to."""
+
+    def __init__(self):
+        self.seen = []
+        self.go_on = asyncio.Event()
+
+    async def begins(self, launch):
+        self.seen.append(f"begins in {launch.root}")
+        try:
+            await self.go_on.wait()
+        except asyncio.CancelledError:
+            self.seen.append("given up")
+            raise
+        return lambda: self.seen.append("ended")
+
+    def rests(self):
+        self.seen.append("rests")
+
+
+async def test_no_code_runs_before_the_watcher_is_ready(make_node):
+    recorder = Recorder()
+    node = await make_node(watcher=recorder)
+    said = []
+    running = asyncio.create_task(execute(node, "print('ran')", said))
+    while node._life._gone is None:  # started, and waits for the watcher
+        await asyncio.sleep(0.01)
+    (beginning,) = recorder.seen
+    assert f"begins in {node.root}" == beginning
+    assert [] == [message for message in said if message.type == "stream"]
+    assert not running.done()
+
+    recorder.go_on.set()
+    await running
+
+    assert "ran\n" in [message.content.get("text") for message in said]
+    assert ["rests"] == recorder.seen[1:]
+    await node.stop()
+    assert ["rests", "ended"] == recorder.seen[1:]
+
+
+async def test_a_watcher_is_told_of_each_end(make_node):
+    recorder = Recorder()
+    recorder.go_on.set()
+    node = await make_node(watcher=recorder)
+    with pytest.raises(NodeDied):
+        await execute(node, "import os; os._exit(1)")
+    await execute(node, "1")
+    await node.stop()
+
+    assert ["ended", "ended", "rests", "rests"] == sorted(
+        word for word in recorder.seen if "begins" not in word
+    )
+
+
+@pytest.mark.parametrize("is_ready", [True, False])
+async def test_a_start_that_fails_is_an_end_too(make_node, tmp_path, is_ready):
+    recorder = Recorder()
+    if is_ready:
+        recorder.go_on.set()
+    missing = Kernel(interpreter=str(tmp_path / "missing"))
+    node = await make_node(kernel=missing, watcher=recorder)
+
+    assert not await node.connect()
+
+    assert ("ended" if is_ready else "given up") == recorder.seen[-1]
+
+
+async def test_what_the_hive_has_to_say_is_in_the_next_run(node):
+    """Once; also where an agent reads no more than its result."""
+    node.tell("news")
+    said = []
+    run = Run("1", said.append)
+
+    await node.execute(run)
+
+    assert {"name": "stderr", "text": "news\n"} in [message.content for message in said]
+    assert ["news\n"] == run.told
+    again = []
+    await execute(node, "1", again)
+    assert "news\n" not in [message.content.get("text") for message in again]
+
+
+async def test_what_the_hive_has_to_say_is_in_the_run_that_is_on(node):
+    task, run = await begun(node, "while True: pass")
+
+    node.tell("news")
+
+    assert ["news\n"] == run.told
+    assert [] == node.take_untold()
+    run.stop()
+    with pytest.raises(RemoteError):
+        await task
+
+
+async def test_what_the_hive_has_to_say_comes_late_in_the_cell_that_takes_that(node):
+    late = []
+    await execute(node, "1", late=late.append)
+
+    node.tell("news")
+
+    assert [{"name": "stderr", "text": "news\n"}] == [message.content for message in late]
+    assert [] == node.take_untold()
+
+
+async def test_a_cell_that_takes_no_more_leaves_it_to_the_next(node):
+    def broken(_):
+        raise ValueError("I/O operation on closed file")
+
+    await execute(node, "1", late=broken)
+    node.tell("news")
+
+    said = []
+    await execute(node, "1", said)
+
+    assert "news\n" in [message.content.get("text") for message in said]
 
 
 async def test_the_next_run_tells_what_was_lost_between_two(node):

@@ -73,6 +73,22 @@ class NodeStatus:
     drift: tuple[str, ...]
 
 
+class Watcher:
+    """Is told when a worker's code may write files, and when it has; this one takes no notice."""
+
+    async def begins(self, launch: Launch) -> Callable[[], None]:  # noqa: ARG002  of interest to others
+        """
+        A worker is being started, and runs no code of the user before this is over.
+
+        Returns:
+            What is to be called when that worker has ended, with all that it started.
+        """
+        return lambda: None
+
+    def rests(self) -> None:
+        """A run is over; must not block."""
+
+
 class Life:
     """
     The starts of one worker, what it was asked, and how often it failed.
@@ -84,6 +100,7 @@ class Life:
         config: the settings.
         what_next: the sentence with which the news of its death ends.
         died: is called on the loop with the news of each death that nobody wanted; must not block.
+        watcher: is told what it does.
 
     Attributes:
         last_error: why the latest connect, run or call failed, or None.
@@ -98,6 +115,7 @@ class Life:
         config: HiveConfig,
         what_next: str,
         died: Callable[[NodeDied | NodeTimeout], object] = id,
+        watcher: Watcher | None = None,
     ) -> None:
         self.last_error: Exception | None = None
         self.metrics = Metrics()
@@ -107,6 +125,9 @@ class Life:
         self._config = config
         self._what_next = what_next
         self._died = died
+        self._watcher = watcher or Watcher()
+        self._gone: asyncio.Event | None = None
+        self._watching: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._launch: Launch | None = None
         self._starting: asyncio.Task[None] | None = None
@@ -168,8 +189,30 @@ class Life:
             )
             raise CircuitOpen(msg, node=self._name, retry_at=retry_at)
         self._launch = launch
-        self._starting = asyncio.create_task(start(launch))
+        self._starting = asyncio.create_task(self._start(start, launch))
         self._starting.add_done_callback(note_failure)
+
+    async def _start(
+        self, start: Callable[[Launch], Coroutine[Any, Any, None]], launch: Launch
+    ) -> None:
+        # beside the start, which waits for other processes; no code of the user runs before both
+        beginning = asyncio.create_task(self._watcher.begins(launch))
+        try:
+            await start(launch)
+            ended = await beginning
+        except BaseException:
+            if not beginning.cancel():
+                beginning.result()()
+            raise
+        assert self._gone is not None
+        watching = asyncio.create_task(self._see_end(self._gone, ended))
+        self._watching.add(watching)
+        watching.add_done_callback(self._watching.discard)
+
+    @staticmethod
+    async def _see_end(gone: asyncio.Event, ended: Callable[[], None]) -> None:
+        await gone.wait()
+        ended()
 
     async def started(self) -> None:
         """
@@ -192,8 +235,14 @@ class Life:
             self._starting.cancel()
             await asyncio.wait({self._starting})
 
-    def note_start(self) -> None:
-        """The worker is ready."""
+    def note_start(self, gone: asyncio.Event) -> None:
+        """
+        The worker is ready.
+
+        Args:
+            gone: is set when it has ended, with all that it started.
+        """
+        self._gone = gone
         if self._starts:
             self.metrics.restart()
         self._starts += 1
@@ -224,6 +273,8 @@ class Life:
         except HiveError as error:
             self.last_error = error
             raise
+        finally:
+            self._watcher.rests()
 
     @contextlib.contextmanager
     def telling(self, run: Run) -> Iterator[None]:

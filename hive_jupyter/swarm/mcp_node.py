@@ -367,7 +367,8 @@ class McpNode:
             failure = self._start_error(error)
             self._life.fail(failure)
             raise failure from error
-        self._life.note_start()
+        assert self._process is not None
+        self._life.note_start(self._process.gone)
 
     async def _spawn_and_greet(self, launch: Launch) -> None:
         process = self._process = await self._processes.spawn(launch, self.name)

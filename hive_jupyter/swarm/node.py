@@ -39,7 +39,7 @@ from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.forkserver import ForkServer, ForkServers
 from hive_jupyter.swarm.launch import Kernel, Launch, changed, first_policy
-from hive_jupyter.swarm.life import Life, NodeStatus
+from hive_jupyter.swarm.life import Life, NodeStatus, Watcher
 from hive_jupyter.swarm.messages import Message, Sink, ignore
 from hive_jupyter.swarm.process import (
     LOG_SHOWN,
@@ -92,6 +92,7 @@ class SwarmNode:
         servers: start its processes; by default some of its own, closed with it.
         context: for its sockets; by default one of its own, closed with it.
         died: is called on the loop with the news of each death that nobody wanted; must not block.
+        watcher: is told when its worker begins, rests and ends.
 
     Raises:
         ConfigError: a worker cannot be called so.
@@ -113,6 +114,7 @@ class SwarmNode:
         servers: ForkServers | None = None,
         context: Context | None = None,
         died: Callable[[NodeDied | NodeTimeout], object] = id,
+        watcher: Watcher | None = None,
     ) -> None:
         self.name = checked_worker(name)
         self.config = config or HiveConfig()
@@ -122,7 +124,7 @@ class SwarmNode:
         self.tools: Mapping[str, Tool] = BUILT_IN
         self.tool_problems: tuple[str, ...] = ()
         self.root = ""
-        self._life = Life(self.name, self.config, FRESH, died)
+        self._life = Life(self.name, self.config, FRESH, died, watcher)
         self.metrics = self._life.metrics
         self.breaker = self._life.breaker
         self._servers = servers
@@ -140,6 +142,8 @@ class SwarmNode:
         self._last_log = ""
         self._broke_protocol: str | None = None
         self._unsaid: HiveError | None = None
+        self._untold: list[str] = []
+        self._late: Sink | None = None
         self._info: Mapping[str, Any] = {}
 
     async def __aenter__(self) -> Self:
@@ -309,6 +313,30 @@ class SwarmNode:
         if self._channels is not None:
             self._channels.resume(run.key)
 
+    def tell(self, text: str) -> None:
+        """
+        Have the user read something.
+
+        It is shown where something runs, else with the latest run's late output, else in the next
+        run.
+        """
+        message = Message("stream", {"name": "stderr", "text": f"{text}\n"})
+        if self._running is not None:
+            self._running.tell(message)
+            return
+        try:
+            if self._late is not None:
+                self._late(message)
+                return
+        except Exception as error:  # the cell's kernel is going, its stdout was closed
+            log.info("late output is told in the next run: %s", error)
+        self._untold.append(text)
+
+    def take_untold(self) -> list[str]:
+        """What there was no run for to show it in; nobody else will."""
+        untold, self._untold = self._untold, []
+        return untold
+
     def answer(self, run: Run, text: str) -> None:
         """Reply to what a run asked the user."""
         if self._channels is not None:
@@ -437,7 +465,8 @@ class SwarmNode:
             await self._abandon()
             self._life.fail(failure)
             raise failure from error
-        self._life.note_start()
+        assert self._process is not None
+        self._life.note_start(self._process.gone)
         self._names = ()
         # the user's own are imported anew, and may be others
         self.tools, self.tool_problems = BUILT_IN, ()
@@ -543,7 +572,7 @@ class SwarmNode:
             self._running = run
             return await self._run_now(run)
         finally:
-            self._running = None
+            self._running, self._late = None, run.late
             if self._process is not None and self._process.exited.done():
                 self._forget()
             self._turn.release()
@@ -554,6 +583,8 @@ class SwarmNode:
         if death is not None:
             told = str(death).replace(FRESH, "This cell runs in a fresh worker.")
             run.say(Message("stream", {"name": "stderr", "text": f"{told}\n"}))
+        for text in self.take_untold():
+            run.tell(Message("stream", {"name": "stderr", "text": f"{text}\n"}))
 
     def _say_what_is_missing(self, run: Run) -> None:
         """What of its boundary the worker does not have here is said once in a hive."""

@@ -57,6 +57,7 @@ class Run:
         begun: resolves once the worker takes it up.
         stopping: resolves with a wish to stop it; ``heed`` makes room for the next one.
         done: resolves with the reply once the worker is idle again.
+        told: what Hive itself had to say, while it ran.
     """
 
     type = "execute_request"
@@ -90,6 +91,7 @@ class Run:
         self.begun: asyncio.Future[None] = loop.create_future()
         self.stopping: asyncio.Future[None] = loop.create_future()
         self.done: asyncio.Future[Message] = loop.create_future()
+        self.told: list[str] = []
         self._sink = sink
         self._reply: Message | None = None
         self._idle = False
@@ -127,6 +129,11 @@ class Run:
             self._error = message
         else:
             self._sink(message)
+
+    def tell(self, message: Message) -> None:
+        """Say something that is Hive's own: text, that an agent reads in any case."""
+        self.told.append(message.content["text"])
+        self.say(message)
 
     @property
     def is_heard(self) -> bool:
