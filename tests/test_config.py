@@ -203,7 +203,7 @@ def test_a_policy_that_no_worker_can_have_is_refused_when_it_is_set(wrong, error
     with pytest.raises(error, match=said):
         settings.change(**wrong)
 
-    assert ("open", 2**30) == (settings.sandbox, settings.memory)
+    assert ("workspace", 2**30) == (settings.sandbox, settings.memory)
 
 
 def test_other_settings_can_change_beside_a_policy_that_no_worker_can_have():
@@ -213,7 +213,7 @@ def test_other_settings_can_change_beside_a_policy_that_no_worker_can_have():
     settings.change(timeout=5)
     settings.change(memory="1G")
 
-    assert (5, "open") == (settings.timeout, settings.sandbox)
+    assert (5, 2**30) == (settings.timeout, settings.memory)
 
 
 @pytest.mark.parametrize("nothing", [None, 0, "0", "none", math.inf])
