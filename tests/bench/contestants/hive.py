@@ -3,12 +3,14 @@
 import os
 import time
 from contextlib import suppress
+from statistics import median
 
 from hive_jupyter import HiveManager
 from hive_jupyter.errors import NodeDied
 from tests.bench import work
 from tests.bench.mcp_client import execute_through
 from tests.bench.notebook_kernel import kernel
+from tests.without import take_away
 
 _DELEGATE = "get_ipython().run_cell_magic('delegate', '', 'pass')"
 _LOAD = "get_ipython().run_line_magic('load_ext', 'hive_jupyter')"
@@ -86,6 +88,52 @@ def _recoveries(manager, count):
     return samples
 
 
+def confined_start(size):
+    return _added_by_the_boundary(_fresh_start, size)
+
+
+def confined_start_without_namespaces(size):
+    take_away("namespaces")
+    return _added_by_the_boundary(_fresh_start, size)
+
+
+def confined_spare(size):
+    return _added_by_the_boundary(_spare_start, size, spares=1)
+
+
+def confined_call(size):
+    return _added_by_the_boundary(lambda hive, _: work.timed(lambda: hive.delegate("pass")), size)
+
+
+def confined_prints(size):
+    code = work.prints(size)
+    return _added_by_the_boundary(lambda hive, _: _seconds_of_printing(hive, code), 3)
+
+
+def _added_by_the_boundary(measure, count, spares=0):
+    """The difference of two medians, of samples that take turns."""
+    free = HiveManager(sandbox="open", spares=spares)
+    confined = HiveManager(sandbox="workspace", spares=spares)
+    with free, confined:
+        for hive in (free, confined):
+            hive.delegate("pass")
+        pairs = [(measure(free, n), measure(confined, n)) for n in range(count)]
+    without, with_boundary = map(median, zip(*pairs, strict=True))
+    return [with_boundary - without]
+
+
+def _fresh_start(hive, number):
+    seconds = work.timed(lambda: hive.delegate("1 + 1", worker=f"w{number}"))
+    hive.stop(f"w{number}")
+    return seconds
+
+
+def _spare_start(hive, number):
+    seconds = _start_from_spare(hive, f"w{number}")
+    hive.stop(f"w{number}")
+    return seconds
+
+
 def lines(size):
     return _stream(work.lines(size))
 
@@ -95,12 +143,16 @@ def prints(size):
 
 
 def _stream(code):
-    printed = work.Printed()
     with HiveManager() as hive:
         hive.delegate("1 + 1")
-        seconds = work.timed(lambda: _read(hive.begin(code, collect=False), printed))
+        return [_seconds_of_printing(hive, code)]
+
+
+def _seconds_of_printing(hive, code):
+    printed = work.Printed()
+    seconds = work.timed(lambda: _read(hive.begin(code, collect=False), printed))
     printed.check(code)
-    return [seconds]
+    return seconds
 
 
 def _read(delegation, printed, pause=0.0):
