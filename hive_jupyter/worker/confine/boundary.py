@@ -11,7 +11,6 @@ folder that holds something protected is not granted, but each of its other chil
 from __future__ import annotations
 
 import contextlib
-import glob
 import os
 import pwd
 import sys
@@ -27,12 +26,10 @@ TEMPORARY = "tmp"
 
 # Of /etc, to whom all of it would tell secrets: who is root, or runs under "strict".
 _ETC = (
-    "ImageMagick-*",
     "OpenCL",
     "R",
     "alternatives",
     "bash.bashrc",
-    "ca-certificates*",
     "crypto-policies",
     "debian_version",
     "fonts",
@@ -43,8 +40,6 @@ _ETC = (
     "hostname",
     "hosts",
     "inputrc",
-    "ld.so.*",
-    "locale.*",
     "localtime",
     "lsb-release",
     "magic",
@@ -59,7 +54,6 @@ _ETC = (
     "profile",
     "profile.d",
     "protocols",
-    "python3*",
     "resolv.conf",
     "services",
     "ssl/certs",
@@ -68,6 +62,7 @@ _ETC = (
     "timezone",
     "vulkan",
 )
+_ETC_PREFIXES = ("ImageMagick-", "ca-certificates", "ld.so.", "locale.", "python3")
 _SYSTEM = ("bin", "gnu", "lib", "lib32", "lib64", "libx32", "nix", "sbin", "usr")
 # What a process may see of the machine that it runs on.
 _MACHINE = (
@@ -82,7 +77,8 @@ _MACHINE = (
     "/var/lib/fonts",
 )
 _DEVICES = ("full", "null", "random", "urandom", "zero")
-_PROCESSORS = ("accel*", "davinci*", "dri", "dxg", "hisi_hdc", "kfd", "nvidia*")
+_PROCESSORS = ("dri", "dxg", "hisi_hdc", "kfd")
+_PROCESSOR_PREFIXES = ("accel", "davinci", "nvidia")
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 (a place, not a file)
 # Children of / that are nobody's data: other processes' files and sockets, and other people's.
 _NOT_DATA = (
@@ -169,7 +165,7 @@ class Boundary:
         if has_mounts or policy.writes_project:
             write.append(os.path.realpath(_SHARED_MEMORY))
         if policy.writes_project:
-            write += _devices(_PROCESSORS)
+            write += [*_devices(_PROCESSORS), *_beginning_with("/dev", _PROCESSOR_PREFIXES)]
         for top in granted:
             write += _without(top, set(protected) - set(mounted))
         read = [*_of_system(strict=not policy.writes_project), *_of_python(spec, homes), *projects]
@@ -199,7 +195,7 @@ def _project(root: str, homes: Iterable[str]) -> list[str]:
     """The project: its root, or its visible children where the root is a home or above one."""
     if root in _SHARED:
         return []
-    if not any(_is_above(root, home) for home in homes) and root != "/":
+    if not _is_above_any(root, homes) and root != "/":
         return [root]
     hidden = {*_NOT_DATA, *_SYSTEM, "opt"} if root == "/" else set()
     return [
@@ -207,7 +203,7 @@ def _project(root: str, homes: Iterable[str]) -> list[str]:
         for child in _children(root)
         if not os.path.basename(child).startswith(".")
         and os.path.basename(child) not in hidden
-        and not any(_is_above(child, home) for home in homes)
+        and not _is_above_any(child, homes)
     ]
 
 
@@ -219,8 +215,8 @@ def _of_system(*, strict: bool) -> Iterator[str]:
     if not strict and os.geteuid() != 0:
         yield "/etc"
         return
-    for name in _ETC:
-        yield from glob.glob(f"/etc/{name}")
+    yield from (f"/etc/{name}" for name in _ETC)
+    yield from _beginning_with("/etc", _ETC_PREFIXES)
 
 
 def _of_python(spec: WorkerSpec, homes: Iterable[str]) -> list[str]:
@@ -230,10 +226,8 @@ def _of_python(spec: WorkerSpec, homes: Iterable[str]) -> list[str]:
     entries += _folders_on_path(spec)
     return [
         entry
-        for entry in entries
-        if os.path.isabs(entry)
-        and entry not in _SHARED
-        and not any(_is_above(entry, home) for home in homes)
+        for entry in dict.fromkeys(entries)
+        if os.path.isabs(entry) and entry not in _SHARED and not _is_above_any(entry, homes)
     ]
 
 
@@ -350,12 +344,18 @@ def _children(folder: str) -> list[str]:
 
 
 def _devices(names: Iterable[str]) -> list[str]:
-    return [path for name in names for path in glob.glob(f"/dev/{name}")]
+    return [f"/dev/{name}" for name in names]
 
 
-def _is_above(folder: str, home: str) -> bool:
-    """Whether a folder is the home, or holds it."""
-    return is_below(home, os.path.realpath(folder))
+def _beginning_with(folder: str, prefixes: tuple[str, ...]) -> list[str]:
+    """What in a folder has a name that begins so."""
+    return [os.path.join(folder, name) for name in os.listdir(folder) if name.startswith(prefixes)]
+
+
+def _is_above_any(folder: str, homes: Iterable[str]) -> bool:
+    """Whether a folder is one of the homes, or holds one."""
+    real = os.path.realpath(folder)
+    return any(is_below(home, real) for home in homes)
 
 
 def is_below(path: str, folder: str) -> bool:
@@ -373,7 +373,7 @@ def _notes(
     root = spec.root or spec.cwd
     if spec.policy.writes_project and root in _SHARED:
         yield f"{root} is no project: nothing in it may be written. Work in a folder below it."
-    elif spec.policy.writes_project and (root == "/" or any(_is_above(root, h) for h in homes)):
+    elif spec.policy.writes_project and (root == "/" or _is_above_any(root, homes)):
         yield (
             f"{root} is no project of its own: only what is visible in it may be written, and "
             "nothing new can be made in it. Work in a folder below it."
