@@ -27,6 +27,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.guard import repository
 from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
 from hive_jupyter.guard.freeze import Frozen
+from hive_jupyter.guard.hooks import Rooms
 from hive_jupyter.guard.repository import Made
 from hive_jupyter.guard.requests import CallRequest, CommitRequest, Requester
 from hive_jupyter.listing import place
@@ -53,14 +54,16 @@ class Commits:
 
     Args:
         config: the settings; how long an approval lasts is read now.
+        rooms: gives the user's hooks a place to run; None: this host asks for no commits.
 
     Raises:
         AuthorizationError: this is a worker.
     """
 
-    def __init__(self, config: HiveConfig) -> None:
+    def __init__(self, config: HiveConfig, rooms: Rooms | None = None) -> None:
         refuse_in_worker()
         self._config = config
+        self._rooms = rooms
         self.guard = AuthorizationGuard(expiry=config.approval_expiry)
 
     def request(
@@ -91,6 +94,8 @@ class Commits:
             root=root,
             supersedes=supersedes,
             filters=self._config.commit_filters,
+            hooks=self._rooms if self._config.commit_hooks else None,
+            hook_timeout=self._config.hook_timeout,
         )
 
     def request_call(
@@ -127,7 +132,7 @@ class Commits:
             f"`%hive approve {request.id}` in a notebook shows the change and takes the answer,",
             f"and so does `jupyter hive approve {request.id}` in a terminal.",
             f"Nothing is committed before; {teller} tells what became of it.",
-            *_left_out(frozen),
+            *_more_of(request, frozen),
             "Files that it changes:",
             *names,
         ]
@@ -243,19 +248,25 @@ def asked_for(request: CommitRequest, frozen: Frozen) -> str:
         [
             f"Request {request.id}: commit {frozen.content} to {place(request)}: {files}.",
             f"Nothing is committed yet. %hive approve {request.id} shows what would be, and asks.",
-            *_left_out(frozen),
+            *_more_of(request, frozen),
         ]
     )
 
 
-def _left_out(frozen: Frozen) -> Iterator[str]:
-    """Sentences on what a commit is made without."""
+def _more_of(request: CommitRequest, frozen: Frozen) -> Iterator[str]:
+    """Sentences on what a commit is made without, and on what hooks made of it."""
     if frozen.submodules:
         names = visible(", ".join(frozen.submodules), keep="")
         yield f"Submodules are not looked at: {names}. git add stages a new commit of one."
     if frozen.skipped_hooks:
         hooks = ", ".join(frozen.skipped_hooks)
         yield f"Your hooks are not run: {hooks}. Run what they check yourself."
+    if frozen.passed_hooks:
+        said = f" They said:\n{frozen.said}" if frozen.said else ""
+        yield f"Your hooks ran, confined, and let it pass: {', '.join(frozen.passed_hooks)}.{said}"
+    if request.asked_message:
+        lines = visible(request.message).split("\n")
+        yield "They changed the message:\n" + "\n".join(f"  | {line}" for line in lines)
 
 
 def _working_folder() -> Path:

@@ -338,6 +338,14 @@ class HiveConfig(Configurable):
         help="Filters of your own git configuration that may run when a commit is asked for: "
         "lfs, nbstripout",
     ).tag(config=True)
+    commit_hooks = Switch(
+        False,
+        help="Your git hooks for commits run when one is asked for, confined, over a copy of what "
+        "is to be committed.",
+    ).tag(config=True)
+    hook_timeout = Duration(
+        60.0, min=1.0, help="Time for the hooks of one commit, all together."
+    ).tag(config=True)
     history_size = Int(1000, min=1, help="Runs that %hive history remembers.").tag(config=True)
 
     def __init__(self, **settings: Any) -> None:

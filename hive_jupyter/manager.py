@@ -16,7 +16,7 @@ import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
-from concurrent.futures import Future
+from concurrent.futures import CancelledError, Future
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
@@ -65,8 +65,9 @@ from hive_jupyter.swarm.portal import Portal, apart, deferring_sigint
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.run import Run
-from hive_jupyter.swarm.runtime import RuntimeFolder, sweep
+from hive_jupyter.swarm.runtime import RuntimeFolder, remove_tree, sweep
 from hive_jupyter.swarm.targets import Targets
+from hive_jupyter.swarm.throwaway import ask_throwaway
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
 from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
 from hive_jupyter.units import as_bytes, as_seconds, nearest
@@ -74,6 +75,7 @@ from hive_jupyter.units import as_bytes, as_seconds, nearest
 if TYPE_CHECKING:
     from hive_jupyter.commits import Commits
     from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
+    from hive_jupyter.guard.hooks import Room, Task
     from hive_jupyter.guard.requests import CommitRequest, Requester
 
 log = logging.getLogger(__name__)
@@ -83,12 +85,15 @@ _T = TypeVar("_T")
 # Under which those who watch agents are known.
 _AGENTS = "agents"
 
+# What the worker is called in which hooks for commits run.
+_HOOKS = "hooks"
+
 # What the portal's event loop opens, and what asking for it opens.
 _LOOPS_DESCRIPTORS = 5
 # So long after a death it is written down (seconds).
 _QUIET = 1.0
 # As much of an error is told to a worker (characters).
-_LONGEST_ANSWER = 4000
+_LONGEST_ANSWER = 10_000
 _SUPPORTED = sys.platform == "linux"
 
 
@@ -120,6 +125,8 @@ class HiveManager:
         self._runtime: RuntimeFolder | None = None
         self._serving: set[asyncio.Task[Any]] = set()
         self._watching = LateOutput(lambda _holds: None)
+        self._hooks_turn = asyncio.Lock()
+        self._in_rooms: dict[Path, asyncio.Task[Any]] = {}
         self._history: deque[RunRecord] = deque()
         self._lookout = Lookout(self._tell_of_leftovers)
         self._closed = False
@@ -562,7 +569,7 @@ class HiveManager:
         # SQLite and the guard cost as much as the rest of this module, and many never commit
         from hive_jupyter.commits import Commits
 
-        return Commits(self.config)
+        return Commits(self.config, self._room_for_hooks)
 
     @property
     def guard(self) -> AuthorizationGuard:
@@ -589,7 +596,8 @@ class HiveManager:
             supersedes: the id of a waiting request in whose place this one comes.
 
         Raises:
-            RepositoryError: there is nothing to commit, or something of it cannot be committed.
+            RepositoryError: there is nothing to commit, something of it cannot be committed, or a
+                hook refuses it.
             ConfigError: the message cannot be.
             AuthorizationError: the asker may not ask for more, or this is a worker.
             LedgerError: the ledger cannot be written.
@@ -747,6 +755,38 @@ class HiveManager:
             return _done(self.commits.serve_request(arguments))
         except HiveError as error:
             return _done(ToolResult.failure(str(error)))
+
+    @contextlib.contextmanager
+    def _room_for_hooks(self) -> Iterator[Room]:
+        """
+        A place for the user's hooks for commits.
+
+        Raises:
+            HiveError: there is none.
+        """
+        from hive_jupyter.guard.hooks import Room
+
+        refusal = self._refusal()
+        if refusal is not None:
+            raise NodeStartError(refusal, node=_HOOKS)
+        try:
+            folder = self._portal.call(self._make_room())
+        except RuntimeError as error:  # the system gives no further thread
+            msg = f"No worker can be started: {error}"
+            raise NodeStartError(msg, node=_HOOKS) from error
+
+        def run(task: Task) -> Mapping[str, Any]:
+            try:
+                return self._portal.call(self._run_hooks(folder, task))
+            except CancelledError:
+                raise HiveError("This hive was closed meanwhile.") from None
+
+        try:
+            yield Room(str(folder), run)
+        finally:
+            with contextlib.suppress(HiveError):
+                self._portal.finish(self._leave_room(folder))
+            remove_tree(folder)
 
     def _remember(self, run: RunRecord) -> None:
         self._history.append(run)
@@ -992,6 +1032,34 @@ class HiveManager:
             log.info("worker %s got no commit: %r", node.name, error)
             answer = {"error": str(error)[:_LONGEST_ANSWER]}
         node.answer_commit(run, asked, answer)
+
+    async def _make_room(self) -> Path:
+        return self._runtime_folder().worker_folder()
+
+    async def _run_hooks(self, folder: Path, task: Task) -> Mapping[str, Any]:
+        """Have the user's hooks run in a worker of their own, those of one commit at a time."""
+        running = asyncio.current_task()
+        assert running is not None
+        self._in_rooms[folder] = running
+        with self._ended_with_the_hive():
+            async with self._hooks_turn:
+                return await ask_throwaway(
+                    _HOOKS,
+                    "run_hooks_request",
+                    task.content,
+                    config=self.config,
+                    servers=self._fork_servers(),
+                    context=self._sockets(),
+                    folder=task.folder,
+                    readable=task.readable,
+                    seconds=task.seconds,
+                )
+
+    async def _leave_room(self, folder: Path) -> None:
+        """Wait for the end of a worker there, also where nobody waits for its answer any more."""
+        running = self._in_rooms.pop(folder, None)
+        if running is not None:
+            await asyncio.wait({running})
 
     async def _call(
         self,

@@ -11,6 +11,8 @@ and in these besides, whose contents have the shapes of MCP::
 
     shell  list_tools_request {}                        -> list_tools_reply {tools, problems}
     shell  call_tool_request {name, arguments, limit}   -> call_tool_reply {content, isError, ...}
+    shell  run_hooks_request {git, repository, hooks, message, environment, seconds}
+           -> run_hooks_reply {code, said, missing, message, tree}, see ``worker.hooks``
     iopub  tool_progress {progress, total, message}     while a tool runs
     iopub  commit_request {id, message, paths, supersedes}  while a cell runs
            -> control commit_reply {id, text} or {id, error}

@@ -156,6 +156,16 @@ def test_close_ends_work_that_still_runs(portal):
     assert future.cancelled()
 
 
+def test_work_that_ends_in_the_loops_last_moment_is_told(portal):
+    """Whoever waits for it would wait for ever."""
+
+    async def work():
+        asyncio.get_running_loop().stop()
+        return 1
+
+    assert 1 == portal.submit(work()).result(10)
+
+
 def test_close_from_the_portals_own_thread_does_not_wait_for_itself(portal):
     thread = portal.call(current_thread())
 

@@ -144,6 +144,8 @@ class AuthorizationGuard:
         private: str | os.PathLike[str] | None = None,
         source: str = "",
         skipped_hooks: Collection[str] = (),
+        passed_hooks: Collection[str] = (),
+        asked_message: str = "",
         supersedes: str | None = None,
     ) -> CommitRequest:
         """
@@ -160,7 +162,9 @@ class AuthorizationGuard:
             committer: likewise.
             private: the folder that holds the content until then.
             source: where the content is from, in words.
-            skipped_hooks: names of the user's hooks for commits, which do not run.
+            skipped_hooks: names of the user's hooks for commits that did not run.
+            passed_hooks: names of those that ran, confined, and let it pass.
+            asked_message: the message that was asked for, where a hook has changed it; else "".
             supersedes: the id of a waiting request of the same asker for the same branch, in
                 whose place this one comes.
 
@@ -183,6 +187,8 @@ class AuthorizationGuard:
             private=None if private is None else os.fspath(private),
             source=source,
             skipped_hooks=tuple(skipped_hooks),
+            passed_hooks=tuple(passed_hooks),
+            asked_message=asked_message,
         )
         return self._ask(asked, supersedes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 
 from hive_jupyter.errors import RepositoryError
 from hive_jupyter.guard.git import Git, as_user
@@ -26,6 +27,8 @@ _CONVERSION = (
 
 
 _TRUE = {"true", "yes", "on", "1"}
+
+_IDENT = re.compile(r"(?P<name>[^<>\n]*) <(?P<email>[^<>\n]*)> (?P<date>\d+ [+-]\d{4})")
 
 
 class Configuration:
@@ -80,6 +83,12 @@ class Configuration:
             if is_own and name.startswith(start) and "." not in name.removeprefix(start)
         }
 
+    def entries(self, *sections: str) -> list[tuple[str, str]]:
+        """All of some sections, names in full and values, in their order."""
+        return [
+            (name, value) for _, name, value in self._values if name.partition(".")[0] in sections
+        ]
+
     def file(self, wanted: str, default: str) -> str:
         """The path of a file of the user's own: attributes, or what to ignore."""
         base = os.environ.get("XDG_CONFIG_HOME") or os.path.join("~", ".config")
@@ -130,3 +139,26 @@ def ident(user: Git, variable: str) -> str:
         )
         raise RepositoryError(msg, command=command[1:], stderr=said)
     return out.decode("utf-8", "replace").strip()
+
+
+def idents(author: str, committer: str) -> dict[str, str]:
+    """
+    Say who commits and when, as git takes it from its environment.
+
+    Args:
+        author: "Name <email> seconds zone".
+        committer: likewise.
+
+    Raises:
+        RepositoryError: one of them is nobody.
+    """
+    environment = {}
+    for role, said in (("AUTHOR", author), ("COMMITTER", committer)):
+        match = _IDENT.fullmatch(said)
+        if match is None:
+            msg = f"{visible(said, keep='')!r} is nobody: write Name <email> seconds zone."
+            raise RepositoryError(msg)
+        environment[f"GIT_{role}_NAME"] = match["name"]
+        environment[f"GIT_{role}_EMAIL"] = match["email"]
+        environment[f"GIT_{role}_DATE"] = f"@{match['date']}"
+    return environment

@@ -42,7 +42,8 @@ _UNDER_WAY = {
 
 _STAGED = "what is staged"
 
-_HOOKS = ("pre-commit", "prepare-commit-msg", "commit-msg", "post-commit")
+# Those that git runs for a commit, in their order.
+HOOKS = ("pre-commit", "prepare-commit-msg", "commit-msg", "post-commit")
 
 
 @dataclass(frozen=True)
@@ -52,10 +53,13 @@ class Frozen:
 
     Attributes:
         repository, ref, parent, tree, author, committer, private: as a request has them.
+        work_tree: the top of the work tree that it is from.
         content: what it is, in words: "what is staged".
         files: paths of what changes, relative to the top of the work tree.
         submodules: paths of those that were not looked at.
-        skipped_hooks: names of the user's hooks for commits, which Hive does not run.
+        skipped_hooks: names of the user's hooks for commits that did not run.
+        passed_hooks: names of those that ran, and let it pass.
+        said: what these said.
     """
 
     repository: str
@@ -65,10 +69,13 @@ class Frozen:
     author: str
     committer: str
     private: str
+    work_tree: str
     content: str
     files: tuple[str, ...]
     submodules: tuple[str, ...]
     skipped_hooks: tuple[str, ...]
+    passed_hooks: tuple[str, ...] = ()
+    said: str = ""
 
 
 def freeze(
@@ -130,6 +137,7 @@ def freeze(
         author=ident(user, "GIT_AUTHOR_IDENT"),
         committer=ident(user, "GIT_COMMITTER_IDENT"),
         private=git.folder,
+        work_tree=top,
         content=content,
         files=tuple(change.path for change in changed),
         submodules=() if content == _STAGED else submodules,
@@ -191,12 +199,17 @@ def _head(user: Git) -> tuple[str, str | None]:
 
 def _hooks(user: Git, top: str, configuration: Configuration) -> tuple[str, ...]:
     """The user's hooks that ``git commit`` would run."""
-    folder = configuration.last("core.hookspath") or os.path.join(common_of(user), "hooks")
-    folder = os.path.join(top, os.path.expanduser(folder))
-    found = {name for name in _HOOKS if os.access(os.path.join(folder, name), os.X_OK)}
+    folder = hooks_folder(user, top, configuration)
+    found = {name for name in HOOKS if os.access(os.path.join(folder, name), os.X_OK)}
     for name in configuration.parts("hook"):
         found.update(configuration.values(f"hook.{name}.event"))
-    return tuple(name for name in _HOOKS if name in found)
+    return tuple(name for name in HOOKS if name in found)
+
+
+def hooks_folder(user: Git, top: str, configuration: Configuration) -> str:
+    """Where git looks for hooks; absolute."""
+    folder = configuration.last("core.hookspath") or os.path.join(common_of(user), "hooks")
+    return os.path.join(top, os.path.expanduser(folder))
 
 
 @contextlib.contextmanager

@@ -11,7 +11,7 @@ from __future__ import annotations
 import contextlib
 import os
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from hive_jupyter.errors import RepositoryError
@@ -105,21 +105,40 @@ def verified(source: Git, parent: str | None, tree: str) -> Iterator[Git]:
     """
     beside = os.path.dirname(source.folder)
     with tempfile.TemporaryDirectory(dir=beside, ignore_cleanup_errors=True) as folder:
-        copy = Git(source.path, os.path.join(folder, "verified"), settings=_PASSING)
-        _init(copy, source)
-        wanted = _wanted(source, parent, tree)
-        pack = os.path.join(folder, "pack")
-        name = source.run("pack-objects", "--quiet", "--window=0", pack, stdin=as_lines(wanted))
-        with open(f"{pack}-{name.decode().strip()}.pack", "rb") as content:
-            copy.run("index-pack", "--stdin", stdin=content)
-        out = copy.run("cat-file", "--batch-all-objects", "--batch-check=%(objectname)")
-        if set(out.decode().split()) != wanted:
-            msg = (
-                "An object of this repository does not have the content that its name says, so "
-                "that nobody can tell what would be committed. git fsck names it."
-            )
-            raise RepositoryError(msg)
-        yield copy
+        yield copied(source, os.path.join(folder, "verified"), _wanted(source, parent, tree))
+
+
+def copied(source: Git, folder: str, wanted: Collection[str]) -> Git:
+    """
+    Copy objects into a repository of their own, in which git has named them anew.
+
+    Args:
+        source: git on a repository that has them.
+        folder: where the copy goes; it must not exist, and the one around it is private.
+        wanted: the objects' hashes.
+
+    Returns:
+        git on the copy.
+
+    Raises:
+        RepositoryError: git fails, or an object is missing or not what its name says.
+    """
+    copy = Git(source.path, folder, settings=_PASSING)
+    _init(copy, source)
+    pack = f"{folder}-pack"
+    name = source.run("pack-objects", "--quiet", "--window=0", pack, stdin=as_lines(wanted))
+    given = f"{pack}-{name.decode().strip()}.pack"
+    with open(given, "rb") as content:
+        copy.run("index-pack", "--stdin", stdin=content)
+    os.unlink(given)
+    out = copy.run("cat-file", "--batch-all-objects", "--batch-check=%(objectname)")
+    if set(out.decode().split()) != set(wanted):
+        msg = (
+            "An object of this repository does not have the content that its name says, so that "
+            "nobody can tell what would be committed. git fsck names it."
+        )
+        raise RepositoryError(msg)
+    return copy
 
 
 def _wanted(source: Git, parent: str | None, tree: str) -> set[str]:

@@ -12,7 +12,6 @@ import contextlib
 import fcntl
 import logging
 import os
-import re
 import secrets
 import shutil
 import stat
@@ -24,9 +23,10 @@ from pathlib import Path
 from hive_jupyter.errors import ConfigError, LedgerError, RepositoryError, Superseded
 from hive_jupyter.guard import lfs
 from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
-from hive_jupyter.guard.configuration import Configuration, ident
+from hive_jupyter.guard.configuration import Configuration, ident, idents
 from hive_jupyter.guard.freeze import Frozen, freeze, refuse_what_is_under_way
 from hive_jupyter.guard.git import LASTING, Git, at, common_of, objects_of, tip
+from hive_jupyter.guard.hooks import Rooms, run_hooks
 from hive_jupyter.guard.index import refuse_locked, update_index
 from hive_jupyter.guard.objects import (
     GITLINK,
@@ -40,7 +40,7 @@ from hive_jupyter.guard.objects import (
     small_contents,
 )
 from hive_jupyter.guard.private import opened, outside_of, verified
-from hive_jupyter.guard.requests import CommitRequest, Requester
+from hive_jupyter.guard.requests import CommitRequest, Requester, check_message
 from hive_jupyter.units import format_duration, format_size, visible
 
 log = logging.getLogger(__name__)
@@ -77,8 +77,6 @@ _SIGNING_VARIABLES = (
     "XDG_RUNTIME_DIR",
 )
 
-_IDENT = re.compile(r"(?P<name>[^<>\n]*) <(?P<email>[^<>\n]*)> (?P<date>\d+ [+-]\d{4})")
-
 
 def request_commit(
     guard: AuthorizationGuard,
@@ -90,6 +88,8 @@ def request_commit(
     supersedes: str | None = None,
     filters: Collection[str] = (),
     root: str | None = None,
+    hooks: Rooms | None = None,
+    hook_timeout: float = 60.0,
 ) -> tuple[CommitRequest, Frozen]:
     """
     Freeze content of a work tree and ask for its commit.
@@ -104,12 +104,15 @@ def request_commit(
         supersedes: the id of a waiting request in whose place this one comes.
         filters: names of filters that may run, where the commands are the user's own.
         root: what the top of the work tree has to be; None: anything.
+        hooks: gives a place in which the user's hooks run; None: they do not.
+        hook_timeout: seconds that they may take together.
 
     Returns:
         The request, and what was frozen for it.
 
     Raises:
-        RepositoryError: there is nothing to commit, or something of it cannot be committed here.
+        RepositoryError: there is nothing to commit, something of it cannot be committed here, or a
+            hook refuses it.
         ConfigError, AuthorizationError, LedgerError: as for ``AuthorizationGuard.request``.
     """
     if isinstance(paths, str | bytes) or not all(map(os.fspath, paths or ())):
@@ -118,6 +121,7 @@ def request_commit(
     if paths is not None and len(paths) > _MOST_PATHS:
         msg = f"More than {_MOST_PATHS} paths are named. Name the folders that they are in."
         raise ConfigError(msg)
+    check_message(message)
     with _lock(guard, wait=0) as lock:
         if lock:
             _forget(guard)
@@ -126,18 +130,23 @@ def request_commit(
     try:
         frozen = freeze(folder, private, paths, filters, root)
         _refuse_too_much(private.parent)
+        changed = message
+        if hooks is not None:
+            frozen, changed = run_hooks(frozen, message, hooks, hook_timeout)
         request = guard.request(
             repository=frozen.repository,
             ref=frozen.ref,
             parent=frozen.parent,
             tree=frozen.tree,
-            message=message,
+            message=changed,
+            asked_message="" if changed == message else message,
             requester=requester,
             author=frozen.author,
             committer=frozen.committer,
             private=frozen.private,
             source=frozen.content,
             skipped_hooks=frozen.skipped_hooks,
+            passed_hooks=frozen.passed_hooks,
             supersedes=supersedes,
         )
     except BaseException:
@@ -261,17 +270,10 @@ def _commit_tree(user: Git, git: Git, asked: CommitRequest) -> str:
 
 def _idents(user: Git, asked: CommitRequest) -> dict[str, str]:
     """Who commits and when, as git takes it from its environment."""
-    environment = {}
-    for role, given in (("AUTHOR", asked.author), ("COMMITTER", asked.committer)):
-        said = given or ident(user, f"GIT_{role}_IDENT")
-        match = _IDENT.fullmatch(said)
-        if match is None:
-            msg = f"{visible(said, keep='')!r} is nobody: write Name <email> seconds zone."
-            raise RepositoryError(msg)
-        environment[f"GIT_{role}_NAME"] = match["name"]
-        environment[f"GIT_{role}_EMAIL"] = match["email"]
-        environment[f"GIT_{role}_DATE"] = f"@{match['date']}"
-    return environment
+    return idents(
+        asked.author or ident(user, "GIT_AUTHOR_IDENT"),
+        asked.committer or ident(user, "GIT_COMMITTER_IDENT"),
+    )
 
 
 def _hand_over(user: Git, git: Git, asked: CommitRequest, made: str) -> list[RawChange]:

@@ -86,7 +86,7 @@ class Request:
         for name in ("state", "commit"):
             values.pop(name, None)
         # a request of before there were such things keeps its digest
-        for name in ("source", "skipped_hooks"):
+        for name in ("source", "skipped_hooks", "passed_hooks", "asked_message"):
             if not values.get(name):
                 values.pop(name, None)
         return {"kind": self.kind, **values}
@@ -119,7 +119,9 @@ class CommitRequest(Request):
         private: the folder that holds the content until it is committed; None: the repository
             has it already.
         source: where the content is from, in words: "what is staged"; "" where nobody said so.
-        skipped_hooks: names of the user's hooks for commits, which do not run.
+        skipped_hooks: names of the user's hooks for commits that did not run.
+        passed_hooks: names of those that ran, confined, and let it pass.
+        asked_message: the message that was asked for, where a hook has changed it; else "".
         commit: the hash of the commit that was made, once a token was spent for it.
     """
 
@@ -135,6 +137,8 @@ class CommitRequest(Request):
     private: str | None = None
     source: str = ""
     skipped_hooks: tuple[str, ...] = ()
+    passed_hooks: tuple[str, ...] = ()
+    asked_message: str = ""
     commit: str | None = None
 
     def __post_init__(self) -> None:
@@ -144,17 +148,13 @@ class CommitRequest(Request):
         for name in ("parent", "author", "committer", "private"):
             if getattr(self, name) is not None:
                 _text(name, getattr(self, name))
-        object.__setattr__(self, "skipped_hooks", tuple(self.skipped_hooks))
-        for name in (*self.skipped_hooks, *filter(None, [self.source])):
+        for hooks in ("skipped_hooks", "passed_hooks"):
+            object.__setattr__(self, hooks, tuple(getattr(self, hooks)))
+        said = filter(None, [self.source])
+        for name in (*self.skipped_hooks, *self.passed_hooks, *said):
             _text("hooks and source", name)
-        if not str(self.message).strip():
-            raise ConfigError("A commit needs a message.")
-        _text("message", self.message, _LONGEST_MESSAGE)
-        try:
-            self.message.encode()
-        except UnicodeEncodeError as error:
-            msg = f"The message of a commit must be Unicode text: {error}"
-            raise ConfigError(msg) from None
+        for message in (self.message, *filter(None, [self.asked_message])):
+            check_message(message)
 
     def diff(self) -> str:
         """
@@ -196,7 +196,13 @@ class CommitRequest(Request):
             first.append(("content", self.source))
         if self.skipped_hooks:
             rest.insert(0, ("not run", f"hooks of yours: {', '.join(self.skipped_hooks)}"))
-        return "\n".join([_head(first), _block("message", self.message), _head(rest)])
+        if self.passed_hooks:
+            passed = f"of yours, run confined: {', '.join(self.passed_hooks)}"
+            rest.insert(0, ("hooks", passed))
+        messages = [_block("message", self.message)]
+        if self.asked_message:
+            messages.append(_block("before your hooks changed it", self.asked_message))
+        return "\n".join([_head(first), *messages, _head(rest)])
 
 
 @dataclass(frozen=True, kw_only=True, repr=False)
@@ -295,6 +301,23 @@ def _text(name: str, value: object, longest: int = 4096) -> None:
     if not isinstance(value, str) or not value or "\0" in value or len(value) > longest:
         msg = f"The {name} of a request is text without NUL, 1 to {longest} characters long."
         raise ConfigError(msg)
+
+
+def check_message(message: object) -> None:
+    """
+    See that a commit can have this message.
+
+    Raises:
+        ConfigError: it cannot.
+    """
+    if not str(message).strip():
+        raise ConfigError("A commit needs a message.")
+    _text("message", message, _LONGEST_MESSAGE)
+    try:
+        str(message).encode()
+    except UnicodeEncodeError as error:
+        msg = f"The message of a commit must be Unicode text: {error}"
+        raise ConfigError(msg) from None
 
 
 def _plain(arguments: object) -> dict[str, Any]:

@@ -97,6 +97,7 @@ _REQUIRED: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "execute_reply": {"status": str},
     "list_tools_reply": {"status": str},
     "call_tool_reply": {"status": str},
+    "run_hooks_reply": {"status": str},
     "tool_progress": {"progress": (int, float), "message": str},
     "commit_request": {"id": str},
 }

@@ -89,24 +89,30 @@ class Launch:
     patience: float = 0.0
 
 
-def snapshot(kernel: Kernel, config: HiveConfig, policy: SandboxPolicy) -> Launch:
+def snapshot(kernel: Kernel, config: HiveConfig, policy: SandboxPolicy, folder: str = "") -> Launch:
     """
     What a worker takes over from the host, now.
+
+    Args:
+        kernel: what runs in it.
+        config: the settings.
+        policy: what it may touch.
+        folder: its working folder and project, where that is not the host's; it then imports
+            nothing from where the host does.
 
     Raises:
         FileNotFoundError: the working folder does not exist any more.
     """
-    folder = os.getcwd()
-    same_python = kernel.interpreter == sys.executable
+    takes_path = kernel.interpreter == sys.executable and not folder
     environment = {**worker_environment(config), **(kernel.environment or {})}
     return Launch(
         interpreter="" if kernel.argv else kernel.interpreter,
         argv=kernel.argv,
-        cwd=folder,
-        path=host_path() if same_python else ("",),
+        cwd=folder or os.getcwd(),
+        path=host_path() if takes_path else ("",),
         environment=tuple(sorted(environment.items())),
         policy=policy,
-        root=project_root(folder, os.path.expanduser("~")),
+        root=folder or project_root(os.getcwd(), os.path.expanduser("~")),
         protected=folders_of_jupyter() if policy.is_confined else (),
         tools=tuple(config.tool_modules),
     )

@@ -317,15 +317,15 @@ class Life:
 
     # Telling
 
-    def snapshot(self, kernel: Kernel, policy: SandboxPolicy) -> Launch:
+    def snapshot(self, kernel: Kernel, policy: SandboxPolicy, folder: str = "") -> Launch:
         """
-        What the worker would take over from the host, now.
+        What the worker would take over from the host, now; see ``launch.snapshot``.
 
         Raises:
             NodeStartError: there is no working folder.
         """
         try:
-            return snapshot(kernel, self._config, policy)
+            return snapshot(kernel, self._config, policy, folder)
         except FileNotFoundError:
             msg = (
                 f'Worker "{self._name}" could not be started: the working folder does not exist '

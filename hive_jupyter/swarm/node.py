@@ -93,6 +93,7 @@ class SwarmNode:
         context: for its sockets; by default one of its own, closed with it.
         died: is called on the loop with the news of each death that nobody wanted; must not block.
         watcher: is told when its worker begins, rests and ends.
+        folder: the working folder and project of the worker; by default the host's.
 
     Raises:
         ConfigError: a worker cannot be called so.
@@ -115,6 +116,7 @@ class SwarmNode:
         context: Context | None = None,
         died: Callable[[NodeDied | NodeTimeout], object] = id,
         watcher: Watcher | None = None,
+        folder: str = "",
     ) -> None:
         self.name = checked_worker(name)
         self.config = config or HiveConfig()
@@ -127,6 +129,7 @@ class SwarmNode:
         self._life = Life(self.name, self.config, FRESH, died, watcher)
         self.metrics = self._life.metrics
         self.breaker = self._life.breaker
+        self._folder = folder
         self._servers = servers
         self._own_servers = servers is None
         self._server: ForkServer | None = None
@@ -545,7 +548,7 @@ class SwarmNode:
 
     def _snapshot(self) -> Launch:
         """What the worker takes over from the host, now."""
-        return self._life.snapshot(self.kernel, self.policy)
+        return self._life.snapshot(self.kernel, self.policy, self._folder)
 
     # Running
 

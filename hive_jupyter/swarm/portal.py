@@ -204,5 +204,7 @@ class Portal:
                 for task in tasks:
                     task.cancel()
                 loop.run_until_complete(asyncio.gather(*tasks, return_exceptions=True))
+            # who waits for what ended in the last moment is told in the next one
+            loop.run_until_complete(asyncio.sleep(0))
         finally:
             loop.close()

@@ -44,7 +44,7 @@ from hive_jupyter.protocol import (
     encode_line,
 )
 from hive_jupyter.tools import LARGEST_RESULT, Call
-from hive_jupyter.worker import compat, streams
+from hive_jupyter.worker import compat, hooks, streams
 from hive_jupyter.worker.commits import CommitRequests, commit
 from hive_jupyter.worker.confine import Confinement, prctl
 from hive_jupyter.worker.confine.refusals import Refusals
@@ -88,6 +88,7 @@ class CoderWorker(IPythonKernel):
         *IPythonKernel.msg_types,
         "list_tools_request",
         "call_tool_request",
+        "run_hooks_request",
     ]
     control_msg_types = [  # noqa: RUF012
         *IPythonKernel.control_msg_types,
@@ -225,6 +226,18 @@ class CoderWorker(IPythonKernel):
         sys.stdout.flush()
         sys.stderr.flush()
         self._reply(stream, ident, parent, "call_tool_reply", result)
+
+    async def run_hooks_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Run the user's hooks for a commit; a worker is started for that alone."""
+
+        async def work() -> dict[str, Any]:
+            try:
+                return hooks.run(parent["content"])
+            except OSError as error:
+                name = type(error).__name__
+                return {"status": "error", "ename": name, "evalue": str(error), "traceback": []}
+
+        self._reply(stream, ident, parent, "run_hooks_reply", await self._interruptible(work()))
 
     async def commit_reply(self, _stream: Any, _ident: Any, parent: dict[str, Any]) -> None:
         """The host's answer to a commit that code asked for; from the control thread."""
