@@ -293,6 +293,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(doctored, monkeypatch):
 
 
 def test_closing_the_hive_ends_it(runtime, monkeypatch):
+    before = family()
     begun, go = threading.Event(), threading.Event()
 
     def begin(_folder=None):

@@ -20,8 +20,9 @@ _CHANGING = [
 
 @pytest.fixture(scope="module")
 def notebook(tmp_path_factory):
+    """The profile is open: a boundary changes what may be shown, and how programs are run."""
     with FrontEnd(tmp_path_factory.mktemp("k")) as front_end:
-        loaded = front_end.play("%load_ext hive_jupyter\n%delegate 0")
+        loaded = front_end.play("%load_ext hive_jupyter\n%delegate --sandbox open 0")
         assert loaded.reply["status"] == "ok"
         yield front_end
 

@@ -25,7 +25,7 @@ FOLDER = (
 
 @pytest.fixture
 def forgiving(runtime):
-    with HiveManager(max_failures=1000) as hive:
+    with HiveManager(max_failures=1000, sandbox="open") as hive:
         yield hive
 
 
@@ -93,7 +93,7 @@ def test_a_stopped_supervisor_does_not_outlive_a_killed_host(runtime):
     with adopting() as left:
         host = os.fork()
         if host == 0:
-            hive = HiveManager()
+            hive = HiveManager(sandbox="open")
             worker = int(hive.delegate("import os; os.getpid()").value_repr)
             os.kill(psutil.Process(worker).ppid(), signal.SIGSTOP)
             os.kill(os.getpid(), signal.SIGKILL)

@@ -87,7 +87,7 @@ def test_output_is_live(notebook, tmp_path):
 
     played = ok(
         notebook.play(
-            "%%delegate\nimport os, time\nprint('first')\n"
+            "%%delegate -w other --sandbox open\nimport os, time\nprint('first')\n"
             f"while not os.path.exists({str(seen)!r}): time.sleep(0.01)\nprint('second')",
             on_message=note,
         )
@@ -284,7 +284,7 @@ def test_of_a_widget_its_text_is_shown(notebook):
 
 
 def test_help_on_an_object_of_the_worker_opens_the_pager(notebook):
-    played = ok(notebook.play("%%delegate\nkept = 1\nkept?"))
+    played = ok(notebook.play("%%delegate -w other --sandbox open\nkept = 1\nkept?"))
 
     (payload,) = played.reply["payload"]
     assert payload["source"] == "page"
@@ -294,7 +294,7 @@ def test_help_on_an_object_of_the_worker_opens_the_pager(notebook):
 def test_a_file_that_the_worker_loads_is_the_next_input(notebook, tmp_path):
     file = tmp_path / "next.py"
     file.write_text("1 + 1")
-    played = ok(notebook.play(f"%delegate %load {file}"))
+    played = ok(notebook.play(f"%delegate -w other --sandbox open %load {file}"))
 
     (payload,) = played.reply["payload"]
     assert payload["source"] == "set_next_input"

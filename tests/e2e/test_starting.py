@@ -96,7 +96,7 @@ def test_one_spare_stands_by_after_the_first_cell_and_is_taken(runtime):
     def spares():
         return titled([p for p in family() if p not in before], "hive: worker (spare)")
 
-    with HiveManager() as hive:
+    with HiveManager(sandbox="open") as hive:
         hive.start()
         assert [] == spares()
         value(hive, "1")
@@ -124,7 +124,7 @@ def test_without_spares_there_are_none(runtime):
 @pytest.fixture(params=["fork", "exec"], scope="module")
 def either(request, runtime):
     """A hive whose workers are forked, and one whose workers are exec'd."""
-    options = {"environment": {"ADDED": "yes"}, "connect_timeout": 60}
+    options = {"environment": {"ADDED": "yes"}, "connect_timeout": 60, "sandbox": "open"}
     with HiveManager(start_method=request.param, **options) as hive:
         yield hive
 

@@ -303,7 +303,7 @@ def test_a_script_that_is_interrupted_stops_the_run_it_waited_for(hive, tmp_path
 
 
 def test_stop_and_restart_give_a_fresh_worker(runtime):
-    with HiveManager() as hive:
+    with HiveManager(sandbox="open") as hive:
         _stop_and_restart(hive)
 
 

@@ -123,7 +123,7 @@ def test_where_the_circuit_is_open_a_tool_is_answered_with_instructions(runtime)
 CTRL_C = """
 import os, signal, sys, threading
 from hive_jupyter import HiveManager
-with HiveManager() as hive:
+with HiveManager(sandbox="open") as hive:
     hive.delegate("kept = 1")
     def press():
         while not os.path.exists(sys.argv[1]):

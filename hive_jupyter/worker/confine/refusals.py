@@ -65,7 +65,7 @@ class Refusals:
             return f"no file may be larger than {policy.file_size} bytes", "file_size"
         if number == errno.EMFILE and policy.open_files:
             return f"a process may open {policy.open_files} files", "open_files"
-        if policy.processes and (number == errno.EAGAIN or _NO_THREAD in str(error)):
+        if policy.processes and (number == errno.EAGAIN or _lacks_thread(error)):
             most = policy.processes
             return f"the worker may have {most} processes and threads", "processes"
         return None
@@ -105,6 +105,11 @@ def _way_out(setting: str, worker: str) -> str:
     if not setting:
         return f"`%hive restart {worker} --sandbox open` takes the boundary away."
     return f"`%hive config {setting}=...`, then `%hive restart {worker}`, allows more."
+
+
+def _lacks_thread(error: BaseException) -> bool:
+    # the text of an exception of the user's own may be anything, or fail
+    return type(error) is RuntimeError and error.args[:1] == (_NO_THREAD,)
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
