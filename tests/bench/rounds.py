@@ -95,9 +95,11 @@ def _play(contestant, function, size, left):
     """
     command = [sys.executable, "-m", "tests.bench.one_round", contestant, function, str(size)]
     with tempfile.TemporaryDirectory(prefix="bench-", ignore_cleanup_errors=True) as folder:
+        project = Path(folder, "project")
+        project.mkdir()
         process = subprocess.Popen(
             command,
-            cwd=folder,
+            cwd=project,
             env=environment(folder),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -129,7 +131,7 @@ def _ended(process, left):
 
 
 def environment(folder):
-    """The environment of a call: nobody's settings, everything that it writes in one folder."""
+    """The environment of a call: nobody's settings, and theirs in a folder beside the project."""
     unwanted = (*_UNWANTED, *(name for name in os.environ if name.startswith("HIVE_JUPYTER_")))
     kept = {name: value for name, value in os.environ.items() if name not in unwanted}
     return {
