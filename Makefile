@@ -16,10 +16,11 @@ LOWEST_PYTHON =
 BIN = $(VENV)/bin
 
 # Passed on, as in: make test PYTEST_ARGS="-k timeout -n 0"; make lab LAB_ARGS="--no-browser --port 9000";
-# make bench BENCH_ARGS=--quick
+# make bench BENCH_ARGS=--quick; make security SECURITY_ARGS=--write
 PYTEST_ARGS =
 LAB_ARGS =
 BENCH_ARGS =
+SECURITY_ARGS =
 
 # One process for each of two cores. The number is fixed: a test is to have about the same company
 # everywhere. A third would be quicker still, and made what a worker says as it dies come too late.
@@ -42,16 +43,17 @@ export PYTHONNOUSERSITE = 1
 export PIP_USER = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo lab test lowest check bench clean
+.PHONY: help demo lab test lowest check bench security clean
 
 help:
-	@echo 'make demo    run the quickstart notebook in this terminal'
-	@echo 'make lab     open it in JupyterLab'
-	@echo 'make test    run the tests, two at a time'
-	@echo 'make lowest  run the tests with the lowest versions that pyproject.toml allows'
-	@echo 'make check   style, types, import floors, notebooks, links in the docs'
-	@echo 'make bench   measure Hive beside its peers'
-	@echo 'make clean   remove the environments and all caches'
+	@echo 'make demo      run the quickstart notebook in this terminal'
+	@echo 'make lab       open it in JupyterLab'
+	@echo 'make test      run the tests, two at a time'
+	@echo 'make lowest    run the tests with the lowest versions that pyproject.toml allows'
+	@echo 'make check     style, types, import floors, notebooks, links in the docs'
+	@echo 'make bench     measure Hive beside its peers'
+	@echo 'make security  try what the sandbox is to stop, and print what it stops here'
+	@echo 'make clean     remove the environments and all caches'
 
 demo: $(venv)/.installed-demo
 	@"$(BIN)/jupyter-hive" demo
@@ -80,6 +82,9 @@ check: $(venv)/.installed-check
 
 bench: $(venv)/.installed-bench
 	@"$(BIN)/python" -m tests.bench $(BENCH_ARGS)
+
+security: $(venv)/.installed-test
+	@"$(BIN)/python" -m tests.security $(SECURITY_ARGS)
 
 clean:
 	@for venv in "$(VENV)" "$(LOWEST)"; do \

@@ -279,6 +279,31 @@ def test_a_folder_on_path_that_is_not_there_cannot_be_made(place, has_mounts):
     assert f"{project}/src/tools/bin, which does not exist" in " ".join(found.notes)
 
 
+def test_what_cannot_be_mounted_on_opens_nothing_beside_it(place):
+    """A folder on PATH that is not there has all others granted one by one: not what is mounted."""
+    project = place / "user/project"
+    Repo(project)
+    (project / "tools").mkdir()
+
+    found = of(place, path=(), environment={"PATH": f"{project}/tools:{project}/later/bin"})
+
+    assert may(found.write, project / "src/new.py")
+    assert not {str(project / ".git"), str(project / "tools")} & set(found.write)
+    assert {str(project / ".git"), str(project / "tools")} <= set(found.mounted)
+
+
+def test_what_is_missing_below_something_protected_changes_nothing(place):
+    """As share/jupyter in most environments."""
+    project = place / "user/project"
+    (project / ".venv").mkdir()
+    (project / ".venv/pyvenv.cfg").touch()
+
+    found = of(place, protected=(str(project / ".venv/share/jupyter"),))
+
+    assert str(project) in found.write
+    assert str(project / ".venv") in found.mounted
+
+
 @given(st.lists(st.lists(st.sampled_from("ab.c"), min_size=1, max_size=4), max_size=6))
 def test_what_is_granted_without_mounts_holds_nothing_that_is_protected(tmp_path_factory, paths):
     """And all the rest that there is."""

@@ -15,7 +15,7 @@ import os
 import pwd
 import sys
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -155,8 +155,8 @@ class Boundary:
         ]
         protected: list[str] = []
         if granted:
-            protected = [*_never_writable(spec), *look.around(granted)]
-            protected = [path for path in protected if any(is_below(path, top) for top in granted)]
+            found = [*_never_writable(spec), *look.around(granted)]
+            protected = _outermost(p for p in found if any(is_below(p, top) for top in granted))
         # nothing is mounted on a link, on what is not there, and on countless folders: these stay
         # as they are where nothing in the folder around them can be made or removed
         mounted = [path for path in protected if has_mounts and _can_be_mounted_on(path)]
@@ -167,7 +167,7 @@ class Boundary:
         if policy.writes_project:
             write += [*_devices(_PROCESSORS), *_beginning_with("/dev", _PROCESSOR_PREFIXES)]
         for top in granted:
-            write += _without(top, set(protected) - set(mounted))
+            write += _without(top, set(protected) - set(mounted), set(mounted))
         read = [*_of_system(strict=not policy.writes_project), *_of_python(spec, homes), *projects]
         if policy.writes_project:
             read += [*_data(homes), *_of_homes(homes)]
@@ -324,14 +324,36 @@ def _listed(folder: str) -> tuple[set[str], list[str]]:
     return {name for name, _ in found}, [name for name, is_folder in found if is_folder]
 
 
-def _without(top: str, protected: Iterable[str]) -> list[str]:
-    """What to grant so that all below ``top`` is granted but what is protected."""
-    inside = [path for path in protected if is_below(path, top)]
+def _outermost(paths: Iterable[str]) -> list[str]:
+    """The paths but those that lie below another."""
+    found: list[str] = []
+    for path in sorted(set(paths), key=lambda path: path.split("/")):
+        if not found or not is_below(path, found[-1]):
+            found.append(path)
+    return found
+
+
+def _without(top: str, protected: Iterable[str], mounted: Collection[str] = ()) -> list[str]:
+    """
+    What to grant so that all below ``top`` is granted but what is protected.
+
+    What is mounted read-only is protected within a folder that is granted, but is not granted
+    itself: that would be writing it.
+    """
+    if top in mounted:
+        return []
+    inside: dict[str, list[str]] = {}
+    for path in protected:
+        if path == top:
+            return []
+        if is_below(path, top):
+            name = path[len(top.rstrip("/")) + 1 :].partition("/")[0]
+            inside.setdefault(os.path.join(top, name), []).append(path)
     if not inside:
         return [top]
-    if top in inside:
-        return []
-    return [path for child in _children(top) for path in _without(child, inside)]
+    return [
+        path for child in _children(top) for path in _without(child, inside.get(child, ()), mounted)
+    ]
 
 
 def _children(folder: str) -> list[str]:

@@ -1,0 +1,68 @@
+"""The host as a target: messages that its worker forges."""
+
+import os
+import socket
+from contextlib import suppress
+
+from tests.security.abuse import descriptors, say_as_output
+from tests.security.probe import NOWHERE, harm, topic
+
+probe = topic("Messages to the host")
+
+_SURVIVES = "the host checks all that a worker says, in every profile"
+
+
+@probe("sends garbage as output", possible=NOWHERE, why=_SURVIVES, fresh=True)
+def garbage():
+    say_as_output(b"garbage", b"\xff" * 1000)
+
+
+@harm(garbage)
+def _(world):
+    return not world.host_answers()
+
+
+@probe(
+    "sends messages that are signed, and make no sense", possible=NOWHERE, why=_SURVIVES, fresh=True
+)
+def nonsense():
+    kernel = get_ipython().kernel  # noqa: F821  the worker's
+    content = {"text": 1, "data": [], "id": {}}
+    for kind in ("stream", "display_data", "execute_reply", "commit_request", "status"):
+        kernel.session.send(kernel.iopub_socket, kind, content=content, parent=kernel.get_parent())
+
+
+@harm(nonsense)
+def _(world):
+    return not world.host_answers()
+
+
+@probe(
+    "sends a message that is nested a hundred thousand times",
+    possible=NOWHERE,
+    why=_SURVIVES,
+    fresh=True,
+)
+def nested():
+    text = b'{"a":' * 100_000 + b"1" + b"}" * 100_000
+    say_as_output(b"<IDS|MSG>", b"", b"{}", b"{}", b"{}", text)
+
+
+@harm(nested)
+def _(world):
+    return not world.host_answers()
+
+
+@probe(
+    "writes garbage into the raw sockets of its kernel", possible=NOWHERE, why=_SURVIVES, fresh=True
+)
+def raw_garbage():
+    for handle in descriptors():
+        with suppress(OSError), socket.socket(fileno=os.dup(handle)) as raw:
+            raw.setblocking(False)
+            raw.send(b"\xff" * 4096)
+
+
+@harm(raw_garbage)
+def _(world):
+    return not world.host_answers()
