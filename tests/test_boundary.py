@@ -266,6 +266,17 @@ def test_of_a_project_of_countless_folders_the_rest_is_not_written(place, monkey
     assert [] == list(found.mounted)
 
 
+def test_of_countless_files_beside_a_repository_some_are_written(place, monkeypatch):
+    monkeypatch.setattr("hive_jupyter.worker.confine.boundary._MOST_PARTS", 2)
+    Repo(place / "user/project")
+    (place / "user/project/b.py").write_text("")
+
+    found = of(place, has_mounts=False)
+
+    assert 2 == sum(path.startswith(str(place / "user/project")) for path in found.write)
+    assert "Of the 3 files and folders" in " ".join(found.notes)
+
+
 @pytest.mark.parametrize("has_mounts", [True, False])
 def test_a_folder_on_path_that_is_not_there_cannot_be_made(place, has_mounts):
     """Programs in it would be run by the user."""

@@ -110,6 +110,8 @@ _OF_HOME = (
 )
 # Folders in which to look for repositories and environments; where there are more, it is said.
 _MOST_FOLDERS = 20_000
+# Where a folder cannot be granted as a whole: each part costs a rule, and a mount.
+_MOST_PARTS = 2000
 _BARE_REPOSITORY = {"HEAD", "objects", "refs"}
 
 
@@ -166,8 +168,12 @@ class Boundary:
             write.append(os.path.realpath(_SHARED_MEMORY))
         if policy.writes_project:
             write += [*_devices(_PROCESSORS), *_beginning_with("/dev", _PROCESSOR_PREFIXES)]
-        for top in granted:
-            write += _without(top, set(protected) - set(mounted), set(mounted))
+        parts = [
+            part
+            for top in granted
+            for part in _without(top, set(protected) - set(mounted), set(mounted))
+        ]
+        write += parts[:_MOST_PARTS]
         read = [*_of_system(strict=not policy.writes_project), *_of_python(spec, homes), *projects]
         if policy.writes_project:
             read += [*_data(homes), *_of_homes(homes)]
@@ -179,7 +185,7 @@ class Boundary:
             never=tuple(dict.fromkeys(protected)),
             mounted=tuple(dict.fromkeys(mounted)),
             temporary=temporary,
-            notes=tuple(_notes(spec, homes, granted, look)),
+            notes=(*_notes(spec, homes, granted, look), *_note_of_parts(parts)),
         )
 
 
@@ -411,4 +417,12 @@ def _notes(
         yield (
             f"The project has more than {_MOST_FOLDERS} folders. Those that were not looked at for "
             "repositories and environments cannot be written. Work in a folder below it."
+        )
+
+
+def _note_of_parts(parts: list[str]) -> Iterator[str]:
+    if len(parts) > _MOST_PARTS:
+        yield (
+            f"Of the {len(parts)} files and folders that may be written beside what no worker "
+            f"writes, only {_MOST_PARTS} can be. Work in a folder below the project's."
         )

@@ -222,10 +222,11 @@ def _divide(writable: Iterable[str], read_only: Iterable[str]) -> None:
     Each becomes a mount of its own, as do the folders on the way from the one to the other: a mount
     point cannot be moved or removed, and what lies behind it stays where it is.
     """
-    changeable = {path: path in writable for path in (*writable, *read_only)}
+    own = frozenset(writable)
+    changeable = {path: path in own for path in (*own, *read_only)}
     for path in read_only:
         on_the_way = [str(folder) for folder in Path(path).parents]
-        tops = [folder for folder in on_the_way if folder in writable]
+        tops = [folder for folder in on_the_way if folder in own]
         if tops:
             nearest = on_the_way.index(tops[0])
             changeable |= dict.fromkeys(on_the_way[:nearest], True)
