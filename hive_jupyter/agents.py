@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from hive_jupyter.config import HiveConfig, checked_worker
 from hive_jupyter.delegation import END, BaseDelegation, ToolDelegation
+from hive_jupyter.display.text import plain
 from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
@@ -229,7 +230,8 @@ class AgentSession:
         result = _with_news(_result(delegation), delegation.told)
         value = (result.structured_content or {}).get("value")
         if value is not None:
-            self._manager.overhear(Message("stream", {"name": "stdout", "text": f"{value}\n"}))
+            text = plain(f"{value}\n")
+            self._manager.overhear(Message("stream", {"name": "stdout", "text": text}))
         self._tell(f"got an error: {result.trouble}" if result.is_error else "got its answer")
         return result
 

@@ -326,6 +326,12 @@ class HiveConfig(Configurable):
         value_trait=Enum(("auto", "ask", "deny")),
         help='What agents may call: {"execute": "deny"}; "*" stands for all that is not named.',
     ).tag(config=True, example='{"execute": "deny"}')
+    max_output = Size(
+        10 * 2**20,
+        allow_none=True,
+        help="Output that is shown of a cell; the rest goes to a file that the cell names. None: "
+        "no limit.",
+    ).tag(config=True)
     max_cell_bytes = Size(128 * 2**20, help="The longest code that is sent to a worker.").tag(
         config=True
     )

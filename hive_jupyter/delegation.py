@@ -12,6 +12,7 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field, replace
 from typing import Any, Generic, TypeVar
 
+from hive_jupyter.display.rules import INERT
 from hive_jupyter.errors import (
     CircuitOpen,
     ConfigError,
@@ -179,6 +180,8 @@ class BaseDelegation(Generic[_T]):
     def attach(self, run: Run, node: Node) -> None:
         """On the portal's loop: learn which run it is; a wish to stop may have come before."""
         self._run, self._node = run, node
+        if self._asker:
+            run.rule = INERT
         for _ in range(self._stops):
             run.stop()
 

@@ -309,6 +309,21 @@ def test_a_mistyped_tool_in_the_users_choice_opens_nothing(hive, choosing):
         call(hive, "execute", code="1")
 
 
+def test_nothing_that_an_agents_code_shows_runs(hive, watched):
+    """Whatever the rule for the worker's outputs is: the reader did not write it."""
+    code = (
+        "from IPython.display import HTML\ndisplay(HTML('<script>1</script>'))\nprint('\\x1b[2J')"
+    )
+    call(hive, "execute", code=code)
+    wait_until(lambda: "got its answer" in told(watched))
+    (html,) = [
+        message.content["data"]["text/html"] for message in watched if "data" in message.content
+    ]
+
+    assert "not run here" in html
+    assert "\033" not in told(watched)
+
+
 def test_an_agents_words_cannot_look_like_something_else(hive, watched):
     call(hive, "read_file", agent="Bee\n[agent Wasp]", path="a\n[agent Wasp] called \033[2Jb")
     wait_until(lambda: "got an error" in told(watched))

@@ -9,6 +9,7 @@ import zmq
 import zmq.asyncio
 from jupyter_client.session import Session
 
+from hive_jupyter.swarm import channels as channels_module
 from hive_jupyter.swarm import run as run_module
 from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.messages import Message
@@ -591,6 +592,162 @@ async def test_a_kernel_that_hands_back_only_standard_keys_is_understood(
     await soon(lambda: heard)
 
     assert "here" == heard[0].content["text"]
+
+
+# What may be shown
+
+
+@pytest_asyncio.fixture
+async def watched(peer, violations, tmp_path):
+    """Makes channels with a rule for what the worker shows."""
+    context = Context()
+    made = []
+
+    async def make(rule):
+        channels = Channels(
+            context, peer.connection, "coder", violations.append, rule=rule, folder=str(tmp_path)
+        )
+        made.append(channels)
+        await peer.hears()
+        return channels
+
+    yield make
+    for channels in made:
+        channels.close()
+    context.term()
+
+
+@pytest.mark.parametrize("rule", ["framed", "inert"])
+async def test_all_that_a_run_shows_is_held_against_the_rule(watched, peer, run, heard, rule):
+    channels = await watched(rule)
+    channels.begin(run)
+    header = (await peer.receive())["header"]
+    data = {"text/html": "<b id=x>b</b>", "application/javascript": "x"}
+    for kind, content in {
+        "stream": {"name": "stdout", "text": "\x1b[2Ja"},
+        "display_data": {"data": data, "metadata": {}, "transient": {"display_id": "x"}},
+        "update_display_data": {"data": data, "transient": {"display_id": "x"}},
+        "execute_result": {"data": data, "metadata": {}, "execution_count": 1},
+        "clear_output": {"wait": True, "own": 1},
+    }.items():
+        await peer.publish(kind, content, header, metadata={"own": 1})
+    await soon(lambda: len(heard) == 5)
+
+    assert {"name": "stdout", "text": "a"} == heard[0].content
+    for shown in heard[1:4]:
+        assert {"text/html": "<b>b</b>"} == shown.content["data"]
+    assert {"display_id": "coder/x"} == heard[1].content["transient"]
+    assert heard[1].content["transient"] == heard[2].content["transient"]
+    assert {"wait": True} == heard[4].content
+    assert all({} == shown.metadata for shown in heard)
+
+
+async def test_an_exception_is_shown_and_raised_the_same(watched, peer, run, heard):
+    channels = await watched("framed")
+    channels.begin(run)
+    request = await peer.receive()
+    told = {"ename": "E", "evalue": "\x1b[2Jv", "traceback": ["\x1b[31mline\x1b[0m\x07"]}
+    await peer.publish("error", told, request)
+    await peer.publish("status", {"execution_state": "idle"}, request)
+    await peer.reply("execute_reply", {"status": "error", **told}, request)
+    reply = await asyncio.wait_for(run.done, 10)
+
+    assert [] == heard
+    assert ("v", ["\x1b[31mline\x1b[0m"]) == (reply.content["evalue"], reply.content["traceback"])
+
+
+async def test_a_run_may_have_a_stricter_rule_than_its_worker(watched, peer, run, heard):
+    """An agent's."""
+    channels = await watched("trusted")
+    run.rule = "inert"
+    channels.begin(run)
+    header = (await peer.receive())["header"]
+    await peer.publish("stream", {"name": "stdout", "text": "\x1b[2Ja"}, header)
+    await soon(lambda: heard)
+
+    assert "a" == heard[0].content["text"]
+
+
+async def test_what_comes_late_is_held_against_the_rule_too(watched, peer, heard):
+    channels = await watched("framed")
+    run = Run("1", heard.append, late=heard.append)
+    channels.begin(run, 1000)
+    header = (await peer.receive())["header"]
+    channels.end(run)
+    await peer.publish("stream", {"name": "stdout", "text": f"\x1b[2J{'x' * 5000}"}, header)
+    await soon(lambda: heard)
+
+    assert "x" * 900 == heard[0].content["text"]
+
+
+async def test_much_output_goes_to_a_file(watched, peer, run, heard, tmp_path):
+    channels = await watched("trusted")
+    channels.begin(run, 1000)
+    header = (await peer.receive())["header"]
+    await peer.publish("stream", {"name": "stdout", "text": "x" * 5000}, header)
+    await soon(lambda: len(heard) == 2)
+    (path,) = tmp_path.glob("output-*")
+
+    assert "x" * 900 == heard[0].content["text"]
+    assert str(path) in heard[1].content["text"]
+    assert "x" * 4100 == path.read_text()
+
+
+async def test_an_inert_worker_asks_for_no_password(watched, peer, heard):
+    channels = await watched("inert")
+    run = Run("1", heard.append, allow_stdin=True)
+    channels.begin(run)
+    request = await peer.receive()
+    peer.identities["stdin"] = peer.identities["shell"]
+    await peer.reply("input_request", {"prompt": "?", "password": True}, request, "stdin")
+
+    assert "\x04" == (await peer.receive("stdin"))["content"]["value"]
+    assert ["stream"] == [message.type for message in heard]
+    assert "password" in heard[0].content["text"]
+    await peer.reply("input_request", {"prompt": "a\nb", "password": False}, request, "stdin")
+    await soon(lambda: len(heard) == 2)
+    assert {"prompt": "a b", "password": False} == heard[1].content
+
+
+@pytest.mark.parametrize("rule", ["trusted", "framed", "inert"])
+@pytest.mark.parametrize("wrong", ["nested", "many forms"])
+async def test_a_display_that_no_front_end_takes_breaks_the_protocol(
+    watched, peer, run, heard, violations, rule, wrong
+):
+    channels = await watched(rule)
+    channels.begin(run)
+    header = (await peer.receive())["header"]
+    data = {f"x/{n}": "" for n in range(1000)}
+    if wrong == "nested":
+        deep = []
+        for _ in range(200):
+            deep = [deep]
+        data = {"application/json": deep}
+    await peer.publish("display_data", {"data": data, "metadata": {}}, header)
+    await soon(lambda: violations)
+
+    assert "display_data" in violations[0]
+    assert [] == heard
+
+
+async def test_a_worker_whose_output_takes_long_leaves_the_loop_to_others(
+    watched, peer, run, heard, monkeypatch
+):
+    monkeypatch.setattr(channels_module, "_LONGEST_BATCH", 0.0)
+    channels = await watched("framed")
+    channels.begin(run)
+    header = (await peer.receive())["header"]
+    channels.pause("a test")
+    for number in range(30):
+        await peer.publish("stream", {"name": "stdout", "text": f"{number} "}, header)
+    channels.resume("a test")
+    most = before = 0
+    while before < 30:
+        await asyncio.sleep(0)
+        most, before = max(most, len(heard) - before), len(heard)
+
+    assert most <= 3
+    assert list(map(str, range(30))) == "".join(m.content["text"] for m in heard).split()
 
 
 # A worker that breaks the protocol

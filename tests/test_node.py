@@ -7,6 +7,7 @@ import os
 import re
 import signal
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import psutil
@@ -791,6 +792,61 @@ async def test_close_right_after_the_first_run_leaves_no_spare(runtime):
         await asyncio.sleep(0.003)
         await node.close()
         wait_until(lambda: not [process for process in family() if process.pid not in before], 3)
+
+
+# What is shown
+
+
+SHOWN = """
+from IPython.display import HTML, Markdown, display
+print("\\x1b[2Jcleared")
+display(HTML("<b id=x>x</b>"), Markdown("*y*"), display_id="mine")
+1 / 0
+"""
+
+
+@pytest.mark.parametrize("rule", ["trusted", "framed", "inert"])
+async def test_the_rule_for_outputs_holds_for_all_that_a_run_says(make_node, rule):
+    node, said = await make_node(outputs=rule), []
+    with pytest.raises(RemoteError, match="division"):
+        await execute(node, SHOWN, said)
+    shown = [message.content for message in said if message.type != "progress"]
+    data = [content["data"] for content in shown if "data" in content]
+
+    assert (rule == "trusted") == ("\x1b[2J" in shown[0]["text"])
+    assert (rule == "trusted") == ("text/markdown" in data[1])
+    assert ("<b id=x>x</b>" if rule == "trusted" else "<b>x</b>") == data[0]["text/html"]
+    prefix = "" if rule == "trusted" else "coder/"
+    assert f"{prefix}mine" == shown[1]["transient"]["display_id"]
+
+
+async def test_much_output_is_kept_in_a_file_as_long_as_the_worker_lives(make_node):
+    node, said = await make_node(max_output=10_000), []
+    await execute(node, "for n in range(10_000): print(n)\n42", said)
+    shown = "".join(m.content["text"] for m in said if m.content.get("name") == "stdout")
+    told = "".join(m.content["text"] for m in said if m.content.get("name") == "stderr")
+    (path,) = re.findall(r"\S+/output-\w+\.txt", told)
+
+    assert "".join(f"{n}\n" for n in range(10_000)) == shown + Path(path).read_text()
+    assert "42" == said[-1].content["data"]["text/plain"]
+    await node.stop()
+    assert not os.path.exists(path)
+
+
+async def test_a_setting_says_how_much_is_shown_of_the_next_cell(make_node):
+    node, said = await make_node(max_output=None), []
+    node.config.max_output = 1000
+    await execute(node, "print('x' * 5000)", said)
+    assert any("max_output" in message.content.get("text", "") for message in said)
+
+
+async def test_what_a_worker_says_as_it_dies_is_held_against_the_rule(make_node):
+    node, said = await make_node(outputs="framed"), []
+    with pytest.raises(NodeDied):
+        await execute(node, "import os\nos.write(2, b'\\x1b[2Jlast words')\nos.abort()", said)
+    text = "".join(message.content.get("text", "") for message in said)
+    assert "last words" in text
+    assert "\x1b[2J" not in text
 
 
 # Tools

@@ -18,18 +18,21 @@ import contextlib
 import json
 import logging
 import secrets
+import time
 import uuid
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from typing import Any
 
 import zmq
 from jupyter_client.session import Session
 
+from hive_jupyter.display.rules import INERT, TRUSTED, stricter
 from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY, WORKER_NAME
 from hive_jupyter.swarm.late import LateOutput
-from hive_jupyter.swarm.messages import OUTPUTS, Message, progress
+from hive_jupyter.swarm.messages import OUTPUTS, Message, Sink, progress
+from hive_jupyter.swarm.outlet import Outlet
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.units import format_size
 
@@ -43,6 +46,9 @@ MAX_MESSAGE_BYTES = 2**30
 # finite. One message holds what was printed in 0.2 s, so it may be large.
 _RECEIVE_HIGH_WATER_MARK = 50
 _BATCH = 100
+# What else the loop has to do waits no longer than this for what is read (seconds); to take a large
+# page apart may take a tenth of it.
+_LONGEST_BATCH = 0.05
 # A message has six parts, and one more for each buffer.
 _MOST_FRAMES = 10_000
 # A worker that died closes its connection after its last message. Where a child of it keeps that
@@ -80,9 +86,18 @@ def curve_keys() -> tuple[str, str]:
 
 
 _LONGEST_ID = 64
+# What a front-end's JSON can take, and more than any display has: levels, and MIME types.
+_DEEPEST = 100
+_MOST_FORMS = 100
+# The character with which a front-end says that there is no more input.
+_END_OF_INPUT = "\x04"
 _NO_COMMITS = (
     "Only a delegated cell asks for a commit, while it runs, and one at a time. A program asks "
     "with the tool request_commit."
+)
+_NO_PASSWORDS = (
+    "This worker asked for a password. Its output is inert, so nobody is asked: it got the end of "
+    "the input.\n"
 )
 
 # What the content of a message must hold, and what it may, by the type of message.
@@ -133,6 +148,28 @@ def _check_content(kind: str, content: Mapping[str, Any]) -> None:
     if wrong:
         msg = f"a {kind} message whose {', '.join(wrong)} is not what Jupyter's protocol says"
         raise TransferError(msg)
+    if "data" in required:
+        if len(content["data"]) > _MOST_FORMS:
+            msg = f"a {kind} message of more than {_MOST_FORMS} MIME types"
+            raise TransferError(msg)
+        if _is_deep(content):
+            msg = f"a {kind} message that is nested more than {_DEEPEST} levels deep"
+            raise TransferError(msg)
+
+
+def _is_deep(value: object) -> bool:
+    level = [value]
+    for _ in range(_DEEPEST):
+        level = [inner for outer in level for inner in _inner(outer)]
+        if not level:
+            return False
+    return True
+
+
+def _inner(value: object) -> Iterable[object]:
+    if isinstance(value, dict):
+        return value.values()
+    return value if isinstance(value, list) else ()
 
 
 def _progress(message: Message) -> Message:
@@ -140,6 +177,14 @@ def _progress(message: Message) -> Message:
     done, total = message.content["progress"], message.content.get("total")
     total = total if isinstance(total, int | float) else None
     return replace(progress(done, total, message.content["message"]), size=message.size)
+
+
+def _through(outlet: Outlet, sink: Sink) -> Sink:
+    def take(message: Message) -> None:
+        for shown in outlet.passed(message):
+            sink(shown)
+
+    return take
 
 
 class Channels:
@@ -151,6 +196,8 @@ class Channels:
         connection: Jupyter connection information.
         name: of the worker; a spare learns it from the first request.
         on_violation: is called once with a reason when the worker breaks the protocol.
+        rule: for what of its output may pass; one of ``display.rules.RULES``.
+        folder: the worker's private one, for output that is too much to be shown.
     """
 
     def __init__(
@@ -159,7 +206,12 @@ class Channels:
         connection: Mapping[str, Any],
         name: str,
         on_violation: Callable[[str], None],
+        *,
+        rule: str = TRUSTED,
+        folder: str = "",
     ) -> None:
+        self._rule = rule
+        self._folder = folder
         self._loop = asyncio.get_running_loop()
         self._connection = connection
         self._name = name
@@ -255,8 +307,16 @@ class Channels:
         finally:
             del self._waiting[own["msg_id"]]
 
-    def begin(self, run: Run) -> None:
-        """Send the run's request; its messages arrive at its sink from now on."""
+    def begin(self, run: Run, most_shown: int | None = None) -> None:
+        """
+        Send the run's request; its messages arrive at its sink from now on.
+
+        Args:
+            run: to begin.
+            most_shown: bytes of output that are shown of it, about; None: no limit.
+        """
+        rule = stricter(self._rule, run.rule)
+        run.outlet = Outlet(rule, self._name, most_shown, self._folder)
         made_up = {**self._session.msg_header(run.type), "msg_id": run.key}
         header = {**made_up, **run.header}
         header.pop("subshell_id", None)
@@ -273,7 +333,9 @@ class Channels:
         self._runs.pop(run.key, None)
         self._keys = {msg_id: key for msg_id, key in self._keys.items() if key != run.key}
         if run.late is not None:
-            self._late.expect(run.key, run.late)
+            self._late.expect(run.key, _through(run.outlet, run.late))
+        for told in run.outlet.close():
+            run.say(told)
         self._asking.discard(run.key)
         self._awaiting_commit.discard(run.key)
 
@@ -405,6 +467,7 @@ class Channels:
         if self._closed:
             return
         socket = self._sockets[channel]
+        end = time.monotonic() + _LONGEST_BATCH
         for _ in range(_BATCH):
             if self._pauses and channel == "iopub":
                 return
@@ -431,6 +494,8 @@ class Channels:
                     continue
                 self._violated(str(error))
                 return
+            if time.monotonic() > end:
+                break
         self._loop.call_soon(self._read, channel)
 
     async def _last_message(self) -> None:
@@ -483,13 +548,12 @@ class Channels:
         if channel in ("shell", "control"):
             future = self._waiting.get(msg_id)
             if run is not None and message.type == run.reply_type:
-                run.take_reply(message)
+                run.take_reply(run.outlet.reply(message))
             elif future is not None and not future.done():
                 future.set_result(message)
         elif channel == "stdin":
             if run is not None and run.allow_stdin and message.type == "input_request":
-                self._asking.add(run.key)
-                run.say(message)
+                self._take_question(run, run.outlet.checked(message))
         elif message.type == "status":
             self._take_status(message, run, key)
         elif message.type == "commit_request":
@@ -497,9 +561,17 @@ class Channels:
         elif run is None:
             self._late.take(key, message)
         elif message.type in OUTPUTS:
-            run.say(message)
+            run.take_output(message)
         elif message.type == "tool_progress":
             run.say(_progress(message))
+
+    def _take_question(self, run: Run, asked: Message) -> None:
+        self._asking.add(run.key)
+        if run.outlet.rule == INERT and asked.content["password"]:
+            run.say(Message("stream", {"name": "stderr", "text": _NO_PASSWORDS}))
+            self.answer(run, _END_OF_INPUT)
+        else:
+            run.say(asked)
 
     def _take_commit_request(self, run: Run | None, asked: Message) -> None:
         """

@@ -490,7 +490,12 @@ class SwarmNode:
             raise HiveError(msg)
         self._context = self._context or Context()
         channels = self._channels = Channels(
-            self._context, process.connection, self.name, self._violated
+            self._context,
+            process.connection,
+            self.name,
+            self._violated,
+            rule=launch.policy.output_rule,
+            folder=str(process.folder),
         )
         probe = asyncio.ensure_future(channels.probe())
         await first_of(probe, process.exited)
@@ -645,7 +650,7 @@ class SwarmNode:
             left = max(0.0, run.timeout - run.waited)
             timer = asyncio.get_running_loop().call_later(left, run.expire)
         try:
-            channels.begin(run)
+            channels.begin(run, self.config.max_output)
             lives = await self._until_over(run, channels, process)
             if not lives:
                 await channels.drain()
@@ -688,7 +693,7 @@ class SwarmNode:
     @staticmethod
     def _say_last_words(run: Run, process: WorkerProcess) -> None:
         for name, text in process.end.last_words.items():
-            run.say(Message("stream", {"name": name, "text": text}))
+            run.take_output(Message("stream", {"name": name, "text": text}))
 
     async def _until_over(self, run: Run, channels: Channels, process: WorkerProcess) -> bool:
         """

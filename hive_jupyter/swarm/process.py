@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from hive_jupyter import procfs
+from hive_jupyter.display.text import plain
 from hive_jupyter.errors import HiveError, SandboxUnavailable
 from hive_jupyter.protocol import (
     EXIT,
@@ -320,6 +321,6 @@ def log_tail(folder: Path, most: int = _LOG_IN_ERROR) -> str:
         if start > 0:
             # half a line says little, but more than nothing where there is no other
             tail = tail.partition(b"\n")[2] or tail
-        return tail.decode(errors="replace").strip()
+        return plain(tail.decode(errors="replace")).strip()
     finally:
         os.close(descriptor)

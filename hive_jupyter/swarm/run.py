@@ -8,8 +8,10 @@ from collections.abc import Awaitable, Mapping
 from dataclasses import replace
 from typing import Any
 
+from hive_jupyter.display.rules import TRUSTED
 from hive_jupyter.errors import remote_error
 from hive_jupyter.swarm.messages import Message, Sink, ignore
+from hive_jupyter.swarm.outlet import Outlet
 from hive_jupyter.swarm.process import first_of, note_failure
 
 # How long a reply may be missing once the worker was interrupted and said "idle" (ipykernel loses
@@ -47,6 +49,8 @@ class Run:
         type: of the message that asks for it.
         content: of that message.
         noun: what it is called in a sentence.
+        rule: for what it shows, where that is stricter than the worker's.
+        outlet: through which goes what its worker says.
         key: fresh for each run; it comes back with everything that the run says.
         lost_its_worker: by an accident, which nobody asked for.
         patience: seconds it waits for its turn, or None: as long as it takes.
@@ -65,6 +69,7 @@ class Run:
     patience: float | None = None
     waited = 0.0
     noun = "cell"
+    rule = TRUSTED
 
     def __init__(
         self,
@@ -83,6 +88,7 @@ class Run:
         self.allow_stdin = allow_stdin
         self.late = late
         self.commit_requests = commit_requests
+        self.outlet = Outlet()
         self.key = secrets.token_hex(8)
         self.stops = 0
         self.expired = False
@@ -116,6 +122,11 @@ class Run:
         self.expired = True
         if not self.is_stopping:
             self.stop()
+
+    def take_output(self, message: Message) -> None:
+        """Say what may be shown of a message of the worker."""
+        for shown in self.outlet.passed(message):
+            self.say(shown)
 
     def say(self, message: Message) -> None:
         """
