@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 
-MARK = "\x1eoutcome "
+MARK = "told by a probe: "
 
 # Where things are; see ``World.facts``.
 facts = SimpleNamespace()
