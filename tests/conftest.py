@@ -103,7 +103,8 @@ def hive(runtime):
     Its patience is that of a machine which stands still for a while. Its workers have no boundary:
     the tests meet them in files and by their pids; those of the boundary have hives of their own.
     """
-    with HiveManager(interrupt_grace=30, connect_timeout=60, sandbox="open") as hive:
+    options = {"sandbox": "open", "max_output": None}
+    with HiveManager(interrupt_grace=30, connect_timeout=60, **options) as hive:
         yield hive
 
 
