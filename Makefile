@@ -43,12 +43,13 @@ export PYTHONNOUSERSITE = 1
 export PIP_USER = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo lab test lowest check bench security clean
+.PHONY: help demo lab test browser lowest check bench security clean
 
 help:
 	@echo 'make demo      run the quickstart notebook in this terminal'
 	@echo 'make lab       open it in JupyterLab'
 	@echo 'make test      run the tests, two at a time'
+	@echo 'make browser   see what workers show in a real JupyterLab (needs Chromium)'
 	@echo 'make lowest    run the tests with the lowest versions that pyproject.toml allows'
 	@echo 'make check     style, types, import floors, notebooks, links in the docs'
 	@echo 'make bench     measure Hive beside its peers'
@@ -63,6 +64,9 @@ lab: $(venv)/.installed-lab
 
 test: $(venv)/.installed-test
 	@"$(BIN)/python" $(PYTEST)
+
+browser: $(venv)/.installed-browser
+	@"$(BIN)/python" -m pytest tests/browser $(PYTEST_ARGS)
 
 lowest: $(lowest)/.installed-test
 	@"$(LOWEST)/bin/python" $(PYTEST)
@@ -152,7 +156,7 @@ $(lowest)/.installed-test: stale
 endif
 
 # One stamp for each extra. It lies in the environment and goes with it.
-$(venv)/.installed-demo $(venv)/.installed-lab $(venv)/.installed-test $(venv)/.installed-check $(venv)/.installed-bench: pyproject.toml $(venv)/pyvenv.cfg
+$(venv)/.installed-demo $(venv)/.installed-lab $(venv)/.installed-test $(venv)/.installed-browser $(venv)/.installed-check $(venv)/.installed-bench: pyproject.toml $(venv)/pyvenv.cfg
 	@target="$@"; extra="$${target##*-}"; \
 	echo "Installing Hive for Jupyter with its $$extra extra into $(VENV) ..."; \
 	"$(BIN)/python" -m pip install --quiet --editable ".[$$extra]"

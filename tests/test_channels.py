@@ -710,20 +710,20 @@ async def test_an_inert_worker_asks_for_no_password(watched, peer, heard):
 
 
 @pytest.mark.parametrize("rule", ["trusted", "framed", "inert"])
-@pytest.mark.parametrize("wrong", ["nested", "many forms"])
+@pytest.mark.parametrize("wrong", ["nested", "nested metadata", "many forms"])
 async def test_a_display_that_no_front_end_takes_breaks_the_protocol(
     watched, peer, run, heard, violations, rule, wrong
 ):
     channels = await watched(rule)
     channels.begin(run)
     header = (await peer.receive())["header"]
-    data = {f"x/{n}": "" for n in range(1000)}
-    if wrong == "nested":
-        deep = []
-        for _ in range(200):
-            deep = [deep]
-        data = {"application/json": deep}
-    await peer.publish("display_data", {"data": data, "metadata": {}}, header)
+    deep = []
+    for _ in range(200):
+        deep = [deep]
+    data = {f"x/{n}": "" for n in range(1000)} if wrong == "many forms" else {}
+    data |= {"application/json": deep} if wrong == "nested" else {}
+    metadata = {"own": deep} if wrong == "nested metadata" else {}
+    await peer.publish("display_data", {"data": data}, header, metadata=metadata)
     await soon(lambda: violations)
 
     assert "display_data" in violations[0]

@@ -2,9 +2,12 @@
 
 import json
 
+import pandas as pd
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from sklearn.linear_model import LogisticRegression
 
 from hive_jupyter.display.rules import FRAMED, INERT, RULES, TRUSTED, passed, stricter
 from hive_jupyter.policy import OUTPUT_RULES
@@ -174,6 +177,28 @@ def test_whether_a_page_may_run_depends_on_the_rule():
     data = {"text/html": "<script>1</script>"}
     assert "Run this output" in display(data, rule=FRAMED)["data"]["text/html"]
     assert "iframe" not in display(data, rule=INERT)["data"]["text/html"]
+
+
+TABLE = {"a": [1, 2], "b": ["x", "<y>"]}
+# What people show most, and what is to be read of it in the notebook's own page.
+LIBRARIES = {
+    "pandas": (pd.DataFrame, "<td>&lt;y&gt;</td>"),
+    "polars": (pl.DataFrame, 'class="dataframe"'),
+    "pandas, styled": (
+        lambda table: pd.DataFrame(table).style.highlight_max(),
+        '<iframe sandbox=""',
+    ),
+    "scikit-learn": (lambda _: LogisticRegression(), '<iframe sandbox=""'),
+}
+
+
+@pytest.mark.parametrize("rule", [FRAMED, INERT])
+@pytest.mark.parametrize(("make", "seen"), LIBRARIES.values(), ids=LIBRARIES)
+def test_what_libraries_show_is_seen_without_a_click(rule, make, seen):
+    shown = display({"text/html": make(TABLE)._repr_html_(), "text/plain": "text"}, rule=rule)[
+        "data"
+    ]
+    assert seen in shown["text/html"].partition("<details")[0]
 
 
 def test_html_that_is_too_long_to_be_built_anew_is_framed():

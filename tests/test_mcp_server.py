@@ -31,6 +31,7 @@ from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import Tool, ToolContent, ToolResult
 from tests.processes import family, wait_gone, wait_until
+from tests.test_display_images import drawn, encoded
 
 ENDLESS = "import time\nprint('begun', flush=True)\nwhile True: time.sleep(0.01)"
 TOKEN = "a-token-of-the-tests"
@@ -96,11 +97,12 @@ def test_code_is_run_and_its_results_have_structure(hive, mode):
 
 
 def test_an_image_is_an_image(hive):
-    code = "from IPython.display import Image\nImage(b'\\x89PNG\\r\\n\\x1a\\n', format='png')"
+    picture = drawn("image/png")
+    code = f"from IPython.display import Image\nImage({picture!r}, format='png')"
 
     block = call(hive, "execute", {"code": code}).content[0]
 
-    assert ("image", "image/png", "iVBORw0KGgo=") == (block.type, block.mime_type, block.data)
+    assert ("image", "image/png", encoded(picture)) == (block.type, block.mime_type, block.data)
 
 
 @pytest.mark.parametrize("mode", MODES)

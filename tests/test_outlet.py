@@ -112,6 +112,14 @@ def test_what_is_displayed_beyond_that_is_kept_as_a_notebook_stores_it(outlet, k
     assert stored == json.loads(kept())
 
 
+def test_what_is_too_large_is_kept_without_being_looked_at(tmp_path, kept, monkeypatch):
+    """To build it anew would take the longer the larger it is."""
+    monkeypatch.setattr(outlet_module.rules, "passed", lambda *_: pytest.fail("it was looked at"))
+    said = Message("display_data", {"data": {"text/html": "<p id=x>"}}, size=2000)
+    Outlet(FRAMED, "coder", MOST, str(tmp_path)).passed(said)
+    assert {"text/html": "<p id=x>"} == json.loads(kept())["data"]
+
+
 def test_a_value_is_shown_after_much_text(outlet):
     outlet.passed(stream("x" * 5000))
     value = display(90, kind="execute_result")

@@ -46,8 +46,8 @@ MAX_MESSAGE_BYTES = 2**30
 # finite. One message holds what was printed in 0.2 s, so it may be large.
 _RECEIVE_HIGH_WATER_MARK = 50
 _BATCH = 100
-# What else the loop has to do waits no longer than this for what is read (seconds); to take a large
-# page apart may take a tenth of it.
+# What else the loop has to do waits no longer than this for what is read, but for the end of one
+# message (seconds): to build a large page anew may take as long again.
 _LONGEST_BATCH = 0.05
 # A message has six parts, and one more for each buffer.
 _MOST_FRAMES = 10_000
@@ -127,7 +127,7 @@ _OPTIONAL: Mapping[str, type] = {
 }
 
 
-def _check_content(kind: str, content: Mapping[str, Any]) -> None:
+def _check_content(kind: str, content: Mapping[str, Any], metadata: Mapping[str, Any]) -> None:
     """
     Hold a message's content against Jupyter's protocol.
 
@@ -148,13 +148,12 @@ def _check_content(kind: str, content: Mapping[str, Any]) -> None:
     if wrong:
         msg = f"a {kind} message whose {', '.join(wrong)} is not what Jupyter's protocol says"
         raise TransferError(msg)
-    if "data" in required:
-        if len(content["data"]) > _MOST_FORMS:
-            msg = f"a {kind} message of more than {_MOST_FORMS} MIME types"
-            raise TransferError(msg)
-        if _is_deep(content):
-            msg = f"a {kind} message that is nested more than {_DEEPEST} levels deep"
-            raise TransferError(msg)
+    if "data" in required and len(content["data"]) > _MOST_FORMS:
+        msg = f"a {kind} message of more than {_MOST_FORMS} MIME types"
+        raise TransferError(msg)
+    if kind in OUTPUTS and kind != "stream" and _is_deep([content, metadata]):
+        msg = f"a {kind} message that is nested more than {_DEEPEST} levels deep"
+        raise TransferError(msg)
 
 
 def _is_deep(value: object) -> bool:
@@ -624,7 +623,7 @@ class Channels:
         ):
             msg = "a message whose parts are not what Jupyter's protocol says"
             raise TransferError(msg)
-        _check_content(kind, content)
+        _check_content(kind, content, metadata)
         return Message(
             kind, content, metadata, tuple(raw["buffers"]), sum(map(len, frames))
         ), parent

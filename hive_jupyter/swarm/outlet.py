@@ -41,15 +41,15 @@ class Outlet:
 
     def passed(self, message: Message) -> list[Message]:
         """What to show for a message of the worker; may be none."""
-        message = self.checked(message)
-        if self._most is None or message.type == "error":
-            return [message]
-        if message.type == "clear_output":
-            self._shown = self._line = 0
-            self._displays.clear()
-            self._is_full = False
-            return [message]
-        return self._within(message, self._most)
+        if message.type == "stream":
+            return self._printed(self.checked(message))
+        # before it is looked at, for that takes the longer the more it is
+        if self._has_room_for(message):
+            return [self.checked(message)]
+        output = {"output_type": message.type, **message.content}
+        output.pop("transient", None)
+        self._surplus.add(f"{json.dumps(output)}\n")
+        return self._notice()
 
     def checked(self, message: Message) -> Message:
         """What of a message may pass, however much it is."""
@@ -73,35 +73,39 @@ class Outlet:
             return []
         return [_told(f"Not all that this cell has said beyond that could be kept: {trouble}.\n")]
 
-    def _within(self, message: Message, most: int) -> list[Message]:
-        if message.type == "stream":
-            return self._text_within(message, int(most * (1 - _FOR_DISPLAYS)))
+    def _has_room_for(self, message: Message) -> bool:
+        if self._most is None or message.type == "error":
+            return True
+        if message.type == "clear_output":
+            self._shown = self._line = 0
+            self._displays.clear()
+            self._is_full = False
+            return True
         name = str((message.content.get("transient") or {}).get("display_id") or "")
         before = self._displays.get(name, 0) if message.type == "update_display_data" else 0
-        if self._shown - before + message.size > most:
-            output = {"output_type": message.type, **message.content}
-            output.pop("transient", None)
-            self._surplus.add(f"{json.dumps(output)}\n")
-            return self._notice(most)
+        if self._shown - before + message.size > self._most:
+            return False
         self._shown += message.size - before
         if name:
             self._displays[name] = message.size
-        return [message]
+        return True
 
-    def _text_within(self, message: Message, most: int) -> list[Message]:
-        text = message.content["text"]
+    def _printed(self, message: Message) -> list[Message]:
+        if self._most is None:
+            return [message]
+        text, most = message.content["text"], int(self._most * (1 - _FOR_DISPLAYS))
         grown, line = _growth(text, self._line)
         if self._shown + grown <= most:
             self._shown += grown
             self._line = line
             return [message]
         room = max(0, most - self._shown)
-        self._shown = most
+        self._shown = max(most, self._shown)
         self._surplus.add(text[room:])
         cut = replace(message, content={**message.content, "text": text[:room]})
-        return [cut] * (room > 0) + self._notice(most)
+        return [cut] * (room > 0) + self._notice()
 
-    def _notice(self, most: int) -> list[Message]:
+    def _notice(self) -> list[Message]:
         """Say once where the rest is."""
         if self._is_full:
             return []
@@ -111,7 +115,7 @@ class Outlet:
             where = f"is lost ({self._surplus.trouble})"
         return [
             _told(
-                f"\nThis cell says more than is shown of one cell ({format_size(most)}, the "
+                f"\nThis cell says more than is shown of one cell ({format_size(self._most)}, the "
                 f"setting max_output). The rest {where}.\n"
             )
         ]

@@ -1,8 +1,7 @@
 """
 What a worker shows, in a real JupyterLab: it does nothing to the page, and asks nobody anything.
 
-Needs Chromium, JupyterLab and Playwright. Where they are missing: `apt install chromium`, and
-`pip install jupyterlab playwright`.
+`make browser` installs what this needs, but for Chromium (`apt install chromium`).
 """
 
 import http.server
@@ -13,8 +12,8 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 
-pytest.importorskip("jupyterlab", reason="pip install jupyterlab")
-pytest.importorskip("playwright.sync_api", reason="pip install playwright")
+pytest.importorskip("jupyterlab", reason="make browser runs this")
+pytest.importorskip("playwright.sync_api", reason="make browser runs this")
 BROWSER = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt install chromium")
 

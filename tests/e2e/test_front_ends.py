@@ -118,8 +118,9 @@ EXECUTE = {
 
 @pytest.mark.parametrize("command", EXECUTE.values(), ids=EXECUTE)
 def test_an_executed_notebook_stores_what_it_stores_of_cells_at_home(tmp_path, command):
+    """The profile is open: HTML of a worker with a boundary is built anew."""
     delegated = [f"%%delegate\n{code}" for code in PAGE.values()]
-    cells = ["%load_ext hive_jupyter", "%delegate 0", *PAGE.values(), *delegated]
+    cells = ["%load_ext hive_jupyter", "%delegate --sandbox open 0", *PAGE.values(), *delegated]
     write_notebook(tmp_path / "in.ipynb", cells)
 
     ended = run(*command, cwd=tmp_path)
@@ -572,7 +573,7 @@ def test_an_editor_with_hidden_requests_around_its_cells_shows_a_delegated_cell(
     assert kinds == ["stream", "display_data", "update_display_data", "execute_result"]
     assert printed(shown_there[0]) == "out typed\n"
     displays = [content for kind, content in shown_there[0] if "display_data" in kind]
-    assert [content["transient"] for content in displays] == [{"display_id": "d"}] * 2
+    assert [content["transient"] for content in displays] == [{"display_id": "coder/d"}] * 2
     assert shown_there[1]["status"] == "ok"
     assert [kind for kind, _ in hidden[0] if kind != "status"] == []
     assert failed[1]["ename"] == "ZeroDivisionError"

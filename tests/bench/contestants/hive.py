@@ -143,7 +143,7 @@ def prints(size):
 
 
 def _stream(code):
-    with HiveManager() as hive:
+    with HiveManager(max_output=None) as hive:
         hive.delegate("1 + 1")
         return [_seconds_of_printing(hive, code)]
 
@@ -167,7 +167,7 @@ def cell_prints(size):
     code = work.prints(size)
     printed = work.Printed()
     with kernel() as home:
-        home.run(f"{_LOAD}\n{_DELEGATE}")
+        home.run(f"{_LOAD}\n%hive config max_output=none\n{_DELEGATE}")
         seconds = work.timed(lambda: home.run(f"%%delegate\n{code}", printed.take))
     printed.check(code)
     return [seconds]
@@ -201,7 +201,7 @@ def flood_slow(size):
 def _flood(size, read):
     code = work.lines(size)
     printed = work.Printed()
-    with HiveManager() as hive:
+    with HiveManager(max_output=None) as hive:
         hive.delegate("1 + 1")
         grown = work.growth(lambda: read(hive.begin(code, collect=False), printed))
     printed.check(code)
