@@ -13,6 +13,8 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 
+MEGABYTE = 2**20
+
 _SET_CHILD_SUBREAPER = 36
 
 
@@ -115,6 +117,16 @@ def _known(child):
     with suppress(psutil.NoSuchProcess):
         return bool(child.status())
     return False
+
+
+def holder(code):
+    """A Python that runs ``code``, prints a line, and lives until its stdin ends."""
+    return subprocess.Popen(
+        [sys.executable, "-S", "-c", f"{code}\nprint(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
 
 
 def start_host(code, runtime, **environment):
