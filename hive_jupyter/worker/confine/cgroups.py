@@ -18,8 +18,11 @@ import fcntl
 import os
 
 from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.worker.confine import system_calls
 
 _PREFIX = "hive-"
+_AT_FDCWD = -100
+_CLONE = 1  # of open_tree(2)
 
 
 def make(policy: SandboxPolicy) -> Group | None:
@@ -52,8 +55,7 @@ class Group:
 
     def __init__(self, place: str, name: str, policy: SandboxPolicy) -> None:
         self._name = name
-        # What is mounted later is in the way of no descriptor.
-        self._place = os.open(place, os.O_RDONLY | os.O_DIRECTORY)
+        self._place = _opened_apart(place)
         for controller in ("memory", "pids"):
             with contextlib.suppress(OSError):
                 _write(self._place, "cgroup.subtree_control", f"+{controller}")
@@ -125,6 +127,14 @@ def _delegated_place() -> str | None:
     # that of the whole machine has no type
     is_top_of_container = place == top and os.path.exists(os.path.join(place, "cgroup.type"))
     return place if is_top_of_container or _is_marked(place) else None
+
+
+def _opened_apart(folder: str) -> int:
+    """A descriptor of a folder that stays as it is where all will be mounted read-only."""
+    try:
+        return system_calls.call("open_tree", _AT_FDCWD, os.fsencode(folder), _CLONE | os.O_CLOEXEC)
+    except OSError:  # without namespaces nothing will be
+        return os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
 
 
 def _own_group() -> str | None:
