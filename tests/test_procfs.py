@@ -206,8 +206,7 @@ def test_what_is_mapped_of_certain_files_is_told():
     assert 20 * MEGABYTE == found
 
 
-def test_memory_that_may_not_be_read_is_taken_as_held(monkeypatch, child):
-    held = procfs.held_memory([child.pid])
+def test_memory_that_may_not_be_read_is_taken_as_held(monkeypatch):
     read = procfs._read
 
     def refuse(path):
@@ -216,9 +215,12 @@ def test_memory_that_may_not_be_read_is_taken_as_held(monkeypatch, child):
         return read(path)
 
     monkeypatch.setattr(procfs, "_read", refuse)
+    with holder("") as process:
+        process.stdout.readline()
+        held = procfs.held_memory([process.pid])
 
-    assert held > 0
-    assert held == procfs.used_memory([child.pid])
+        assert held > 0
+        assert held == procfs.used_memory([process.pid])
 
 
 def test_the_count_of_oom_kills_never_raises(monkeypatch):
