@@ -17,6 +17,7 @@ from hive_jupyter.units import format_size
 _LAST_SECONDS = 1
 # Where the machine has no memory left, a process counts as if it held so many thousandths more.
 _FIRST_TO_GO = 500
+_MOST_TO_GO = 1000
 # What Python says where a thread cannot be had; it has no number.
 _NO_THREAD = "can't start new thread"
 _SHELL_SIGNAL = 128
@@ -48,12 +49,14 @@ def apply(policy: SandboxPolicy, *, own_users: bool) -> None:
 
 def go_first() -> None:
     """
-    Have the system end this process before others when its memory runs out (``oom_score_adj``).
+    Have the system end this process, and what it starts, before others when it has no memory left.
 
-    See ``Documentation/filesystems/proc.rst`` of the kernel.
+    See ``Documentation/filesystems/proc.rst`` of the kernel, oom_score_adj.
     """
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "w") as file:
-        file.write(str(_FIRST_TO_GO))
+    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+        score = int(file.read()) + _FIRST_TO_GO
+        file.seek(0)
+        file.write(str(min(score, _MOST_TO_GO)))
 
 
 def reached(policy: SandboxPolicy, error: BaseException) -> tuple[str, str] | None:
