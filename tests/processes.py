@@ -129,10 +129,14 @@ def holder(code):
     )
 
 
-def start_host(code, runtime, **environment):
-    """A Python of its own that runs ``code``; lines that it prints can be read from ``stdout``."""
+def start_host(code, runtime, before=(), **environment):
+    """
+    A Python of its own that runs ``code``; lines that it prints can be read from ``stdout``.
+
+    ``before``: a command that runs the interpreter.
+    """
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", code],
+        [*before, sys.executable, "-u", "-c", code],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,
