@@ -14,6 +14,7 @@ ABI Linux  adds
 4   6.7    TCP ports
 5   6.10   ioctl on devices
 6   6.12   scopes: signals, abstract unix sockets; before, see ``seccomp``
+7   6.15   refusals can be kept out of the system's log
 === ====== ==========================================================================
 
 From ABI 1 on, processes that are not below this one cannot be traced either, nor what ``/proc``
@@ -50,7 +51,8 @@ _TRUNCATE = 1 << 14
 _IOCTL_DEV = 1 << 15
 
 _CONNECT_TCP = 1 << 1
-_SINCE_SIGNALS = 6
+_SINCE_SIGNALS, _SINCE_LOGS = 6, 7
+_UNLOGGED = 1 << 0  # LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF
 _SCOPE_SIGNALS = 1 << 1
 _SCOPES = 1 << 0 | _SCOPE_SIGNALS  # and abstract unix sockets
 
@@ -128,8 +130,10 @@ def keep_signals_below() -> bool:
         return False
     attributes = struct.pack("<QQQ", 0, 0, _SCOPE_SIGNALS)
     ruleset = system_calls.call("landlock_create_ruleset", attributes, len(attributes), 0)
+    # a signal to all that can be reached is refused for each of the others: no line in a log each
+    flags = _UNLOGGED if abi() >= _SINCE_LOGS else 0
     try:
-        system_calls.call("landlock_restrict_self", ruleset, 0)
+        system_calls.call("landlock_restrict_self", ruleset, flags)
     finally:
         os.close(ruleset)
     return _refusal_of_signal(parent) == errno.EPERM
