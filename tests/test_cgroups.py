@@ -40,6 +40,20 @@ print(json.dumps({"told": told, "group": group}))
 """
 
 
+# Makes what its first argument names the top of all groups that it may know of, as in a container,
+# and goes on as a host one group below.
+CONTAINER = """
+import ctypes, os, sys
+from pathlib import Path
+libc = ctypes.CDLL(None, use_errno=True)
+Path(sys.argv[1], "cgroup.procs").write_text("0")
+assert libc.unshare(0x02000000 | 0x00020000) == 0  # CLONE_NEWCGROUP, CLONE_NEWNS
+assert libc.mount(None, b"/", None, 0x4000 | 0x40000, None) == 0  # MS_REC, MS_PRIVATE
+assert libc.mount(b"none", b"/sys/fs/cgroup", b"cgroup2", 0, None) == 0
+sys.argv[1] = "/sys/fs/cgroup/host"
+"""
+
+
 def mark(folder):
     os.setxattr(folder, "user.delegate", b"1")
 
@@ -77,6 +91,12 @@ def played(place, *codes, **settings):
     return json.loads(play(HOST, place / "host", json.dumps(settings), *codes, timeout=110))
 
 
+def played_in_container(place, *codes, **settings):
+    """What a host says to which the place is the top."""
+    said = play(CONTAINER + HOST, place, json.dumps(settings), *codes, timeout=110)
+    return json.loads(said)
+
+
 def groups(place):
     return [path.name for path in place.iterdir() if path.name.startswith("hive-")]
 
@@ -88,6 +108,16 @@ def test_a_worker_is_in_a_group_of_its_own_beside_its_hosts(place, profile):
 
     assert "2" == said["told"][0]["value"]
     assert said["group"].startswith(f"/{place.name}/hive-")
+    assert [] == groups(place)
+
+
+@pytest.mark.parametrize("profile", ["open", "workspace"])
+def test_in_a_container_the_top_of_its_groups_is_a_place(place, profile):
+    """Without a mark, where its processes are one group down."""
+    said = played_in_container(place, "1 + 1", sandbox=profile)
+
+    assert "2" == said["told"][0]["value"]
+    assert said["group"].startswith("/hive-")
     assert [] == groups(place)
 
 
