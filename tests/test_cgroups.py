@@ -49,6 +49,7 @@ libc = ctypes.CDLL(None, use_errno=True)
 Path(sys.argv[1], "cgroup.procs").write_text("0")
 assert libc.unshare(0x02000000 | 0x00020000) == 0  # CLONE_NEWCGROUP, CLONE_NEWNS
 assert libc.mount(None, b"/", None, 0x4000 | 0x40000, None) == 0  # MS_REC, MS_PRIVATE
+libc.umount2(b"/sys/fs/cgroup", 2)  # MNT_DETACH: what there is would be in the way
 assert libc.mount(b"none", b"/sys/fs/cgroup", b"cgroup2", 0, None) == 0
 sys.argv[1] = "/sys/fs/cgroup/host"
 """
