@@ -136,6 +136,26 @@ class Size(Int[Any, Any]):
         return parse_size(s)
 
 
+class Count(Int[Any, Any]):
+    """How many; where None is allowed, it means no limit, as do "none" and 0."""
+
+    def validate(self, obj: Any, value: Any) -> Any:
+        if isinstance(value, str):
+            value = self.from_string(value)
+        if self.allow_none and value in (None, 0):
+            return None
+        return super().validate(obj, value)
+
+    def from_string(self, s: str) -> int | None:
+        if s.strip().lower() == "none":
+            return None
+        try:
+            return int(s)
+        except ValueError:
+            msg = f"{s!r} is no number. Write one, or none."
+            raise ConfigError(msg) from None
+
+
 class WorkerName(Unicode[str, str]):
     """What a worker can be called."""
 
@@ -257,13 +277,13 @@ class HiveConfig(Configurable):
         allow_none=True,
         help="Processor time for each process of a worker; None: no limit.",
     ).tag(config=True)
-    processes = Int(
+    processes = Count(
         1000,
         min=32,
         allow_none=True,
         help="Processes of a worker at once, threads included; None: no limit.",
     ).tag(config=True)
-    open_files = Int(
+    open_files = Count(
         None,
         min=64,
         allow_none=True,

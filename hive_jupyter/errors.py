@@ -88,7 +88,8 @@ class NodeDied(NodeError):
     A worker ended while somebody needed it.
 
     Attributes:
-        cause: one of "signal", "memory", "exit", "killed", "protocol", "lost"; see ``swarm.death``.
+        cause: one of "signal", "memory", "processes", "cpu_time", "exit", "killed", "protocol",
+            "lost"; see ``swarm.death``.
         exit_code: of the process, None where a signal ended it.
         signal: the signal's number, None where the process exited.
         lost: names of the variables that went with it, as far as they are known.

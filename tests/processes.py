@@ -13,6 +13,8 @@ import psutil
 
 ROOT = Path(__file__).parents[1]
 
+MEGABYTE = 2**20
+
 _SET_CHILD_SUBREAPER = 36
 
 
@@ -117,10 +119,24 @@ def _known(child):
     return False
 
 
-def start_host(code, runtime, **environment):
-    """A Python of its own that runs ``code``; lines that it prints can be read from ``stdout``."""
+def holder(code):
+    """A Python that runs ``code``, prints a line, and lives until its stdin ends."""
     return subprocess.Popen(
-        [sys.executable, "-u", "-c", code],
+        [sys.executable, "-S", "-c", f"{code}\nprint(flush=True); input()"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+    )
+
+
+def start_host(code, runtime, before=(), **environment):
+    """
+    A Python of its own that runs ``code``; lines that it prints can be read from ``stdout``.
+
+    ``before``: a command that runs the interpreter.
+    """
+    return subprocess.Popen(
+        [*before, sys.executable, "-u", "-c", code],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         text=True,

@@ -50,6 +50,9 @@ def test_the_configuration_of_a_parent_counts(monkeypatch):
         ("MEMORY", "none", None),
         ("TIMEOUT", "none", None),
         ("TIMEOUT", "1.5m", 90),
+        ("PROCESSES", "64", 64),
+        ("PROCESSES", "none", None),
+        ("OPEN_FILES", "0", None),
         ("INTERRUPT_GRACE", "0", 0),
         ("SANDBOX", "workspace", "workspace"),
         ("PASS_ENVIRONMENT", "A, B_* C,", ["A", "B_*", "C"]),
@@ -78,6 +81,9 @@ def test_the_environment_is_read(monkeypatch, name, text, value):
         ("MAX_CELL_BYTES", "0"),
         ("SPARES", "-1"),
         ("SPARES", "two"),
+        ("PROCESSES", "many"),
+        ("PROCESSES", "31"),
+        ("OPEN_FILES", "-1"),
         ("SANDBOX", "stict"),
         ("DIRECT", "maybe"),
         ("PASS_ENVIRONMENT", "*"),
@@ -216,10 +222,18 @@ def test_other_settings_can_change_beside_a_policy_that_no_worker_can_have():
     assert (5, 2**30) == (settings.timeout, settings.memory)
 
 
-@pytest.mark.parametrize("nothing", [None, 0, "0", "none", math.inf])
+@pytest.mark.parametrize("nothing", [None, 0, "0", "none", "None", math.inf])
 def test_no_limit_has_one_value(nothing):
     """However it is said, it is None."""
     assert HiveConfig(timeout=nothing).timeout is None
+
+
+@pytest.mark.parametrize("limit", ["memory", "cpu_time", "processes", "open_files", "file_size"])
+@pytest.mark.parametrize("nothing", [None, 0, "0", "none", "None"])
+def test_each_limit_of_a_worker_can_be_none(limit, nothing):
+    """Said in the same ways."""
+    assert getattr(HiveConfig(**{limit: nothing}), limit) is None
+    assert getattr(HiveConfig(**{limit: nothing}).policy(), limit) is None
 
 
 def test_a_mistyped_setting_gets_its_neighbour():

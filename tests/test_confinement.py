@@ -23,7 +23,6 @@ from tests.hosts import play
 from tests.processes import family, titled, wait_gone, wait_until
 
 WITHOUT = Path(__file__).with_name("without.py")
-ROOT = os.geteuid() == 0
 KEPT = {*confinement._CAPABILITIES}
 STRICT_ALONE = {
     name for name, each in confinement._CAPABILITIES.items() if each.promised == ("strict",)
@@ -36,7 +35,6 @@ BY_THE_SYSTEM = {
     "enter a user namespace",
     "keep a capability",
     "leave its groups",
-    "fork under a limit of one",
     "reserve 256 MB more",
 }
 
@@ -80,12 +78,11 @@ def found(report, capability, profile=""):
 
 
 def expected(profile, **exceptions):
-    """All that a profile promises is kept; but for what this machine's user cannot be kept from."""
+    """All that a profile promises is kept."""
     allowed = STRICT_ALONE if profile == "workspace" else set()
     usual = {name: "allowed" if name in allowed else "yes" for name in KEPT}
     here = {getattr(targets, name): state for name, state in exceptions.items()}
-    by_user = {targets.MORE_PROCESSES: "missing"} if ROOT else {}
-    return {**usual, **here, **by_user}
+    return {**usual, **here}
 
 
 def leftovers():
@@ -120,8 +117,24 @@ def test_a_worker_without_a_boundary_succeeds_in_all_that_the_doctor_has_it_try(
         refused = {each.what for each, outcome in tried if not each.succeeded(outcome)}
 
     assert [] == [outcome for outcome in trial.outcomes if "failed" in outcome]
-    assert {each.of for each, _ in tried} == KEPT
+    assert {each.of for each, _ in tried} == KEPT - {targets.MORE_PROCESSES}
     assert refused <= BY_THE_SYSTEM
+
+
+def test_a_worker_without_a_limit_may_have_many_processes(doctored):
+    """It is left alone with them."""
+
+    async def try_out(launch, crowd):
+        servers, context = doctored._fork_servers(), doctored._sockets()
+        return await confinement._throw_away(launch, servers, context, [crowd])
+
+    with confinement.new_targets() as outside:
+        policy = SandboxPolicy("open", processes=None)
+        launch = confinement._launch(policy, str(outside.project), doctored.config)
+        trial = doctored._portal.call(try_out(launch, outside.crowd))
+
+        assert [{"value": None}] == trial.outcomes
+        assert outside.crowd.succeeded(trial.outcomes[0])
 
 
 @needs_namespaces
@@ -138,6 +151,8 @@ def test_where_a_machine_has_it_all_each_profile_keeps_what_it_promises(doctored
     assert "namespaces" == found(report, targets.PROCESSES, "strict").by
     assert "seccomp" == found(report, targets.SOCKETS, "workspace").by
     assert "RLIMIT_DATA" == found(report, targets.MORE_MEMORY, "strict").by
+    counted = "Hive's count" if os.geteuid() == 0 else "the kernel's count"
+    assert counted == found(report, targets.MORE_PROCESSES, "strict").by
     assert not any("could not be tried" in row.detail for row in report.rows)
 
 
@@ -146,7 +161,7 @@ def test_where_namespaces_are_forbidden_the_rest_holds_and_what_does_not_is_said
     """As in Docker."""
     report = examined("namespaces", **settings)
 
-    both = {"TEMPORARY": "partly", "PROCESSES": "missing", "MORE_PROCESSES": "partly"}
+    both = {"TEMPORARY": "partly", "PROCESSES": "missing"}
     in_workspace = expected("workspace", **both, BESIDE_GIT="yes", SHARED="missing")
     assert in_workspace == states(report, "workspace")
     assert expected("strict", **both) == states(report, "strict")
@@ -192,7 +207,7 @@ def test_without_any_of_it_almost_nothing_is_kept_from_a_worker_and_all_that_is_
     report = examined("landlock", "namespaces")
 
     gone = ("READING", "CHANGING", "GIT", "PYTHON", "TEMPORARY", "SHARED", "PROCESSES")
-    in_part = {"PORTS": "partly", "SIGNALS": "partly", "MORE_PROCESSES": "partly"}
+    in_part = {"PORTS": "partly", "SIGNALS": "partly"}
     kept = expected("workspace", **dict.fromkeys(gone, "missing"), **in_part)
     assert kept == states(report, "workspace")
     assert {f"{getattr(targets, name)} (workspace)" for name in gone} <= {*report.missing}
@@ -237,7 +252,7 @@ def test_who_has_no_home_has_no_file_there_to_be_read(monkeypatch, home):
         assert outside.project.parent == Path(targets.tempfile.gettempdir()).resolve()
         reading = [each.what for each in outside.attempts if each.of == targets.READING]
         assert ["read a file in /tmp"] == reading
-        assert {each.of for each in outside.attempts} == KEPT
+        assert {each.of for each in outside.attempts} == KEPT - {targets.MORE_PROCESSES}
     assert [] == leftovers()
 
 

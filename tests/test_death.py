@@ -12,6 +12,7 @@ from hive_jupyter.swarm.death import Exit, explain, explain_server
 from hive_jupyter.units import parse_size
 
 GIGABYTE = 2**30
+CAUSES = {"signal", "memory", "processes", "cpu_time", "exit", "killed", "lost"}
 
 
 def test_a_segfault_is_told_whole():
@@ -85,6 +86,57 @@ def test_the_memory_limit_is_named_and_how_to_raise_it():
     assert "`%hive restart coder --memory 4G`" in str(error)
 
 
+def test_a_limit_of_processes_is_named_and_how_to_raise_it():
+    error = explain("coder", Exit(signal=9, by_us="processes", processes_limit=64), (), during=True)
+
+    assert "processes" == error.cause
+    assert str(error) == (
+        'Worker "coder" had more than 64 processes and threads, its limit, and was killed by Hive '
+        "while it ran this cell. `%hive config processes=128` gives the next one more. "
+        "Your kernel is untouched. Lost: its variables. The next cell gets a fresh worker."
+    )
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        Exit(signal=signal.SIGXCPU, cpu_limit=60),
+        Exit(signal=signal.SIGXCPU, cpu_limit=60, cpu_seconds=59.99),
+        Exit(signal=signal.SIGKILL, cpu_limit=60, cpu_seconds=61),
+        Exit(signal=signal.SIGKILL, cpu_limit=60, cpu_seconds=61, oom_kill=True),
+    ],
+)
+def test_a_limit_of_processor_time_is_named_and_how_to_raise_it(end):
+    """Also where the worker ignored the signal and was killed for it."""
+    error = explain("coder", end, (), during=True)
+
+    assert "cpu_time" == error.cause
+    assert "used 1 min of processor time, its limit, and was ended by the system" in str(error)
+    assert "`%hive config cpu_time=120` gives the next one more." in str(error)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        Exit(signal=signal.SIGXCPU),
+        Exit(signal=signal.SIGKILL, cpu_seconds=61),
+        Exit(signal=signal.SIGKILL, cpu_limit=60, cpu_seconds=3),
+        Exit(signal=signal.SIGSEGV, cpu_limit=60, cpu_seconds=61),
+        Exit(signal=signal.SIGKILL, by_us="stop", cpu_limit=60, cpu_seconds=61),
+    ],
+)
+def test_an_end_of_another_cause_is_not_blamed_on_processor_time(end):
+    assert "cpu_time" != explain("coder", end, (), during=True).cause
+
+
+@pytest.mark.parametrize(
+    ("by_us", "is_accident"),
+    [(None, True), ("memory", True), ("processes", True), ("stop", False), ("protocol", False)],
+)
+def test_an_end_is_an_accident_where_nobody_asked_for_it(by_us, is_accident):
+    assert is_accident == Exit(by_us=by_us).is_accident
+
+
 @given(st.integers(1, 2**50))
 def test_the_advised_limit_is_larger_and_can_be_typed(limit):
     """Whatever the limit was."""
@@ -132,7 +184,10 @@ def test_unknown_variables_are_lost_too():
         Exit,
         code=st.none() | st.integers(-(2**31), 2**31),
         signal=st.none() | st.integers(-1, 200),
-        by_us=st.none() | st.sampled_from(["timeout", "memory", "stop", "hung", "x"]),
+        by_us=st.none() | st.sampled_from(["timeout", "memory", "processes", "stop", "hung", "x"]),
+        processes_limit=st.none() | st.integers(32, 2**20),
+        cpu_limit=st.none() | st.integers(1, 2**20),
+        cpu_seconds=st.floats(0, 2**20),
         memory_limit=st.none() | st.integers(1, 2**50),
         memory_used=st.none() | st.integers(0, 2**50),
         oom_kill=st.booleans(),
@@ -145,6 +200,6 @@ def test_every_end_can_be_explained(end, during):
     error = explain("coder", end, ("x",), during=during)
 
     assert isinstance(error, NodeDied)
-    assert error.cause in {"signal", "memory", "exit", "killed", "lost"}
+    assert error.cause in CAUSES
     assert str(error).startswith('Worker "coder" ')
     assert "Your kernel is untouched. Lost: x. The next cell gets a fresh worker." in str(error)

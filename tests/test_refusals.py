@@ -2,7 +2,10 @@
 
 import errno
 import os
+import signal
 import socket
+import threading
+from subprocess import CalledProcessError
 
 import pytest
 
@@ -84,21 +87,65 @@ def test_without_a_network_names_cannot_be_looked_up():
     assert "no network" in explained(refused(), profile="strict")
 
 
-@pytest.mark.parametrize(
-    ("error", "limit", "words"),
-    [
-        (OSError(errno.EFBIG, "File too large"), {"file_size": 9}, "larger than 9 bytes"),
-        (OSError(errno.EMFILE, "Too many open files"), {"open_files": 64}, "open 64 files"),
-        (BlockingIOError(errno.EAGAIN, "x"), {"processes": 50}, "50 processes and threads"),
-        (RuntimeError("can't start new thread"), {"processes": 50}, "50 processes and threads"),
-    ],
-)
-def test_a_limit_is_named_with_its_setting(error, limit, words):
-    (setting,) = limit
-    line = explained(error, **limit)
+@pytest.fixture
+def crowd():
+    """Some threads of this process, which are its own limit's affair."""
+    over = threading.Event()
+    threads = [threading.Thread(target=over.wait) for _ in range(20)]
+    for thread in threads:
+        thread.start()
+    yield
+    over.set()
+    for thread in threads:
+        thread.join()
 
+
+NO_THREAD = RuntimeError("can't start new thread")
+NOT_NOW = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+BY_SIGNAL = {
+    number: [CalledProcessError(status, "a") for status in (-number, 128 + number)]
+    for number in (signal.SIGXFSZ, signal.SIGXCPU)
+}
+REACHED = [
+    (OSError(errno.EFBIG, "File too large"), {"file_size": 2**20}, "larger than 1 MB"),
+    *((error, {"file_size": 2**20}, "larger than 1 MB") for error in BY_SIGNAL[signal.SIGXFSZ]),
+    *((error, {"cpu_time": 60}, "60 s of processor time") for error in BY_SIGNAL[signal.SIGXCPU]),
+    (OSError(errno.EMFILE, "Too many open files"), {"open_files": 64}, "open 64 files"),
+    (NOT_NOW, {"processes": 32}, "32 processes and threads"),
+    (NO_THREAD, {"processes": 32}, "32 processes and threads"),
+]
+
+
+@pytest.mark.parametrize(("error", "limit", "words"), REACHED)
+@pytest.mark.parametrize("profile", ["open", "workspace", "strict"])
+def test_a_limit_is_named_with_its_setting(crowd, error, limit, words, profile):
+    """In each profile; "open" has limits, too."""
+    (setting,) = limit
+    boundary = None if profile == "open" else BOUNDARY
+    line = Refusals(SandboxPolicy(profile, **limit), boundary).explain(error, "coder")
+
+    assert line.startswith("A limit of this worker: ")
     assert words in line
-    assert f"%hive config {setting}=..." in line
+    assert line.endswith(f"`%hive config {setting}=...`, then `%hive restart coder`, allows more.")
+
+
+@pytest.mark.parametrize("error", [error for error, *_ in REACHED])
+def test_where_there_is_no_limit_nothing_is_blamed_on_one(crowd, error):
+    assert explained(error, processes=None) is None
+
+
+@pytest.mark.parametrize("error", [NO_THREAD, OSError(errno.ENOMEM, "Cannot allocate memory")])
+def test_a_limit_of_memory_is_named_with_the_way_to_raise_it(error):
+    """Threads' stacks are memory, too."""
+    line = explained(error, memory=2**28)
+
+    assert "256 MB of memory" in line
+    assert "`%hive restart coder --memory 512M` gives it more." in line
+
+
+def test_what_is_only_not_ready_yet_is_not_blamed_on_the_number_of_processes():
+    """A socket or a pipe that does not block gives the same error."""
+    assert explained(NOT_NOW, processes=1000) is None
 
 
 def test_what_a_library_makes_of_a_refusal_is_explained_too():

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hive_jupyter.protocol import REPLY_METADATA
 from hive_jupyter.swarm.messages import Message
-from hive_jupyter.swarm.replies import variables
+from hive_jupyter.swarm.replies import users_error, variables
 
 
 def names_of(told):
@@ -34,3 +34,16 @@ def test_a_reply_without_a_list_of_names_tells_of_none(told):
 def test_a_reply_that_says_nothing_of_names_changes_nothing():
     """Another kernel's."""
     assert ("before",) == names_of(None)
+
+
+@pytest.mark.parametrize("name", ["MemoryError", "_ArrayMemoryError"])
+def test_a_lack_of_memory_comes_with_the_way_to_raise_its_limit(name):
+    """numpy has a name of its own for it."""
+    content = {"status": "error", "ename": name, "evalue": "too much", "traceback": []}
+    reply = Message("execute_reply", content)
+    limited = users_error(reply, "coder", 300 * 2**20, interrupted=False)
+    unlimited = users_error(reply, "coder", None, interrupted=False)
+
+    assert "restart coder --memory 600M" in str(limited)
+    assert "restart coder --memory 600M" in limited.traceback[-1]
+    assert "memory limit" not in str(unlimited)

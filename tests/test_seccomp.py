@@ -289,13 +289,13 @@ def test_signals_are_not_sent_by_descriptors(machine, command):
 
 
 @machines
-@given(option=word(1, 4, 15, 22, 35, 36, 38, 62, 0x59616D61), value=word(9, 15))
-def test_a_worker_can_not_outlive_who_started_it(machine, option, value):
+@given(option=word(1, 4, 15, 22, 35, 36, 38, 62, 0x59616D61), value=word(0, 1, 9, 15))
+def test_a_worker_can_not_outlive_who_started_it_nor_hide_from_it(machine, option, value):
     low = option % 2**32
     answer = ALLOWED
     if low in {35, 62, 0x59616D61}:
         answer = REFUSED
-    elif low == 1 and value % 2**32 != 9:
+    elif (low == 1 and value % 2**32 != 9) or (low == 4 and value % 2**32 == 0):
         answer = PRETENDED
 
     assert answer == asked(machine, "prctl", option, value)

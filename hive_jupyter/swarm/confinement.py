@@ -45,6 +45,9 @@ _DESCRIPTORS = 64
 # The first version of Landlock that holds back signals, and abstract unix sockets.
 _SCOPES_SINCE = 6
 
+# How an attempt ended with which its worker was.
+_ENDED = "the worker was ended"
+
 _CODE = "from hive_jupyter.worker import probes; probes.tell({attempts!r})"
 
 
@@ -98,8 +101,8 @@ _CAPABILITIES = {
     kept.CALLS: _Capability("More of the kernel is open to attack than a worker needs."),
     kept.RIGHTS: _Capability("Code gets rights that it does not need.", by={"EPERM": "rights"}),
     kept.MORE_PROCESSES: _Capability(
-        "Linux counts all processes of a user together, and holds root to no number.",
-        by={"EAGAIN": "RLIMIT_NPROC"},
+        "Code can start processes until the machine has no room for more.",
+        by={"EAGAIN": "the kernel's count", _ENDED: "Hive's count"},
     ),
     kept.MORE_MEMORY: _Capability("--memory does not hold.", by={"ENOMEM": "RLIMIT_DATA"}),
 }
@@ -155,7 +158,10 @@ async def try_out(
     try:
         async with asyncio.timeout(config.connect_timeout + _PATIENCE):
             trial = await _throw_away(launch, servers, context, targets.attempts)
-        return [_started(profile, trial), *_judged(profile, targets.attempts, trial)]
+            crowd = await _throw_away(launch, servers, context, [targets.crowd])
+        whole = _Trial(trial.layers, [*trial.outcomes, *crowd.outcomes])
+        attempts = [*targets.attempts, targets.crowd]
+        return [_started(profile, whole), *_judged(profile, attempts, whole)]
     except TimeoutError:
         seconds = format_duration(config.connect_timeout + _PATIENCE)
         return [_unproven(profile, f"its worker was not done within {seconds}")]
@@ -182,10 +188,12 @@ def _launch(policy: SandboxPolicy, project: str, config: HiveConfig) -> Launch:
 
 
 async def _throw_away(
-    launch: Launch, servers: ForkServers, context: Context, attempts: Iterable[Attempt]
+    launch: Launch, servers: ForkServers, context: Context, attempts: Sequence[Attempt]
 ) -> _Trial:
     """
     Have a worker make the attempts, and end it whatever happens.
+
+    Where Hive ends it for having too many processes, that is how all of them ended.
 
     Raises:
         SandboxUnavailable: this machine cannot enforce what the policy promises.
@@ -205,6 +213,10 @@ async def _throw_away(
             said = await _printed(code, channels, process)
         finally:
             channels.close()
+    except HiveError:
+        if process.end.by_us != "processes":
+            raise
+        return _Trial(process.confinement, [{"error": _ENDED}] * len(attempts))
     finally:
         await process.stop()
         process.remove_folder()
@@ -344,7 +356,8 @@ def _source(error: str, capability: _Capability, layers: Mapping[str, Any]) -> s
         "signals": landlock if abi >= _SCOPES_SINCE else seccomp,
         "sockets": seccomp or (landlock if abi >= _SCOPES_SINCE else ""),
         "rights": "no_new_privs, no capabilities",
-        "RLIMIT_NPROC": "RLIMIT_NPROC",
+        "the kernel's count": "the kernel's count",
+        "Hive's count": "Hive's count",
         "RLIMIT_DATA": "RLIMIT_DATA",
     }
     return found.get(capability.by.get(error, error), "") or "this system"

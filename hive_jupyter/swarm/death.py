@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from hive_jupyter.errors import NodeDied
-from hive_jupyter.units import format_size, memory_option
+from hive_jupyter.units import format_duration, format_size, memory_option
 
 # What comes next, as a rule.
 FRESH = "The next cell gets a fresh worker."
@@ -15,6 +15,8 @@ STARTED_AGAIN = "The next call starts it again."
 _NAMED = 10
 # A shell reports the end of its child by signal N as its own exit code 128 + N.
 _SHELL_SIGNAL = 128
+# Limits that Hive itself keeps.
+_LIMITS = ("memory", "processes")
 # Above this part of its limit, a crash in C code may well be a failed allocation.
 _NEARLY = 0.8
 _GIGABYTE = 2**30
@@ -58,6 +60,9 @@ class Exit:
         by_us: why Hive ended it: "timeout", "interrupt", "stop", "memory", ...; None: it did not.
         memory_limit: bytes that the worker and its descendants were allowed; None: no limit.
         memory_used: bytes that they used in the end, as far as that was measured.
+        processes_limit: processes and threads that they were allowed; None: no limit.
+        cpu_limit: seconds of processor time that each process was allowed; None: no limit.
+        cpu_seconds: that the worker itself had used.
         oom_kill: the system's out-of-memory killer struck somewhere while the worker lived.
         lost_supervisor: the supervisor ended first, so nobody saw the worker's own end.
         last_words: what its standard streams got and it did not live to pass on, by name.
@@ -68,9 +73,17 @@ class Exit:
     by_us: str | None = None
     memory_limit: int | None = None
     memory_used: int | None = None
+    processes_limit: int | None = None
+    cpu_limit: int | None = None
+    cpu_seconds: float = 0.0
     oom_kill: bool = False
     lost_supervisor: bool = False
     last_words: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def is_accident(self) -> bool:
+        """Whether nobody asked for it, nor had Hive a quarrel with it."""
+        return self.by_us is None or self.by_us in _LIMITS
 
 
 def explain(worker: str, exit: Exit, lost: tuple[str, ...], during: bool) -> NodeDied:  # noqa: A002
@@ -140,8 +153,16 @@ def _cause(worker: str, end: Exit) -> tuple[str, str, str]:
         used = f" (it used {format_size(end.memory_used)})" if end.memory_used else ""
         happened = f"reached its memory limit of {limit}{used} and was killed by Hive"
         return "memory", happened, _more_memory(worker, end)
+    if end.by_us == "processes":
+        limit = f"{end.processes_limit} processes and threads"
+        happened = f"had more than {limit}, its limit, and was killed by Hive"
+        return "processes", happened, _more("processes", 2 * (end.processes_limit or 1))
     if end.by_us is not None:
         return "killed", _BY_US.get(end.by_us, f"was ended by Hive ({end.by_us})"), ""
+    if end.cpu_limit is not None and _ran_out_of_time(end, end.cpu_limit):
+        limit = format_duration(end.cpu_limit)
+        happened = f"used {limit} of processor time, its limit, and was ended by the system"
+        return "cpu_time", happened, _more("cpu_time", 2 * end.cpu_limit)
     if end.signal == signal.SIGKILL and end.oom_kill:
         happened = "was killed by SIGKILL, most likely by the system because memory ran out,"
         advice = (
@@ -190,6 +211,18 @@ def _more_memory(worker: str, end: Exit) -> str:
     """How to raise the limit, to twice of what it was."""
     twice = memory_option(2 * (end.memory_limit or _GIGABYTE))
     return f"`%hive restart {worker} --memory {twice}` gives it more."
+
+
+def _more(setting: str, number: int) -> str:
+    """How to raise a limit that is a setting, for the worker that comes next."""
+    return f"`%hive config {setting}={number}` gives the next one more."
+
+
+def _ran_out_of_time(end: Exit, limit: int) -> bool:
+    """Whether it was the limit's signal; or what follows, where that was ignored."""
+    if end.signal == signal.SIGXCPU:
+        return True
+    return end.signal == signal.SIGKILL and end.cpu_seconds >= limit
 
 
 def enumerate_names(names: tuple[str, ...]) -> str:

@@ -51,7 +51,7 @@ class NodeStatus:
         circuit: "closed", "open" or "half-open".
         retry_in: seconds until an open circuit lets a start through.
         queue: runs that wait for their turn.
-        memory: bytes of the worker and its descendants (PSS), or None.
+        memory: bytes of the worker and its descendants, pages of files left out, or None.
         cpu_seconds: processor time of the worker, or None.
         metrics: calls, successes, failures, restarts, latencies, last error.
         drift: what changed in the host since the worker took its snapshot.
@@ -381,7 +381,7 @@ class Life:
             circuit=self.breaker.state,
             retry_in=self.breaker.retry_in,
             queue=queue,
-            memory=procfs.proportional_memory(family) if family else None,
+            memory=procfs.used_memory(family) if family else None,
             cpu_seconds=stat.cpu_seconds if stat else None,
             metrics=self.metrics.snapshot(),
             drift=self._drift(kernel, policy) if process else (),

@@ -538,9 +538,8 @@ class McpNode:
             process.kill("hung")
             await _ends_within(process, _DEATH_PATIENCE)
         death = self._explain(process, during=True)
-        by_us = process.end.by_us
-        run.lost_its_worker = by_us in (None, "memory")
-        if run.lost_its_worker or by_us == "hung":
+        run.lost_its_worker = process.end.is_accident
+        if run.lost_its_worker or process.end.by_us == "hung":
             self._fail_once(process, death)
         else:
             self.breaker.withdraw()
@@ -550,7 +549,7 @@ class McpNode:
         """A server that ends while nobody calls it fails too; a call tells its own end."""
         if process is not self._process or self._runs:
             return
-        if process.exited.result().by_us in (None, "memory"):
+        if process.exited.result().is_accident:
             self._fail_once(process, self._explain(process, during=False))
         else:
             self.breaker.withdraw()

@@ -806,7 +806,7 @@ class SwarmNode:
                 f"{enumerate_names(self._names)}. {FRESH}"
             )
             error = NodeTimeout(msg, node=self.name, seconds=run.timeout)
-        run.lost_its_worker = end.by_us in (None, "memory")
+        run.lost_its_worker = end.is_accident
         if end.by_us in ("interrupt", "stop", "restart"):
             self.breaker.withdraw()
         else:
@@ -847,7 +847,7 @@ class SwarmNode:
         """A worker that dies between two runs is forgotten at once; a run tells its own end."""
         if process is self._process and self._running is None:
             end = process.exited.result()
-            if end.by_us in (None, "memory", "protocol"):
+            if end.is_accident or end.by_us == "protocol":
                 death = self._explain(end, during=False)
                 self._life.fail(death)
                 self._unsaid = death if death.lost else None

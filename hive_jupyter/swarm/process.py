@@ -220,13 +220,18 @@ class WorkerProcess:
         elif kind == SIGNALLED:
             self._acknowledged.set()
         elif kind == EXIT:
+            passed, used = event["excess"] or (None, 0)
+            policy = self.spec.policy
             self._conclude(
                 Exit(
                     code=event["code"],
                     signal=event["signal"],
-                    by_us="memory" if event["memory_used"] else self._killed_for,
-                    memory_limit=self.spec.policy.memory,
-                    memory_used=event["memory_used"] or event["peak_memory"],
+                    by_us=passed or self._killed_for,
+                    memory_limit=policy.memory,
+                    memory_used=used if passed == "memory" else event["peak_memory"],
+                    processes_limit=policy.processes,
+                    cpu_limit=policy.cpu_time,
+                    cpu_seconds=event["cpu_seconds"],
                     oom_kill=event["oom_kill"],
                     last_words=event["last_words"],
                 )

@@ -50,7 +50,8 @@ def users_error(
     value = str(reply.content.get("evalue", ""))
     sent = reply.content.get("traceback", [])
     lines = [str(line) for line in sent] if isinstance(sent, list) else []
-    if name == "MemoryError" and memory_limit is not None:
+    # numpy's is called _ArrayMemoryError
+    if name.endswith("MemoryError") and memory_limit is not None:
         advice = (
             f'worker "{worker}" has a memory limit of {format_size(memory_limit)}; '
             f"`%hive restart {worker} --memory {memory_option(2 * memory_limit)}` raises it"

@@ -97,19 +97,22 @@ class Targets:
         project: the folder to start the worker in.
         port: TCP port that it is to be allowed.
         attempts: what it is to try, in this order.
+        crowd: what another worker is to try, as it may end with that.
 
     Raises:
         OSError: they cannot be made here.
     """
 
     def __init__(self, *, processes: int, memory: int) -> None:
-        self._limits = (processes, memory)
+        self._memory = memory
         self._secret = secrets.token_hex(16)
         self._name = f"hive-doctor-{os.getpid()}-"
         self._folders: list[Path] = []
         self.project = Path()
         self.port = 0
         self.attempts: list[Attempt] = []
+        call = ("exceed_processes", processes)
+        self.crowd = Attempt(MORE_PROCESSES, f"have {processes} more", call, _returned)
 
     def __enter__(self) -> Self:
         with contextlib.ExitStack() as stack:
@@ -300,7 +303,7 @@ class Targets:
     # --- what it does to itself ---
 
     def _add_what_needs_no_target(self) -> None:
-        processes, memory = self._limits
+        memory = self._memory
         for of, what, *call in (
             (CALLS, "set up io_uring", "set_up_io_uring"),
             (CALLS, "handle page faults (userfaultfd)", "handle_page_faults"),
@@ -313,8 +316,6 @@ class Targets:
             (RIGHTS, "keep a capability", "keep_capabilities"),
             (RIGHTS, "gain rights from a program (set-user-ID)", "gain_rights"),
             (RIGHTS, "leave its groups", "leave_groups"),
-            (MORE_PROCESSES, f"start {processes} more", "exceed_processes", processes),
-            (MORE_PROCESSES, "fork under a limit of one", "exceed_limit_of_one"),
             (MORE_MEMORY, f"reserve {format_size(memory)} more", "exceed_memory", memory),
         ):
             self._add(of, what, tuple(call))

@@ -285,7 +285,7 @@ class CoderWorker(IPythonKernel):
 class WorkerShell(ZMQInteractiveShell):
     """IPython's shell for a kernel; it keeps no copy of what a cell prints."""
 
-    # What explains why the boundary refused something; the app sets it, where there is a boundary.
+    # What explains why the boundary or a limit refused something; the app sets it.
     refusals: Refusals | None = None
 
     def run_code(self, *arguments: Any, **options: Any) -> Any:
@@ -304,7 +304,7 @@ class WorkerShell(ZMQInteractiveShell):
         return super().run_code(*arguments, **options)
 
     def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
-        """Show an error, with a line more where the worker's boundary is the cause."""
+        """Show an error, with a line more where the worker's boundary or a limit is the cause."""
         reason = self.refusals and self.refusals.explain(evalue, os.environ[WORKER_VARIABLE])
         super()._showtraceback(etype, evalue, [*stb, reason] if reason else stb)
 
@@ -348,7 +348,7 @@ class WorkerApp(IPKernelApp):
             self._exercise()
         if spec.policy.is_confined:
             compat.live_without_sockets()
-            self.shell.refusals = confinement.refusals()
+        self.shell.refusals = confinement.refusals()
         confinement.close()
         _search_project(spec)
         ports = {f"{name}_port": port for name, port in self._ports.items()}

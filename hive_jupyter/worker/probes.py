@@ -13,7 +13,6 @@ import errno
 import json
 import mmap
 import os
-import resource
 import socket
 import struct
 import threading
@@ -44,6 +43,8 @@ _REMOVE = 0  # IPC_RMID
 
 # What a thread needs that only waits, in bytes.
 _SMALL_STACK = 64 * 1024
+# Seconds within which a worker that has too many of them is ended.
+_CROWDS_PATIENCE = 5.0
 # How a child says that something else than a system call failed.
 _FAILED = 255
 
@@ -269,29 +270,14 @@ def _count(found: Iterator[bool]) -> int:
 
 
 def exceed_processes(limit: int) -> None:
-    """Have more threads than there may be processes and threads together."""
-    over = threading.Event()
-    size = threading.stack_size(_SMALL_STACK)
+    """Have more threads than there may be processes and threads together, and wait for the end."""
+    threading.stack_size(_SMALL_STACK)
     try:
         for _ in range(limit + 1):
-            _thread.start_new_thread(over.wait, ())
+            _thread.start_new_thread(threading.Event().wait, ())
     except RuntimeError as error:
         raise BlockingIOError(errno.EAGAIN, str(error)) from None
-    finally:
-        threading.stack_size(size)
-        over.set()
-
-
-def exceed_limit_of_one() -> None:
-    """Fork under a limit of one process, which tells whether the kernel holds us to any."""
-
-    def fork() -> None:
-        resource.setrlimit(resource.RLIMIT_NPROC, (1, 1))
-        if os.fork() == 0:
-            os._exit(0)
-        os.wait()
-
-    _in_child(fork)
+    threading.Event().wait(_CROWDS_PATIENCE)
 
 
 def exceed_memory(size: int) -> None:

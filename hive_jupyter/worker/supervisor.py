@@ -46,9 +46,8 @@ from hive_jupyter.protocol import (
 )
 from hive_jupyter.worker.confine import Confinement, namespaces, prctl
 from hive_jupyter.worker.log import RecentLog
-
-# Between two looks at the memory of a worker that has a limit; there is no event for it.
-MEMORY_INTERVAL = 0.2
+from hive_jupyter.worker.sweep import kill_below, sweep
+from hive_jupyter.worker.watch import Excess, Watch
 
 # Bytes of a dead worker's last words on each stream: what fits into the socket to a host that does
 # not read just now; and what a pipe holds (pipe(7)).
@@ -146,8 +145,14 @@ class Supervisor:
         self._host_process = host_process
         self._spec = spec
         self._requests = LineBuffer()
+        self._confinement = confinement
+        self._watch = Watch(
+            spec.policy, kept=confinement.kept, own_shared_memory=confinement.has_namespaces
+        )
+        self._excess: Excess | None = None
+        self._has_worker = True
+        self._cpu_seconds = 0.0
         self._oom_kills = procfs.oom_kills()
-        self._memory_used = 0
         self._ready, ready_end = os.pipe()
         pipes = {name: os.pipe() for name in _piped_streams(spec)}
         # Opened anew, so that nothing that the worker does to its own ends has us wait.
@@ -179,17 +184,17 @@ class Supervisor:
         poll = select.poll()
         for descriptor in handlers:
             poll.register(descriptor, select.POLLIN)
-        timeout = None if self._spec.policy.memory is None else MEMORY_INTERVAL * 1000
         going = True
         while going:
-            for descriptor, events in poll.poll(timeout):
+            for descriptor, events in poll.poll(self._watch.timeout):
                 going = handlers[descriptor]() and going
                 # a server that closed its stderr, as the last who held it
                 if descriptor == self._ready or events == select.POLLHUP:
                     poll.unregister(descriptor)
-            if going and self._spec.policy.memory is not None:
-                self._watch_memory(self._spec.policy.memory)
-        sweep()
+            if going and self._excess is None:
+                self._look()
+        sweep(self._kill_all)
+        self._confinement.leave()
 
     def _announce(self) -> None:
         descriptors = [os.pidfd_open(self._worker), os.pidfd_open(os.getpid())]
@@ -213,7 +218,7 @@ class Supervisor:
             return False
         for request in self._requests.feed(piece):
             if request.get("kill"):
-                _signal_group(self._worker, signal.SIGKILL)
+                self._kill_all()
             else:
                 _signal_group(self._worker, int(request["signal"]))
                 self._tell({"event": SIGNALLED})
@@ -238,6 +243,9 @@ class Supervisor:
         """Collect ended children; False once the worker itself is among them."""
         with contextlib.suppress(BlockingIOError):
             os.read(self._wakeup, 4096)
+        # what it used itself, without its children, is not to be had later
+        if (stat := procfs.read_stat(self._worker)) is not None:
+            self._cpu_seconds = stat.cpu_seconds
         while True:
             try:
                 pid, status, usage = os.wait4(-1, os.WNOHANG)
@@ -246,18 +254,22 @@ class Supervisor:
             if pid == 0:
                 return True
             if pid == self._worker:
+                self._has_worker = False
                 self._report_exit(status, usage)
                 return False
 
     def _report_exit(self, status: int, usage: resource.struct_rusage) -> None:
         code = os.waitstatus_to_exitcode(status)
+        if self._excess is None and (used := self._confinement.memory_used()) is not None:
+            self._excess = Excess("memory", used)
         self._tell(
             {
                 "event": EXIT,
                 "code": code if code >= 0 else None,
                 "signal": -code if code < 0 else None,
-                "memory_used": self._memory_used,
+                "excess": self._excess,
                 "peak_memory": usage.ru_maxrss * 1024,
+                "cpu_seconds": self._cpu_seconds,
                 "oom_kill": procfs.oom_kills() > self._oom_kills,
                 "last_words": self._last_words(),
             }
@@ -279,14 +291,17 @@ class Supervisor:
                 found[name] = note + words[-_LAST_WORDS:].decode(errors="replace")
         return found
 
-    def _watch_memory(self, limit: int) -> None:
-        family = procfs.descendants(os.getpid())
-        if procfs.resident_memory(family) > limit:
-            used = procfs.proportional_memory(family)
-            if used > limit:
-                self._memory_used = used
-                _signal_group(self._worker, signal.SIGKILL)
-                kill(self._worker)
+    def _look(self) -> None:
+        self._excess = self._watch.look()
+        if self._excess is not None:
+            self._kill_all()
+
+    def _kill_all(self) -> None:
+        """Kill the worker and all that it has started; at once what is left in its group."""
+        if self._has_worker:
+            _signal_group(self._worker, signal.SIGKILL)
+        if not self._confinement.kill_all():
+            kill_below()
 
 
 def become_worker(
@@ -305,6 +320,7 @@ def become_worker(
     os.setsid()
     prctl.set_dumpable(True)
     prctl.set_title(f"hive: {spec.role} {spec.name or '(spare)'}")
+    confinement.join()
     _own_descriptors(spec, ready, pipes)
     os.environ.clear()
     os.environ.update(spec.environment)
@@ -401,25 +417,3 @@ def _signal_group(pid: int, number: int) -> None:
         # Between the fork and its setsid the child has no group of its own yet.
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
-
-
-def sweep() -> None:
-    """
-    Kill what is left below this child subreaper, round by round, until it has no child.
-
-    A killed child's own children come here before its end is told (``exit_notify`` in the kernel
-    reparents first), so nothing slips through between two rounds.
-    """
-    with contextlib.suppress(ChildProcessError):
-        while True:
-            for pid in procfs.children(os.getpid()):
-                kill(pid)
-            os.wait()
-            while os.waitpid(-1, os.WNOHANG)[0]:
-                pass
-
-
-def kill(pid: int) -> None:
-    """End a process of ours that nobody has reaped yet."""
-    with contextlib.suppress(ProcessLookupError, PermissionError):
-        os.kill(pid, signal.SIGKILL)

@@ -21,10 +21,10 @@ import time
 import traceback
 from typing import Any, NoReturn
 
-from hive_jupyter import procfs
 from hive_jupyter.protocol import FAILED, FORK, READY, LineBuffer, encode_line
 from hive_jupyter.worker import supervisor
 from hive_jupyter.worker.confine import namespaces, prctl
+from hive_jupyter.worker.sweep import kill_below, sweep
 
 # Seconds that supervisors have to sweep up after the end of the host.
 HOST_GONE_GRACE = 1.0
@@ -152,7 +152,7 @@ class Zygote:
         while self._supervisors and (left := deadline - time.monotonic()) > 0:
             poll.poll(left * 1000)
             self._reap()
-        supervisor.sweep()
+        sweep(kill_below)
 
     def _fork(self, descriptor: int) -> None:
         try:
@@ -181,5 +181,4 @@ class Zygote:
         with contextlib.suppress(ChildProcessError):
             while pid := os.waitpid(-1, os.WNOHANG)[0]:
                 self._supervisors.discard(pid)
-        for orphan in set(procfs.children(os.getpid())) - self._supervisors:
-            supervisor.kill(orphan)
+        kill_below(spared=self._supervisors)

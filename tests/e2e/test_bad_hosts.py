@@ -217,7 +217,7 @@ def left():
     return (
         len(os.listdir("/proc/self/fd")),
         threading.active_count(),
-        len(procfs.children(os.getpid())),
+        len(procfs.descendants(os.getpid())),
         len(list(Path(os.environ["JUPYTER_RUNTIME_DIR"], "hive").glob("*"))),
     )
 def use(number):

@@ -3,6 +3,8 @@
 import random
 import signal
 import subprocess
+import sys
+from pathlib import Path
 
 import psutil
 import pytest
@@ -20,6 +22,7 @@ from tests.processes import (
 )
 
 LEFT_FOR = 3.0
+WITHOUT = Path(__file__).parents[1] / "without.py"
 
 # A host that is busy starting, running, dying and stopping workers of two names for ever.
 BUSY = """
@@ -84,10 +87,20 @@ def nothing_is(left):
     wait_until(lambda: not left(), LEFT_FOR)
 
 
-def started(code, runtime, **environment):
-    host = start_host(code, runtime, **environment)
+def started(code, runtime, before=(), **environment):
+    host = start_host(code, runtime, before, **environment)
     assert "up\n" == host.stdout.readline()
     return host
+
+
+@pytest.fixture(
+    params=[("open", ""), ("workspace", ""), ("workspace", "namespaces")], ids=" without ".join
+)
+def begin(request, runtime):
+    """Starts a host whose workers have a profile, on a machine that may lack something."""
+    profile, lacking = request.param
+    before = [sys.executable, "-I", "-S", WITHOUT, lacking] if lacking else ()
+    return lambda code: started(code, runtime, before, HIVE_JUPYTER_SANDBOX=profile)
 
 
 def end(host, number=signal.SIGKILL):
@@ -111,8 +124,8 @@ def test_a_host_that_is_killed_at_random_moments_leaves_nothing(runtime, left):
 
 
 @pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGHUP, signal.SIGSEGV])
-def test_a_host_that_a_signal_ends_leaves_nothing(runtime, left, number):
-    host = started(CALM + WAIT, runtime)
+def test_a_host_that_a_signal_ends_leaves_nothing(begin, left, number):
+    host = begin(CALM + WAIT)
     processes = left()
     assert 1 == len(titled(processes, "sleep"))
     assert 4 == len(titled(processes, "hive: worker"))  # two, the daemon of one, and a spare
@@ -200,8 +213,8 @@ def test_the_end_of_a_hosts_fork_ends_nothing_of_the_host(runtime, left):
 
 @pytest.mark.parametrize("victim", ["hive: zygote", "hive: supervisor"])
 @pytest.mark.parametrize("then", ["the host lives", "the host is killed"])
-def test_a_process_of_hive_that_is_killed_leaves_nothing(runtime, left, victim, then):
-    host = started(CALM + WAIT, runtime)
+def test_a_process_of_hive_that_is_killed_leaves_nothing(begin, left, victim, then):
+    host = begin(CALM + WAIT)
     for process in titled(left(), victim):
         process.kill()
     if (victim, then) == ("hive: supervisor", "the host lives"):
@@ -222,8 +235,8 @@ def test_a_stopped_host_keeps_its_workers_and_a_killed_one_does_not(runtime, lef
     nothing_is(left)
 
 
-def test_stopped_workers_go_with_their_host(runtime, left):
-    host = started(CALM + WAIT, runtime)
+def test_stopped_workers_go_with_their_host(begin, left):
+    host = begin(CALM + WAIT)
     for process in titled(left(), "hive: worker"):
         stopped(process.pid)
     end(host)
@@ -231,7 +244,7 @@ def test_stopped_workers_go_with_their_host(runtime, left):
     nothing_is(left)
 
 
-def test_a_host_that_is_killed_while_its_worker_forks_daemons_leaves_nothing(runtime, left):
+def test_a_host_that_is_killed_while_its_worker_forks_daemons_leaves_nothing(begin, left):
     code = (
         f"{CALM}"
         "hive.begin('''import os, time\n"
@@ -245,7 +258,7 @@ def test_a_host_that_is_killed_while_its_worker_forks_daemons_leaves_nothing(run
         "    time.sleep(0.01)\n"
         f"''')\nprint('forking')\n{WAIT}"
     )
-    host = started(code, runtime)
+    host = begin(code)
     host.stdout.readline()
     wait_until(lambda: len(left()) > 30)
     end(host)

@@ -3,8 +3,10 @@ A policy applied to this process, for good, between the fork and the user's code
 
 The order was found by breaking it::
 
-    supervisor   namespaces, and what is mounted in them        arrange()
-    worker       limits, capabilities, files (Landlock),
+    supervisor   a control group; namespaces, and what is
+                 mounted in them                                arrange()
+    worker       the control group                              join()
+                 limits, capabilities, files (Landlock),
                  system calls (seccomp)                         confine()
                  the kernel starts and binds its sockets
                  sockets (seccomp, for all threads)             close()
@@ -16,14 +18,17 @@ to start, and "workspace" tells what is missing.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import signal
 import stat
 from collections.abc import Iterator
 
 from hive_jupyter.errors import SandboxUnavailable
-from hive_jupyter.protocol import WorkerSpec
+from hive_jupyter.protocol import KERNEL, WorkerSpec
 from hive_jupyter.worker.confine import (
     capabilities,
+    cgroups,
     landlock,
     limits,
     namespaces,
@@ -53,14 +58,17 @@ class Confinement:
 
     Attributes:
         missing: what the policy asks for and this machine cannot enforce.
+        has_namespaces: as given.
     """
 
     def __init__(self, spec: WorkerSpec, *, has_namespaces: bool) -> None:
         self._spec = spec
-        self._has_namespaces = has_namespaces
+        self.has_namespaces = has_namespaces
         self._boundary: Boundary | None = None
         self._landlock = landlock.abi() if spec.policy.is_confined else 0
         self._has_filters = spec.policy.is_confined and seccomp.available()
+        self._group: cgroups.Group | None = None
+        self._reaches_nobody_else = False
         self.missing: tuple[str, ...] = ()
         if spec.policy.is_confined:
             self.missing = tuple(self._missing())
@@ -72,14 +80,20 @@ class Confinement:
             "notes": self._boundary.notes if self._boundary else (),
             "landlock": self._landlock,
             "seccomp": self._has_filters,
-            "namespaces": self._has_namespaces,
+            "namespaces": self.has_namespaces,
         }
 
-    def refusals(self) -> Refusals | None:
-        """What explains the refusals of this boundary; None: there is none."""
-        if self._boundary is None:
-            return None
+    def refusals(self) -> Refusals:
+        """What explains which limit or which part of the boundary is behind an error."""
         return Refusals(self._spec.policy, self._boundary)
+
+    @property
+    def kept(self) -> frozenset[str]:
+        """Names of the limits that the kernel keeps for all of the worker's processes together."""
+        kept = self._group.kept if self._group else frozenset()
+        # a user namespace counts its own processes, except root's
+        counts = self.has_namespaces and os.geteuid() != 0
+        return kept | {"processes"} if counts else kept
 
     @property
     def environment(self) -> dict[str, str]:
@@ -91,27 +105,39 @@ class Confinement:
 
     def arrange(self) -> None:
         """
-        Prepare, in the supervisor, what the worker will see of files.
+        Prepare, in the supervisor, what the worker will see of files, and whom it can reach.
 
         Raises:
             SandboxUnavailable: this machine cannot enforce what "strict" promises.
         """
-        if not self._spec.policy.is_confined:
-            return
         if self.missing and not self._spec.policy.writes_project:
             msg = f"this machine cannot confine {', '.join(self.missing)}"
             raise SandboxUnavailable(msg, missing=self.missing)
-        found = self._boundary = Boundary.of(self._spec, has_mounts=self._has_namespaces)
+        if self._spec.role != KERNEL:
+            limits.go_first()
+        self._group = cgroups.make(self._spec.policy)
+        if not self._spec.policy.is_confined:
+            return
+        found = self._boundary = Boundary.of(self._spec, has_mounts=self.has_namespaces)
         os.makedirs(found.temporary, stat.S_IRWXU, exist_ok=True)
-        if self._has_namespaces:
+        if self.has_namespaces:
             namespaces.arrange(_mounts(found, self._spec.policy.memory))
             if self._keeps_to_itself():
                 namespaces.leave_network()
+            self._reaches_nobody_else = os.getpid() == 1
+        else:
+            prctl.no_new_privs()
+            self._reaches_nobody_else = landlock.keep_signals_below()
+
+    def join(self) -> None:
+        """Move this process, the worker, into its control group, while it has the descriptor."""
+        if self._group is not None:
+            self._group.enter()
 
     def confine(self) -> None:
         """Confine this process, the worker: before any thread and any code of the user."""
         policy = self._spec.policy
-        limits.apply(policy, own_users=self._has_namespaces)
+        limits.apply(policy, own_users=self.has_namespaces)
         found = self._boundary
         if found is None:
             return
@@ -135,8 +161,34 @@ class Confinement:
             yield SYSTEM_CALLS
         if self._landlock < _TCP and self._spec.policy.writes_project:
             yield PORTS
-        if self._landlock < _SIGNALS and not self._has_namespaces:
+        if self._landlock < _SIGNALS and not self.has_namespaces:
             yield SIGNALS
+
+    def kill_all(self) -> bool:
+        """
+        Kill all that the worker has started, from its supervisor, at once.
+
+        A fork that has begun sees the signal and fails (``copy_process`` in the kernel), so nothing
+        gets away however fast it forks.
+
+        Returns:
+            Whether that surely hit all.
+        """
+        if self._reaches_nobody_else:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(-1, signal.SIGKILL)
+        elif self._group is not None:
+            self._group.kill()
+        return self._reaches_nobody_else
+
+    def memory_used(self) -> int | None:
+        """Bytes that the worker used, where the kernel has ended it for that."""
+        return self._group.memory_used() if self._group is not None else None
+
+    def leave(self) -> None:
+        """Remove what was arranged, with nobody in it any more."""
+        if self._group is not None:
+            self._group.remove()
 
     def _keeps_to_itself(self) -> bool:
         """Whether the host reaches the worker without a network."""

@@ -14,6 +14,7 @@ ABI Linux  adds
 4   6.7    TCP ports
 5   6.10   ioctl on devices
 6   6.12   scopes: signals, abstract unix sockets; before, see ``seccomp``
+7   6.15   refusals can be kept out of the system's log
 === ====== ==========================================================================
 
 From ABI 1 on, processes that are not below this one cannot be traced either, nor what ``/proc``
@@ -50,7 +51,10 @@ _TRUNCATE = 1 << 14
 _IOCTL_DEV = 1 << 15
 
 _CONNECT_TCP = 1 << 1
-_SCOPES = 1 << 0 | 1 << 1  # abstract unix sockets, signals
+_SINCE_SIGNALS, _SINCE_LOGS = 6, 7
+_UNLOGGED = 1 << 0  # LANDLOCK_RESTRICT_SELF_LOG_SAME_EXEC_OFF
+_SCOPE_SIGNALS = 1 << 1
+_SCOPES = 1 << 0 | _SCOPE_SIGNALS  # and abstract unix sockets
 
 _READ = _EXECUTE | _READ_FILE | _READ_DIR
 _WRITE = _ABI_1 & ~(_MAKE_CHAR | _MAKE_BLOCK) | _REFER | _TRUNCATE | _IOCTL_DEV
@@ -95,9 +99,9 @@ def restrict(*, read: Iterable[str], write: Iterable[str], connect: Collection[i
         "<QQQ",
         _handled_files(version),
         _CONNECT_TCP if network else 0,
-        _SCOPES if version >= 6 else 0,
+        _SCOPES if version >= _SINCE_SIGNALS else 0,
     )
-    size = 24 if version >= 6 else 16 if version >= 4 else 8
+    size = 24 if version >= _SINCE_SIGNALS else 16 if version >= 4 else 8
     ruleset = system_calls.call("landlock_create_ruleset", attributes, size, 0)
     try:
         for path in read:
@@ -110,6 +114,37 @@ def restrict(*, read: Iterable[str], write: Iterable[str], connect: Collection[i
         system_calls.call("landlock_restrict_self", ruleset, 0)
     finally:
         os.close(ruleset)
+
+
+def keep_signals_below() -> bool:
+    """
+    Have this process, and what it starts, signal nobody but what it starts, for good.
+
+    Needs ``no_new_privs``.
+
+    Returns:
+        Whether that is so now. It is tried: before, the parent could be signalled.
+    """
+    parent = os.getppid()
+    if abi() < _SINCE_SIGNALS or _refusal_of_signal(parent) is not None:
+        return False
+    attributes = struct.pack("<QQQ", 0, 0, _SCOPE_SIGNALS)
+    ruleset = system_calls.call("landlock_create_ruleset", attributes, len(attributes), 0)
+    # a signal to all that can be reached is refused for each of the others: no line in a log each
+    flags = _UNLOGGED if abi() >= _SINCE_LOGS else 0
+    try:
+        system_calls.call("landlock_restrict_self", ruleset, flags)
+    finally:
+        os.close(ruleset)
+    return _refusal_of_signal(parent) == errno.EPERM
+
+
+def _refusal_of_signal(pid: int) -> int | None:
+    try:
+        os.kill(pid, 0)
+    except OSError as error:
+        return error.errno
+    return None
 
 
 def _handled_files(version: int) -> int:

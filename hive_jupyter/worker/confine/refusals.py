@@ -1,4 +1,4 @@
-"""Why the boundary of a confined worker refused something, in one line for the traceback."""
+"""Why a worker's boundary or a limit refused something, in one line for the traceback."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ import socket
 from collections.abc import Iterator
 
 from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.units import memory_option
+from hive_jupyter.worker.confine import limits
 from hive_jupyter.worker.confine.boundary import Boundary, is_below
 
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
-# What Python says where a thread cannot be had; it has no number.
-_NO_THREAD = "can't start new thread"
 
 
 class Refusals:
@@ -21,10 +21,10 @@ class Refusals:
 
     Args:
         policy: what it may touch.
-        boundary: its paths.
+        boundary: its paths; None: it has no boundary.
     """
 
-    def __init__(self, policy: SandboxPolicy, boundary: Boundary) -> None:
+    def __init__(self, policy: SandboxPolicy, boundary: Boundary | None) -> None:
         self._policy = policy
         self._boundary = boundary
 
@@ -40,34 +40,33 @@ class Refusals:
             One line, or None where the policy has nothing to do with it.
         """
         for one in _chain(error):
+            limit = limits.reached(self._policy, one)
+            if limit is not None:
+                what, setting = limit
+                return f"A limit of this worker: {what}. {self._way_out(setting, worker)}"
             reason = self._reason(one)
             if reason is not None:
                 what, setting = reason
                 profile = self._policy.profile
-                return f"The sandbox {profile} refused this: {what}. {_way_out(setting, worker)}"
+                return (
+                    f"The sandbox {profile} refused this: {what}. {self._way_out(setting, worker)}"
+                )
         return None
 
     def _reason(self, error: BaseException) -> tuple[str, str] | None:
         """What was refused, and the setting for it; "" where only another profile allows it."""
-        policy = self._policy
-        number = error.errno if isinstance(error, OSError) else None
-        if isinstance(error, OSError) and number in _REFUSED:
+        if self._boundary is None:
+            return None
+        if isinstance(error, OSError) and error.errno in _REFUSED:
             names = [name for name in (error.filename, error.filename2) if name is not None]
             paths = [os.fsdecode(name) for name in names if isinstance(name, str | bytes)]
             if paths:
-                return self._of_path(paths)
+                return _of_path(self._boundary, paths)
             if names:
                 return None
-            return self._of_connection() if number == errno.EACCES else self._of_call()
-        if isinstance(error, socket.gaierror) and not policy.writes_project:
+            return self._of_connection() if error.errno == errno.EACCES else self._of_call()
+        if isinstance(error, socket.gaierror) and not self._policy.writes_project:
             return self._of_call()
-        if number == errno.EFBIG and policy.file_size:
-            return f"no file may be larger than {policy.file_size} bytes", "file_size"
-        if number == errno.EMFILE and policy.open_files:
-            return f"a process may open {policy.open_files} files", "open_files"
-        if policy.processes and (number == errno.EAGAIN or _lacks_thread(error)):
-            most = policy.processes
-            return f"the worker may have {most} processes and threads", "processes"
         return None
 
     def _of_connection(self) -> tuple[str, str]:
@@ -80,36 +79,33 @@ class Refusals:
         lacks = "unix sockets" if self._policy.writes_project else "network or shared memory"
         return f"a worker reaches no other programs, and has no {lacks}", ""
 
-    def _of_path(self, paths: list[str]) -> tuple[str, str] | None:
-        boundary = self._boundary
-        for path in map(os.path.realpath, paths):
-            if any(is_below(path, folder) for folder in boundary.never):
-                return f"{path} runs with your rights later, so no worker writes it", ""
-            if any(is_below(path, folder) for folder in boundary.write):
-                continue
-            folder = os.path.dirname(path)
-            kept = [never for never in boundary.never if is_below(never, folder)]
-            if kept:
-                what = (
-                    f"in {folder} nothing can be made or removed, as {kept[0]} has to stay there; "
-                    "the folders in it are free"
-                )
-                return what, ""
-            if any(is_below(path, folder) for folder in boundary.read):
-                return f"{path} may be read only", "writable_paths"
-            return f"{path} is none of its files", "readable_paths"
-        return None
+    def _way_out(self, setting: str, worker: str) -> str:
+        if not setting:
+            return f"`%hive restart {worker} --sandbox open` takes the boundary away."
+        if setting == "memory":
+            twice = memory_option(2 * (self._policy.memory or 0))
+            return f"`%hive restart {worker} --memory {twice}` gives it more."
+        return f"`%hive config {setting}=...`, then `%hive restart {worker}`, allows more."
 
 
-def _way_out(setting: str, worker: str) -> str:
-    if not setting:
-        return f"`%hive restart {worker} --sandbox open` takes the boundary away."
-    return f"`%hive config {setting}=...`, then `%hive restart {worker}`, allows more."
-
-
-def _lacks_thread(error: BaseException) -> bool:
-    # the text of an exception of the user's own may be anything, or fail
-    return type(error) is RuntimeError and error.args[:1] == (_NO_THREAD,)
+def _of_path(boundary: Boundary, paths: list[str]) -> tuple[str, str] | None:
+    for path in map(os.path.realpath, paths):
+        if any(is_below(path, folder) for folder in boundary.never):
+            return f"{path} runs with your rights later, so no worker writes it", ""
+        if any(is_below(path, folder) for folder in boundary.write):
+            continue
+        folder = os.path.dirname(path)
+        kept = [never for never in boundary.never if is_below(never, folder)]
+        if kept:
+            what = (
+                f"in {folder} nothing can be made or removed, as {kept[0]} has to stay there; "
+                "the folders in it are free"
+            )
+            return what, ""
+        if any(is_below(path, folder) for folder in boundary.read):
+            return f"{path} may be read only", "writable_paths"
+        return f"{path} is none of its files", "readable_paths"
+    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:

@@ -133,6 +133,7 @@ _CLONES = (0x40049409, 0x4020940D, 0xC0189436)
 _SEALING = (0x800C6613, 0xC0506617, 0xC0406618, 0xC0406619, 0x40806685)
 _F_SETOWN, _F_SETSIG, _F_SETOWN_EX = 8, 10, 15
 _SET_PDEATHSIG, _SIGKILL, _SET_MM, _SCHED_CORE, _SET_PTRACER = 1, 9, 35, 62, 0x59616D61
+_SET_DUMPABLE = 4
 _PRIO_USER, _IOPRIO_WHO_USER = 2, 3
 _PERSONALITY_LINUX, _PERSONALITY_ASK = 0, 0xFFFFFFFF
 _SET_USER_ID = 0o4000
@@ -155,6 +156,8 @@ def _rules_of_all_workers() -> Rules:
             # The end of the parent stays the end of the worker. Launchers ask for other signals, in
             # children of theirs, and raise where that fails (torch.multiprocessing.spawn).
             Rule(_PRETEND, (_is(0, _SET_PDEATHSIG), _is_not(1, _SIGKILL))),
+            # Its supervisor sees what it holds. Programs with secrets do this, and end if it fails.
+            Rule(_PRETEND, (_is(0, _SET_DUMPABLE), _is(1, 0))),
             *(Rule(_EPERM, (_is(0, each),)) for each in (_SET_MM, _SCHED_CORE, _SET_PTRACER)),
         ],
         "personality": [

@@ -3,6 +3,7 @@
 import fcntl
 import mmap
 import os
+import shutil
 import signal
 import threading
 import time
@@ -19,20 +20,14 @@ from tests.security.abuse import (
     prctl,
     temporary,
 )
-from tests.security.probe import EVERYWHERE, NOWHERE, WITHOUT_NAMESPACES, harm, topic
+from tests.security.probe import EVERYWHERE, NOWHERE, OPEN, WORKSPACE_PLAIN, harm, topic
 
 limit = topic("Limits, where they are set")
 
 _SET = "the limit holds in every profile"
 
 
-@limit(
-    "starts processes without end",
-    possible=NOWHERE,
-    why=_SET,
-    limited=True,
-    holes=WITHOUT_NAMESPACES,
-)
+@limit("starts processes without end", possible=NOWHERE, why=_SET, limited=True)
 def fork_bomb():
     children = []
     try:
@@ -87,11 +82,51 @@ def memory_of_many():
 
 
 @limit(
+    "takes too much memory that is shared, and lets go of it",
+    possible=EVERYWHERE,
+    why="Linux tells the size of such memory only to control groups",
+    limited=True,
+)
+def shared_memory_let_go():
+    def take(ready):
+        size = 80 * 2**20
+        shared = mmap.mmap(-1, size)
+        for place in range(0, size, mmap.PAGESIZE):
+            shared[place] = 1
+        shared.madvise(mmap.MADV_DONTNEED)
+        os.write(ready, b"!")
+        signal.pause()
+
+    in_children(6, take)
+
+
+@limit(
+    "takes too much memory in files in `/dev/shm`",
+    possible=(OPEN, WORKSPACE_PLAIN),
+    why="without namespaces there is one `/dev/shm` for all, and files in it belong to nobody",
+    limited=True,
+)
+def shared_files():
+    folder = f"/dev/shm/planted-{os.getpid()}"
+    os.mkdir(folder)
+
+    def take(ready):
+        for number in range(80):
+            with open(f"{folder}/{os.getpid()}-{number}", "wb", buffering=0) as file:
+                file.write(bytes(2**20 - 1))
+        os.write(ready, b"!")
+
+    try:
+        in_children(6, take)
+    finally:
+        shutil.rmtree(folder)
+
+
+@limit(
     "takes too much memory in files that are none (memfd)",
     possible=NOWHERE,
     why=_SET,
     limited=True,
-    holes=EVERYWHERE,
 )
 def memory_file():
     def take(ready):

@@ -1,0 +1,159 @@
+"""A watch sees when all processes below it use more together than they may."""
+
+import os
+import time
+from contextlib import ExitStack, contextmanager
+
+import pytest
+
+from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.worker.watch import Excess, Watch
+from tests.processes import MEGABYTE, holder, wait_until
+
+LIMIT = 128 * MEGABYTE
+
+PRIVATE = "x = b'x' * ({} * 2**20)"
+# Touched by a child that is still there, and by its parent.
+SHARED = (
+    "import mmap, os\nsize = {} * 2**20\nm = mmap.mmap(-1, size)\nos.fork()\nm.write(bytes(size))"
+)
+# A file in memory, written in pieces, as a large one would be private memory first.
+MEMORY_FILE = (
+    "import os\nfile = os.memfd_create('x')\nfor _ in range({}): os.write(file, bytes(2**20))\n"
+)
+MAPPED = f"{MEMORY_FILE}import mmap; m = mmap.mmap(file, 0); m[::4096]"
+
+
+@contextmanager
+def running(*programs):
+    """Processes that have run these programs, and wait."""
+    with ExitStack() as stack:
+        processes = [stack.enter_context(holder(program)) for program in programs]
+        for process, program in zip(processes, programs, strict=True):
+            for _ in range(2 ** program.count("os.fork()")):  # each of them says so
+                process.stdout.readline()
+        yield
+
+
+def watch(kept=(), **limits):
+    return Watch(SandboxPolicy(**{"processes": None, **limits}), kept=kept, own_shared_memory=False)
+
+
+@pytest.mark.parametrize(
+    "programs",
+    [
+        [PRIVATE.format(100)],
+        [f"{PRIVATE.format(90)}\nimport os; os.fork(); os.fork()"],
+        [SHARED.format(90)],
+        [MEMORY_FILE.format(90)],
+        [MAPPED.format(90)],
+        [f"{MAPPED.format(90)}; os.fork()"],
+    ],
+    ids=["private", "forked", "shared", "a file", "a mapped file", "one of many"],
+)
+def test_memory_below_the_limit_is_no_excess(programs):
+    """What is shared, or mapped from a file that is open, counts once."""
+    with running(*programs):
+        assert watch(memory=LIMIT).look() is None
+
+
+@pytest.mark.parametrize(
+    "programs",
+    [
+        [PRIVATE.format(80)] * 2,
+        [f"import os; os.fork()\n{PRIVATE.format(80)}"],
+        [SHARED.format(160)],
+        [MEMORY_FILE.format(160)],
+        [MEMORY_FILE.format(80)] * 2,
+        [MAPPED.format(160)],
+        [SHARED.format(80), MEMORY_FILE.format(80)],
+    ],
+    ids=["private", "forked", "shared", "a file", "files", "a mapped file", "of two kinds"],
+)
+def test_memory_above_the_limit_is_seen(programs):
+    """Whoever of the family holds it, in whatever way; the sum is told."""
+    with running(*programs):
+        excess = watch(memory=LIMIT).look()
+
+    assert "memory" == excess.limit
+    assert 160 * MEGABYTE <= excess.used < 210 * MEGABYTE
+
+
+def test_a_file_that_is_mapped_from_a_disk_is_no_memory(tmp_path):
+    (tmp_path / "data").write_bytes(bytes(160 * MEGABYTE))
+    program = (
+        f"import mmap; file = open({str(tmp_path / 'data')!r}, 'rb')\n"
+        "m = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ); m[::4096]"
+    )
+    with running(program):
+        assert watch(memory=LIMIT).look() is None
+
+
+THREADS = (
+    "import threading\n"
+    "for _ in range({}): threading.Thread(target=threading.Event().wait, daemon=True).start()"
+)
+
+
+def test_processes_and_threads_count_together():
+    with running(THREADS.format(14)):
+        assert watch(processes=32).look() is None
+    with running(*[THREADS.format(14)] * 3):
+        excess = watch(processes=32).look()
+
+    assert "processes" == excess.limit
+    assert excess.used > 32
+
+
+def test_nothing_is_looked_at_where_there_is_nothing_to_keep():
+    limits = {"memory": LIMIT, "processes": 32}
+
+    assert watch().timeout is None
+    assert watch(kept={"memory", "processes"}, **limits).timeout is None
+    assert watch(kept={"memory"}, **limits).timeout == 0
+    assert watch(kept={"processes"}, **limits).timeout == 0
+
+
+def test_a_look_is_due_from_time_to_time():
+    looking = watch(memory=LIMIT)
+    with running(*[PRIVATE.format(80)] * 2):
+        assert isinstance(looking.look(), Excess)
+        assert looking.timeout is None
+
+    looking = watch(memory=LIMIT)
+    assert looking.look() is None
+    with running(*[PRIVATE.format(80)] * 2):
+        wait_until(lambda: looking.timeout == 0)
+        assert isinstance(looking.look(), Excess)
+
+
+def test_the_next_look_comes_sooner_where_little_is_left():
+    far, near = watch(memory=2**40), watch(memory=LIMIT)
+    with running(PRIVATE.format(110)):
+        assert far.look() is None
+        assert near.look() is None
+
+        assert near.timeout < far.timeout / 2
+
+
+def test_who_does_nothing_is_looked_at_at_leisure():
+    """However little is left."""
+    looking = watch(memory=LIMIT)
+    with running(PRIVATE.format(110)):
+        looking.look()
+
+        def rested():
+            time.sleep(looking.timeout / 1000)
+            assert looking.look() is None
+            return looking.timeout > 150
+
+        wait_until(rested, 5)
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root has to be watched")
+def test_processes_of_others_than_root_are_counted_once_a_second():
+    """The kernel keeps the worst away."""
+    looking = watch(processes=1000)
+    looking.look()
+
+    assert 500 < looking.timeout <= 1000
