@@ -779,9 +779,8 @@ class SwarmNode:
         """The worker answered, and is idle."""
         reply = run.done.result()
         self._names = variables(reply, self._names)
-        if self.policy.profile == "open":
-            for payload in payloads(reply):
-                run.say(payload)
+        for payload in payloads(reply):
+            run.take_payload(payload)
         if run.expired:
             assert run.timeout is not None
             msg = (

@@ -88,5 +88,11 @@ def payloads(reply: Message) -> list[Message]:
     return [Message("payload", content) for content in found]
 
 
+def text_of(payload: Message) -> str:
+    """What one of ``payloads`` has to read, with a line end."""
+    text: str = payload.content.get("text") or payload.content["data"]["text/plain"]
+    return text if text.endswith("\n") else f"{text}\n"
+
+
 def _is_dict(value: object) -> bool:
     return isinstance(value, dict)

@@ -13,6 +13,7 @@ from hive_jupyter.errors import remote_error
 from hive_jupyter.swarm.messages import Message, Sink, ignore
 from hive_jupyter.swarm.outlet import Outlet
 from hive_jupyter.swarm.process import first_of, note_failure
+from hive_jupyter.swarm.replies import text_of
 
 # How long a reply may be missing once the worker was interrupted and said "idle" (ipykernel loses
 # it when SIGINT arrives in its own dispatch code).
@@ -127,6 +128,13 @@ class Run:
         """Say what may be shown of a message of the worker."""
         for shown in self.outlet.passed(message):
             self.say(shown)
+
+    def take_payload(self, message: Message) -> None:
+        """Hand on what a front-end is to do; where that may not pass, its text is printed."""
+        if self.outlet.rule == TRUSTED:
+            self.say(message)
+        else:
+            self.take_output(Message("stream", {"name": "stdout", "text": text_of(message)}))
 
     def say(self, message: Message) -> None:
         """

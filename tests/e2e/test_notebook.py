@@ -301,6 +301,17 @@ def test_a_file_that_the_worker_loads_is_the_next_input(notebook, tmp_path):
     assert "1 + 1" in payload["text"]
 
 
+@pytest.mark.parametrize(
+    ("code", "text"),
+    [("kept = 1\nkept?", "int"), ("%save n.py 1\n%load n.py", "# %load n.py")],
+)
+def test_what_a_confined_worker_would_have_opened_is_printed(notebook, code, text):
+    played = ok(notebook.play(f"%%delegate -w confined\n{code}"))
+
+    assert [] == played.reply["payload"]
+    assert text in played.stream()
+
+
 # --- the worker's Python ---
 
 
