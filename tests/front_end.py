@@ -61,21 +61,21 @@ class FrontEnd:
     """One kernel with one client; a context manager."""
 
     def __init__(self, folder, **environment):
-        self._folder = folder
+        self.folder = folder
         self._environment = environment
 
     def __enter__(self):
         self.manager = KernelManager(
             kernel_name=NATIVE_KERNEL_NAME,
             kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-            connection_file=str(self._folder / "kernel.json"),
+            connection_file=str(self.folder / "kernel.json"),
         )
         self.manager.start_kernel(
-            cwd=str(self._folder),
+            cwd=str(self.folder),
             env={
                 # in a test ipykernel would not watch what C code and children write
                 **{key: value for key, value in os.environ.items() if "PYTEST" not in key},
-                "IPYTHONDIR": str(self._folder / "ipython"),
+                "IPYTHONDIR": str(self.folder / "ipython"),
                 "PYTHONPATH": os.pathsep.join(
                     [str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
                 ),

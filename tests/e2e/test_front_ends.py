@@ -207,12 +207,14 @@ class Server:
     """A Jupyter server with one kernel, spoken to over REST and a websocket."""
 
     def __init__(self, folder):
-        self._folder = folder
+        self._place = folder
+        self.folder = folder / "project"
+        self.folder.mkdir()
         self._token = uuid.uuid4().hex
         self._session = uuid.uuid4().hex
 
     def __enter__(self):
-        self._log = open(self._folder / "server.log", "wb")
+        self._log = open(self._place / "server.log", "wb")
         self._process = subprocess.Popen(
             [
                 *(sys.executable, "-m", "jupyter_server", "--no-browser", "--allow-root"),
@@ -221,10 +223,10 @@ class Server:
                     f"--port={free_port()}",
                     f"--IdentityProvider.token={self._token}",
                 ),
-                f"--ServerApp.root_dir={self._folder}",
+                f"--ServerApp.root_dir={self.folder}",
             ],
-            cwd=self._folder,
-            env=own_place(self._folder),
+            cwd=self.folder,
+            env=own_place(self._place),
             stdin=subprocess.DEVNULL,
             stdout=self._log,
             stderr=self._log,
@@ -237,7 +239,7 @@ class Server:
         return self
 
     def _wait_until_ready(self):
-        facts = self._folder / "r" / f"jpserver-{self._process.pid}.json"
+        facts = self._place / "r" / f"jpserver-{self._process.pid}.json"
         wait_until(lambda: facts.exists() and facts.read_text().endswith("}"), 60)
         self._url = json.loads(facts.read_text())["url"]
         self.kernel = wait_until(self._new_kernel, 60)
@@ -438,8 +440,8 @@ def test_the_stop_button_stops_the_run_and_keeps_the_worker(server, page):
     assert printed(page.play("%delegate print(kept)")) == "7\n"
 
 
-def test_a_page_that_comes_back_gets_what_was_said_meanwhile(server, tmp_path):
-    gone, said = tmp_path / "gone", tmp_path / "said"
+def test_a_page_that_comes_back_gets_what_was_said_meanwhile(server):
+    gone, said = server.folder / "gone", server.folder / "said"
     page = server.connect()
     key = page.execute(f"""%%delegate
 import os, time
@@ -597,14 +599,14 @@ def test_an_editor_interrupts_by_message_and_by_signal(kernel, how):
     assert reply["ename"] == "KeyboardInterrupt"
 
 
-def test_a_subshell_delegates_while_the_main_shell_is_busy(kernel, tmp_path):
+def test_a_subshell_delegates_while_the_main_shell_is_busy(kernel):
     """The two runs are in two workers; each shows what is its own."""
     editor = Editor(kernel.client)
     editor.send("create_subshell_request", {}, "control")
     while "subshell_id" not in (created := kernel.client.get_control_msg(timeout=30)["content"]):
         pass  # the reply to an earlier request
     subshell = created["subshell_id"]
-    done = tmp_path / "done"
+    done = kernel.folder / "done"
     main = editor.execute(f"""%%delegate
 import os, time
 print("main", flush=True)
@@ -630,11 +632,12 @@ print("main again")
 
 @pytest.fixture
 def terminal(tmp_path):
-    """IPython on a terminal of its own, with the extension loaded."""
+    """IPython on a terminal of its own, with the extension loaded, in the folder "project"."""
+    (tmp_path / "project").mkdir()
     child = pexpect.spawn(
         sys.executable,
         ["-m", "IPython", "--colors=nocolor", "--no-banner", "--simple-prompt"],
-        cwd=str(tmp_path),
+        cwd=str(tmp_path / "project"),
         env={**own_place(tmp_path), "TERM": "dumb"},
         encoding="utf-8",
         timeout=60,
@@ -674,7 +677,7 @@ class Terminal:
 
 
 def test_a_terminal_shows_a_line_before_the_cell_has_ended(terminal, tmp_path):
-    seen = tmp_path / "seen"
+    seen = tmp_path / "project" / "seen"
     terminal.run(
         f"import os, time\nprint('fi' + 'rst')\nwhile not os.path.exists({str(seen)!r}):\n"
         "    time.sleep(0.01)\nprint('la' + 'st')"
