@@ -1,11 +1,11 @@
 """
 Which files a policy means on this machine: from a spec and this interpreter to lists of paths.
 
-It is computed in the worker's own process before any code of the user, of the supervisor's clean
-memory. What a worker must never write although it lies in a folder that it may write (a ``.git``, a
-``.venv`` in the project) is protected: mounted read-only where there are namespaces; where not, a
-folder that holds something protected is not granted, but each of its other children is
-(``_without``): then nothing new can be made in the folder itself.
+It is computed in the supervisor, of whose memory no code of the user's is part, before the worker
+is forked. What a worker must never write although it lies in a folder that it may write (a
+``.git``, a ``.venv`` in the project) is protected: mounted read-only where there are namespaces;
+where not, a folder that holds something protected is not granted, but each of its other children
+is (``_without``): then nothing new can be made in the folder itself.
 """
 
 from __future__ import annotations
