@@ -68,6 +68,7 @@ class World:
         last_log: of the last worker that had a probe for itself.
         host_answers: asks the host for a worker's answer; the host sets it.
         start_another_hive: what it says; the host sets it.
+        quiet: a project in which no worker but that of one probe ever runs.
     """
 
     def __init__(self, places):
@@ -77,6 +78,7 @@ class World:
         self.traps = self.home / "traps"
         self.later = self.home / "later"
         self.symlinked = self.home / "symlinked"
+        self.quiet = self.home / "quiet"
         self.last_log = ""
         self.host_answers = self.start_another_hive = None
         self.marks = self.home / "marks"
@@ -120,6 +122,7 @@ class World:
             "marks": self.marks,
             "later": self.later,
             "symlinked": self.symlinked,
+            "quiet": self.quiet,
             "crowded": self.home / "crowded",
             "traps": self.traps,
             "jupyter": self.home / ".local" / "share" / "jupyter",
@@ -173,6 +176,7 @@ class World:
             "project/notebook.ipynb": "{}",
             "project/source/package/__init__.py": "",
             "project/tools/bin/tool": "#!/bin/sh\n",
+            "quiet/deep/er/module.py": "x = 1\n",
         }.items():
             file = self.home / path
             file.parent.mkdir(parents=True, exist_ok=True)

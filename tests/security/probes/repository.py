@@ -200,9 +200,10 @@ def gitmodules():
     append(f"{facts.project}/.gitmodules", "")
 
 
-@probe("makes a repository in a subfolder that stays where it is", fresh=True)
+# elsewhere, Hive would set it aside for a worker of another profile that might have made it
+@probe("makes a repository in a subfolder that stays where it is", fresh=True, folder="quiet")
 def nested_repository():
-    folder = f"{facts.project}/deep/er/.git"
+    folder = f"{facts.quiet}/deep/er/.git"
     os.makedirs(f"{folder}/refs")
     os.makedirs(f"{folder}/objects")
     write(f"{folder}/HEAD", "ref: refs/heads/main\n")
@@ -210,7 +211,7 @@ def nested_repository():
 
 @harm(nested_repository)
 def _(world):
-    folder = world.project / "deep" / "er"
+    folder = world.quiet / "deep" / "er"
     stays = not within(_SET_ASIDE, lambda: not (folder / ".git").exists())
     for made in (*folder.glob(".git"), *folder.glob("git-set-aside*")):
         shutil.rmtree(made)
