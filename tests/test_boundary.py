@@ -12,6 +12,7 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.project import project_root
 from hive_jupyter.protocol import WorkerSpec
 from hive_jupyter.worker.confine.boundary import Boundary, is_below
+from tests.children import in_child, place_of, users
 from tests.repos import Repo
 
 
@@ -264,6 +265,47 @@ def test_of_a_project_of_countless_folders_the_rest_is_not_written(place, monkey
     assert may(found.write, place / "user/project/src/a.py")
     assert not may(found.write, place / "user/project/src/deep/x")
     assert [] == list(found.mounted)
+
+
+@pytest.mark.parametrize("closed", ["user/project", "user/project/parts"])
+def test_a_folder_that_cannot_be_listed_hides_no_repository(closed):
+    """A worker could close it, for the next one not to see what is in it."""
+    user = users()[-1]
+    with place_of(user) as beside:
+        beside.folder("runtime/w1")
+        for folder in ("user/project", "user/project/parts", "user/project/src"):
+            beside.folder(folder)
+        repository = Path(beside.folder("user/project/parts/one/.git"))
+
+        def look():
+            os.chmod(Path(beside.path, closed), 0o300)
+            found = of(Path(beside.path), has_mounts=False)
+            os.chmod(Path(beside.path, closed), 0o700)
+            return found
+
+        found = in_child(look, user=user)
+
+        assert may(found.never, repository / "config")
+        assert not may(found.write, repository / "config")
+        assert f"{beside.path}/{closed} cannot be listed: Permission denied" in " ".join(
+            found.notes
+        )
+        assert may(found.write, f"{beside.path}/user/project/src/a") == ("parts" in closed)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes folders of others")
+def test_a_closed_folder_of_somebody_elses_hides_nothing():
+    """As what the container of a database leaves in a project."""
+    user = users()[-1]
+    with place_of(user) as beside:
+        beside.folder("runtime/w1")
+        foreign = Path(beside.folder("user/project"), "database")
+        foreign.mkdir(mode=0o700)
+
+        found = in_child(lambda: of(Path(beside.path), has_mounts=False), user=user)
+
+        assert may(found.write, foreign.parent / "new.py")
+        assert "cannot be listed" not in " ".join(found.notes)
 
 
 def test_of_countless_files_beside_a_repository_some_are_written(place, monkeypatch):

@@ -79,6 +79,7 @@ class World:
         self.later = self.home / "later"
         self.symlinked = self.home / "symlinked"
         self.quiet = self.home / "quiet"
+        self.closed = self.home / "closed"
         self.last_log = ""
         self.host_answers = self.start_another_hive = None
         self.marks = self.home / "marks"
@@ -123,6 +124,7 @@ class World:
             "later": self.later,
             "symlinked": self.symlinked,
             "quiet": self.quiet,
+            "closed": self.closed,
             "crowded": self.home / "crowded",
             "traps": self.traps,
             "jupyter": self.home / ".local" / "share" / "jupyter",
@@ -221,6 +223,8 @@ class World:
         (self.symlinked / ".git").symlink_to("repository")
         (self.symlinked / "programs").mkdir()
         (self.symlinked / "bin").symlink_to("programs")
+        git("init", "-q", str(self.closed / "parts" / "one"))
+        (self.closed / "parts").chmod(0o300)
 
     @cached_property
     def crowded(self):
@@ -404,6 +408,7 @@ class World:
         """Leave nothing that outlives this process."""
         if self._victim is not None:
             self.renew()
+        (self.closed / "parts").chmod(0o700)
         libc = ctypes.CDLL(None)
         libc.shmctl(self._segment, 0, None)  # IPC_RMID
         Path(self.facts["shared_file"]).unlink(missing_ok=True)

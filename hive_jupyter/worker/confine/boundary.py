@@ -296,10 +296,12 @@ class _Look:
 
     Attributes:
         unseen: folders that were too many to be looked at, and are protected for that.
+        closed: folders that could not be looked into, and are protected, too; and why not.
     """
 
     def __init__(self) -> None:
         self.unseen: set[str] = set()
+        self.closed: list[tuple[str, str]] = []
 
     def around(self, tops: Iterable[str]) -> list[str]:
         """Return what is found in the folders and below; symbolic links are not followed."""
@@ -309,7 +311,13 @@ class _Look:
             if not waiting:
                 break
             folder = waiting.popleft()
-            names, folders = _listed(folder)
+            try:
+                names, folders = _listed(folder)
+            except OSError as error:
+                if not _holds_nothing(folder, error):
+                    self.closed.append((folder, error.strerror or str(error)))
+                    found.append(folder)
+                continue
             if "pyvenv.cfg" in names or names >= _BARE_REPOSITORY:
                 found.append(folder)
                 continue
@@ -322,12 +330,19 @@ class _Look:
 
 def _listed(folder: str) -> tuple[set[str], list[str]]:
     """The names in a folder, and which of them are folders."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    except OSError:
-        return set(), []
+    with os.scandir(folder) as entries:
+        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
     return {name for name, _ in found}, [name for name, is_folder in found if is_folder]
+
+
+def _holds_nothing(folder: str, error: OSError) -> bool:
+    """Whether a folder that cannot be listed holds nothing that a worker could change."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return True
+    with contextlib.suppress(OSError):
+        # what is somebody else's no worker has closed, nor can it open it
+        return os.stat(folder).st_uid != os.geteuid() and not os.access(folder, os.X_OK)
+    return False
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:
@@ -413,6 +428,13 @@ def _notes(
                 f"PATH names {path}, which does not exist: so that no worker puts programs there, "
                 f"nothing can be made or removed in {folder}. Make that folder, or mend PATH."
             )
+    if look.closed:
+        folder, reason = look.closed[0]
+        others = f" (and {len(look.closed) - 1} more)" if len(look.closed) > 1 else ""
+        yield (
+            f"{folder}{others} cannot be listed: {reason}. As nobody sees whether there are "
+            "repositories and environments in it, it cannot be written. chmod u+rwx opens it."
+        )
     if look.unseen:
         yield (
             f"The project has more than {_MOST_FOLDERS} folders. Those that were not looked at for "

@@ -185,6 +185,15 @@ def crowded_git():
     append(f"{facts.crowded}/deep/deeper/still/deeper/.git", "")
 
 
+@probe(
+    "writes `.git/config` below a folder that was closed, so that nobody sees what is in it",
+    fresh=True,
+    folder="closed",
+)
+def closed_git():
+    append(f"{facts.closed}/parts/one/.git/config", "")
+
+
 @probe("writes the configuration of a submodule")
 def submodule_config():
     append(f"{facts.git}/modules/sub/config", "")
