@@ -103,17 +103,22 @@ def test_temporary_files_and_sockets_of_others_are_not_read(place):
         assert not may((*of(place).read, *of(place).write), path)
 
 
+@pytest.mark.parametrize("has_mounts", [True, False])
 @pytest.mark.parametrize("profile", ["workspace", "strict"])
-def test_other_workers_sockets_and_the_ledger_are_not_read(place, profile):
-    """Also where the user has put them among data, or into the project."""
-    (place / "user/project/.run/w2").mkdir(parents=True)
-    private = (str(place / "user/project/.run"),)
+@pytest.mark.parametrize("private", [".run", ".venv/share/jupyter"])
+def test_other_workers_sockets_and_the_ledger_are_not_read(place, profile, private, has_mounts):
+    """Also where the user has put them among data, into the project or into an environment."""
+    project = place / "user/project"
+    (project / private / "w2").mkdir(parents=True)
+    (project / ".venv/lib").mkdir(parents=True, exist_ok=True)
+    (project / ".venv/pyvenv.cfg").touch()
 
-    found = of(place, profile=profile, private=private)
+    found = of(place, profile=profile, private=(str(project / private),), has_mounts=has_mounts)
 
-    assert not may(found.read, place / "user/project/.run/w2/log")
-    assert str(place / "user/project/.run") in found.never or profile == "strict"
-    assert may(found.read, place / "user/project/a.py")
+    assert not may((*found.read, *found.write), project / private / "w2/log")
+    assert may(found.never, project / private) or profile == "strict"
+    assert may((*found.read, *found.write), project / "a.py")
+    assert may(found.read, project / ".venv/lib/os.py")
 
 
 def test_strict_reads_the_project_and_writes_only_its_temporary_folder(place):

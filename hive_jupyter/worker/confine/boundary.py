@@ -160,9 +160,11 @@ class Boundary:
             found = [*_never_writable(spec), *look.around(granted)]
             protected = _outermost(p for p in found if any(is_below(p, top) for top in granted))
         # nothing is mounted on a link, on what is not there, and on countless folders: these stay
-        # as they are where nothing in the folder around them can be made or removed
+        # as they are where nothing in the folder around them can be made or removed; nor on what
+        # is private: it would be read as part of that folder
+        private = [os.path.realpath(path) for path in spec.private]
         mounted = [path for path in protected if has_mounts and _can_be_mounted_on(path)]
-        mounted = [path for path in mounted if path not in look.unseen]
+        mounted = [p for p in mounted if p not in look.unseen and not _holds_any(p, private)]
         write = [os.path.realpath(spec.folder), temporary, *_devices(_DEVICES)]
         if has_mounts or policy.writes_project:
             write.append(os.path.realpath(_SHARED_MEMORY))
@@ -177,7 +179,6 @@ class Boundary:
         read = [*_of_system(strict=not policy.writes_project), *_of_python(spec, homes), *projects]
         if policy.writes_project:
             read += [*_data(homes), *_of_homes(homes)]
-        private = [os.path.realpath(path) for path in spec.private]
         read = [part for path in read for part in _without(path, private)]
         return cls(
             read=tuple(dict.fromkeys([*read, *policy.readable])),
