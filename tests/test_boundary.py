@@ -337,6 +337,49 @@ def test_a_folder_on_path_that_is_not_there_cannot_be_made(place, has_mounts):
     assert f"{project}/src/tools/bin, which does not exist" in " ".join(found.notes)
 
 
+@pytest.mark.parametrize("has_mounts", [True, False])
+@pytest.mark.parametrize("target", ["user/elsewhere", "user/project/other/tools"])
+def test_a_link_that_path_leads_through_stays(place, has_mounts, target):
+    """Or a worker would put a folder of its own in its place."""
+    project = place / "user/project"
+    (place / target / "bin").mkdir(parents=True)
+    os.symlink(place / target, project / "tools")
+
+    found = of(place, has_mounts=has_mounts, environment={"PATH": f"{project}/tools/bin"})
+
+    assert str(project / "tools") in found.never
+    assert not may(found.write, project / "new")
+    assert may(found.write, project / "src/new")
+    assert may(found.never, place / target / "bin/git") == ("project" in target)
+
+
+@pytest.mark.parametrize("has_mounts", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_link_to_an_environment_stays(place, has_mounts, named):
+    """Also where the host knows nothing of it."""
+    link = place / "user/project/.venv"
+    (place / "environment").mkdir()
+    (place / "environment/pyvenv.cfg").touch()
+    os.symlink("../../environment", link)
+
+    environment = {"VIRTUAL_ENV": str(link)} if named else {}
+    found = of(place, has_mounts=has_mounts, environment=environment)
+
+    assert str(link) in found.never
+    assert not may(found.write, link)
+    assert may(found.write, place / "user/project/src/new")
+
+
+def test_links_that_lead_round_in_a_circle_end(place):
+    project = place / "user/project"
+    os.symlink("two", project / "one")
+    os.symlink("one", project / "two")
+
+    found = of(place, environment={"PATH": f"{project}/one/bin"})
+
+    assert {str(project / "one"), str(project / "two")} <= set(found.never)
+
+
 def test_what_cannot_be_mounted_on_opens_nothing_beside_it(place):
     """A folder on PATH that is not there has all others granted one by one: not what is mounted."""
     project = place / "user/project"

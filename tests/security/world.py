@@ -78,6 +78,7 @@ class World:
         self.traps = self.home / "traps"
         self.later = self.home / "later"
         self.symlinked = self.home / "symlinked"
+        self.signposted = self.home / "signposted"
         self.quiet = self.home / "quiet"
         self.closed = self.home / "closed"
         self.last_log = ""
@@ -123,6 +124,7 @@ class World:
             "marks": self.marks,
             "later": self.later,
             "symlinked": self.symlinked,
+            "signposted": self.signposted,
             "quiet": self.quiet,
             "closed": self.closed,
             "crowded": self.home / "crowded",
@@ -146,7 +148,7 @@ class World:
     def _folders_of_programs(self):
         """PATH: with a folder that is not there, and one that a link leads to."""
         yield from (folder / "bin" for folder in (self.project, self.project / "tools"))
-        yield from (folder / "bin" for folder in (self.later, self.symlinked, self.home))
+        yield from (folder / "bin" for folder in (self.later, self.signposted, self.home))
         yield from (self.project / ".venv" / "bin", "/usr/bin", "/bin")
 
     def _files(self):
@@ -221,8 +223,10 @@ class World:
         git("init", "-q", str(self.symlinked / "real"))
         (self.symlinked / "real" / ".git").rename(self.symlinked / "repository")
         (self.symlinked / ".git").symlink_to("repository")
-        (self.symlinked / "programs").mkdir()
-        (self.symlinked / "bin").symlink_to("programs")
+        (self.signposted / "programs").mkdir(parents=True)
+        git("init", "-q", str(self.signposted))
+        (self.signposted / "bin").symlink_to("programs")
+        (self.signposted / "env").symlink_to(self.project / "environments" / "one")
         git("init", "-q", str(self.closed / "parts" / "one"))
         (self.closed / "parts").chmod(0o300)
 

@@ -112,6 +112,8 @@ _OF_HOME = (
 _MOST_FOLDERS = 20_000
 # Where a folder cannot be granted as a whole: each part costs a rule, and a mount.
 _MOST_PARTS = 2000
+# Linux follows no more on one path.
+_MOST_LINKS = 40
 _BARE_REPOSITORY = {"HEAD", "objects", "refs"}
 
 
@@ -271,13 +273,33 @@ def _of_homes(homes: Iterable[str]) -> Iterator[str]:
         yield from (os.path.join(home, name) for name in _OF_HOME)
 
 
-def _never_writable(spec: WorkerSpec) -> list[str]:
-    """What runs with the user's rights later, wherever it lies."""
+def _never_writable(spec: WorkerSpec) -> Iterator[str]:
+    """What runs with the user's rights later, wherever it lies, and the links that lead there."""
     libraries = [*spec.library, *(entry for entry in spec.path if entry.endswith("-packages"))]
     package = str(Path(__file__).parents[2])
     own = [*spec.protected, *spec.private, package]
-    paths = [*_prefixes(spec), *libraries, *_folders_on_path(spec), *own]
-    return [_as_far_as_it_exists(os.path.realpath(path)) for path in paths]
+    paths = [sys.executable, *_prefixes(spec), *libraries, *_folders_on_path(spec), *own]
+    for path in paths:
+        yield _as_far_as_it_exists(os.path.realpath(path))
+        yield from _links_on(path)
+
+
+def _links_on(path: str) -> list[str]:
+    """The symbolic links that a path leads through, each by where it lies itself."""
+    found: list[str] = []
+    here, names = "/", path.split("/")[::-1]
+    while names and len(found) < _MOST_LINKS:
+        name = names.pop()
+        step = os.path.normpath(os.path.join(here, name))
+        try:
+            target = os.readlink(step)
+        except OSError:
+            here = step
+            continue
+        found.append(step)
+        here = "/" if target.startswith("/") else here
+        names += target.split("/")[::-1]
+    return found
 
 
 def _as_far_as_it_exists(path: str) -> str:
@@ -313,7 +335,7 @@ class _Look:
                 break
             folder = waiting.popleft()
             try:
-                names, folders = _listed(folder)
+                names, folders, links = _listed(folder)
             except OSError as error:
                 if not _holds_nothing(folder, error):
                     self.closed.append((folder, error.strerror or str(error)))
@@ -324,16 +346,19 @@ class _Look:
                 continue
             if ".git" in names:
                 found.append(os.path.join(folder, ".git"))
-            waiting += [os.path.join(folder, name) for name in folders if name != ".git"]
+            found += [link for link in links if os.path.exists(os.path.join(link, "pyvenv.cfg"))]
+            waiting += [path for path in folders if os.path.basename(path) != ".git"]
         self.unseen = set(waiting)
         return [*found, *waiting]
 
 
-def _listed(folder: str) -> tuple[set[str], list[str]]:
-    """The names in a folder, and which of them are folders."""
+def _listed(folder: str) -> tuple[set[str], list[str], list[str]]:
+    """The names in a folder, and the paths of the folders and of the symbolic links in it."""
     with os.scandir(folder) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    return {name for name, _ in found}, [name for name, is_folder in found if is_folder]
+        found = list(entries)
+    folders = [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
+    links = [entry.path for entry in found if entry.is_symlink()]
+    return {entry.name for entry in found}, folders, links
 
 
 def _holds_nothing(folder: str, error: OSError) -> bool:
