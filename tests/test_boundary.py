@@ -1,6 +1,8 @@
 """Which paths a policy means: what may be written, and what never."""
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -255,6 +257,100 @@ def test_a_link_in_the_project_leads_nowhere_else(place):
     for has_mounts in (True, False):
         found = of(place, has_mounts=has_mounts)
         assert str(place / "user/.ssh") not in map(os.path.realpath, (*found.write, *found.read))
+
+
+@pytest.mark.parametrize("profile", ["workspace", "strict"])
+@pytest.mark.parametrize("through", ["direct", "chain", "from outside"])
+def test_what_a_worker_may_have_put_in_the_place_of_a_module_is_not_read(place, profile, through):
+    """The host's sys.path names a folder of the project, as for an editable install."""
+    project = place / "user/project"
+    (project / "src").rmdir()
+    entry = project / "src/package"
+    if through == "chain":
+        os.symlink("pointer", project / "src")
+        os.symlink(place / "user", project / "pointer")
+        entry = project / "src/.ssh"
+    elif through == "from outside":
+        os.symlink(place / "user/.ssh", project / "src")
+        os.symlink(project / "src", place / "library")
+        entry = place / "library"
+    else:
+        (place / "user/.ssh/package").mkdir()
+        os.symlink(place / "user/.ssh", project / "src")
+
+    found = of(place, profile=profile, path=(str(entry),))
+
+    assert not any(
+        is_below(os.path.realpath(each), str(place / "user/.ssh")) for each in found.read
+    )
+
+
+def test_a_module_behind_a_link_that_no_worker_made_is_read(place):
+    (place / "sources/module").mkdir(parents=True)
+    os.symlink(place / "sources", place / "library")
+
+    found = of(place, path=(str(place / "library/module"),))
+
+    assert may(found.read, place / "library/module/a.py")
+
+
+@pytest.mark.parametrize("setting", ["readable", "writable"])
+def test_a_folder_behind_a_link_in_the_project_is_to_be_named_itself(place, setting):
+    """A worker could have the link lead to the user's keys."""
+    link = place / "user/project/data"
+    os.symlink(place / "user/.ssh", link)
+
+    found = of(place, **{setting: (str(link),)})
+
+    paths = map(os.path.realpath, (*found.read, *found.write))
+    assert not may(paths, place / "user/.ssh/id")
+    assert f"{link} leads through a symbolic link" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("has_mounts", [True, False])
+def test_an_environment_in_a_folder_to_write_is_read(place, has_mounts):
+    environment = place / "shared/.venv"
+    environment.mkdir(parents=True)
+    (environment / "pyvenv.cfg").touch()
+
+    found = of(
+        place,
+        has_mounts=has_mounts,
+        writable=(str(place / "shared"),),
+        environment={"VIRTUAL_ENV": str(environment)},
+    )
+
+    assert may(found.read, environment / "lib/a.py")
+
+
+_OF_A_LINK = """
+import json, os, sys
+sys.path[:0] = json.loads(sys.argv[1])
+from pathlib import Path
+from tests.test_boundary import of
+place = Path(sys.argv[2])
+link = place / "user/project/.venv"
+before = of(place).read
+link.unlink()
+link.symlink_to(place / "user/.ssh")
+print(json.dumps([before, of(place).read]))
+"""
+
+
+def test_an_interpreter_behind_a_link_in_the_project_is_read_where_it_was_when_it_started(place):
+    environment = place / "environments/one"
+    (environment / "bin").mkdir(parents=True)
+    os.symlink(os.path.realpath(sys.executable), environment / "bin/python")
+    (environment / "pyvenv.cfg").write_text(f"home = {os.path.dirname(sys._base_executable)}\n")
+    link = place / "user/project/.venv"
+    link.symlink_to(environment)
+    program = [link / "bin/python", "-I", "-c", _OF_A_LINK, json.dumps(sys.path), place]
+
+    said = json.loads(subprocess.check_output(program))
+
+    for read in said:
+        assert may(read, environment / "lib/a.py")
+        assert not may(map(os.path.realpath, read), place / "user/.ssh/id")
 
 
 @pytest.mark.parametrize("has_mounts", [True, False])

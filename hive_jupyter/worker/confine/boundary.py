@@ -116,6 +116,10 @@ _MOST_PARTS = 2000
 _MOST_LINKS = 40
 _BARE_REPOSITORY = {"HEAD", "objects", "refs"}
 
+_PACKAGE = str(Path(__file__).parents[2])
+# Where this process found itself when it began. By now, a worker may have put another link there.
+_BEGUN_FROM = tuple(map(os.path.realpath, (sys.prefix, sys.base_prefix, sys.exec_prefix, _PACKAGE)))
+
 
 @dataclass(frozen=True)
 class Boundary:
@@ -153,8 +157,13 @@ class Boundary:
         temporary = os.path.join(os.path.realpath(spec.folder), TEMPORARY)
         projects = _project(spec.root or spec.cwd, homes)
         look = _Look()
+        # here a worker may have made links, now or before
+        hands = [*projects, *map(os.path.realpath, policy.writable)]
+        loose = [
+            path for path in (*policy.readable, *policy.writable) if _links_within(path, hands)
+        ]
         granted = [
-            *map(os.path.realpath, policy.writable),
+            *(os.path.realpath(path) for path in policy.writable if path not in loose),
             *(projects if policy.writes_project else ()),
         ]
         protected: list[str] = []
@@ -178,17 +187,26 @@ class Boundary:
             for part in _without(top, set(protected) - set(mounted), set(mounted))
         ]
         write += parts[:_MOST_PARTS]
-        read = [*_of_system(strict=not policy.writes_project), *_of_python(spec, homes), *projects]
+        read = [*_of_system(strict=not policy.writes_project), *projects, *granted]
+        elsewhere = [*_of_python(spec, homes), *policy.readable]
         if policy.writes_project:
-            read += [*_data(homes), *_of_homes(homes)]
+            read += _data(homes)
+            elsewhere += _of_homes(homes)
+        # what lies in a folder that workers may write is read as part of that; what leads through
+        # one would be read wherever a worker has it lead
+        read += [path for path in elsewhere if not _is_in(path, hands)]
         read = [part for path in read for part in _without(path, private)]
         return cls(
-            read=tuple(dict.fromkeys([*read, *policy.readable])),
+            read=tuple(dict.fromkeys(read)),
             write=tuple(dict.fromkeys(write)),
             never=tuple(dict.fromkeys(protected)),
             mounted=tuple(dict.fromkeys(mounted)),
             temporary=temporary,
-            notes=(*_notes(spec, homes, granted, look), *_note_of_parts(parts)),
+            notes=(
+                *_notes(spec, homes, granted, look),
+                *map(_note_of_link, loose),
+                *_note_of_parts(parts),
+            ),
         )
 
 
@@ -230,8 +248,7 @@ def _of_system(*, strict: bool) -> Iterator[str]:
 
 def _of_python(spec: WorkerSpec, homes: Iterable[str]) -> list[str]:
     """What belongs to this interpreter, and what the host's may import."""
-    package = Path(__file__).parents[2]
-    entries = [*_prefixes(spec), *spec.library, *spec.path, *sys.path, str(package)]
+    entries = [*_BEGUN_FROM, *_prefixes(spec), *spec.library, *spec.path, *sys.path, _PACKAGE]
     entries += _folders_on_path(spec)
     return [
         entry
@@ -276,8 +293,7 @@ def _of_homes(homes: Iterable[str]) -> Iterator[str]:
 def _never_writable(spec: WorkerSpec) -> Iterator[str]:
     """What runs with the user's rights later, wherever it lies, and the links that lead there."""
     libraries = [*spec.library, *(entry for entry in spec.path if entry.endswith("-packages"))]
-    package = str(Path(__file__).parents[2])
-    own = [*spec.protected, *spec.private, package]
+    own = [*spec.protected, *spec.private, _PACKAGE]
     paths = [sys.executable, *_prefixes(spec), *libraries, *_folders_on_path(spec), *own]
     for path in paths:
         yield _as_far_as_it_exists(os.path.realpath(path))
@@ -307,6 +323,17 @@ def _as_far_as_it_exists(path: str) -> str:
     while path != "/" and not os.path.lexists(os.path.dirname(path)):
         path = os.path.dirname(path)
     return path
+
+
+def _links_within(path: str, folders: Collection[str]) -> bool:
+    """Whether a path leads through a symbolic link that lies in one of the folders."""
+    return any(is_below(link, folder) for link in _links_on(path) for folder in folders)
+
+
+def _is_in(path: str, folders: Collection[str]) -> bool:
+    """Whether a path leads into one of the folders, or through one."""
+    real = os.path.realpath(path)
+    return any(is_below(real, folder) for folder in folders) or _links_within(path, folders)
 
 
 def _can_be_mounted_on(path: str) -> bool:
@@ -466,6 +493,14 @@ def _notes(
             f"The project has more than {_MOST_FOLDERS} folders. Those that were not looked at for "
             "repositories and environments cannot be written. Work in a folder below it."
         )
+
+
+def _note_of_link(path: str) -> str:
+    return (
+        f"{path} leads through a symbolic link in a folder that workers may write. A worker may "
+        f"have put that there, so it is not followed: name {os.path.realpath(path)} itself, if "
+        "that is what you mean."
+    )
 
 
 def _note_of_parts(parts: list[str]) -> Iterator[str]:
