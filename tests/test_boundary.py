@@ -466,6 +466,24 @@ def test_a_link_to_an_environment_stays(place, has_mounts, named):
     assert may(found.write, place / "user/project/src/new")
 
 
+@pytest.mark.parametrize("has_mounts", [True, False])
+def test_folders_in_one_another_without_end_keep_no_worker_from_starting(place, has_mounts):
+    """More than the calls that Python allows within one another."""
+    project = place / "user/project"
+    folder = project / "deep"
+    for _ in range(1200):
+        folder.mkdir()
+        folder /= "a"
+    (folder.parent / ".git").touch()
+    try:
+        found = of(place, has_mounts=has_mounts)
+    finally:
+        subprocess.run(["rm", "-r", project / "deep"], check=True)
+
+    assert str(folder.parent / ".git") in found.never
+    assert may(found.write, project / "a.py")
+
+
 def test_links_that_lead_round_in_a_circle_end(place):
     project = place / "user/project"
     os.symlink("two", project / "one")

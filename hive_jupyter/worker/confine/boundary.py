@@ -414,20 +414,29 @@ def _without(top: str, protected: Iterable[str], mounted: Collection[str] = ()) 
     What is mounted read-only is protected within a folder that is granted, but is not granted
     itself: that would be writing it.
     """
-    if top in mounted:
-        return []
-    inside: dict[str, list[str]] = {}
-    for path in protected:
-        if path == top:
-            return []
-        if is_below(path, top):
-            name = path[len(top.rstrip("/")) + 1 :].partition("/")[0]
-            inside.setdefault(os.path.join(top, name), []).append(path)
-    if not inside:
-        return [top]
-    return [
-        path for child in _children(top) for path in _without(child, inside.get(child, ()), mounted)
-    ]
+    found: list[str] = []
+    waiting = [(top, protected)]
+    while waiting:
+        path, protected = waiting.pop()
+        inside = _by_child(path, protected)
+        if path in mounted or path in inside:
+            continue
+        if inside:
+            waiting += [(child, inside.get(child, ())) for child in reversed(_children(path))]
+        else:
+            found.append(path)
+    return found
+
+
+def _by_child(folder: str, paths: Iterable[str]) -> dict[str, list[str]]:
+    """Which of the paths lie in which child of a folder, or are the folder itself."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        if is_below(path, folder):
+            name = path[len(folder.rstrip("/")) + 1 :].partition("/")[0]
+            child = os.path.join(folder, name) if name else folder
+            found.setdefault(child, []).append(path)
+    return found
 
 
 def _children(folder: str) -> list[str]:
