@@ -259,7 +259,7 @@ class HiveConfig(Configurable):
         config=True
     )
     agent_sandbox = Enum(
-        PROFILES, "strict", help="The same for workers that serve agents alone."
+        PROFILES, "strict", help="The sandbox profile of workers that serve agents alone."
     ).tag(config=True)
     readable_paths = Paths(
         Unicode(), help="Further files and folders that confined workers may read: /data:~/models"

@@ -708,7 +708,9 @@ class HiveManager:
         Raises:
             NodeStartError, CircuitOpen: it could not be started; the message says why.
         """
-        await self._node(name).stop("restart")
+        node = self._node(name)
+        await self._renew_boundaries()
+        await node.stop("restart")
         return await self._start_node(name)
 
     def overhear(self, message: Message) -> None:
@@ -1101,8 +1103,14 @@ class HiveManager:
     async def _stop_node(self, name: str) -> None:
         node = self._nodes.get(name)
         if node is not None:
+            await self._renew_boundaries()
             await node.stop()
             await self._lookout.look_now()
+
+    async def _renew_boundaries(self) -> None:
+        """Before a worker ends: a run that waits for the next has it at once."""
+        if self._servers is not None:
+            await self._servers.renew_boundaries()
 
     async def _statuses(self) -> list[NodeStatus]:
         return [node.status() for node in self._nodes.values()]

@@ -1,6 +1,8 @@
 """Which paths a policy means: what may be written, and what never."""
 
+import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.project import project_root
 from hive_jupyter.protocol import WorkerSpec
 from hive_jupyter.worker.confine.boundary import Boundary, is_below
+from tests.children import in_child, place_of, users
 from tests.repos import Repo
 
 
@@ -102,17 +105,22 @@ def test_temporary_files_and_sockets_of_others_are_not_read(place):
         assert not may((*of(place).read, *of(place).write), path)
 
 
+@pytest.mark.parametrize("has_mounts", [True, False])
 @pytest.mark.parametrize("profile", ["workspace", "strict"])
-def test_other_workers_sockets_and_the_ledger_are_not_read(place, profile):
-    """Also where the user has put them among data, or into the project."""
-    (place / "user/project/.run/w2").mkdir(parents=True)
-    private = (str(place / "user/project/.run"),)
+@pytest.mark.parametrize("private", [".run", ".venv/share/jupyter"])
+def test_other_workers_sockets_and_the_ledger_are_not_read(place, profile, private, has_mounts):
+    """Also where the user has put them among data, into the project or into an environment."""
+    project = place / "user/project"
+    (project / private / "w2").mkdir(parents=True)
+    (project / ".venv/lib").mkdir(parents=True, exist_ok=True)
+    (project / ".venv/pyvenv.cfg").touch()
 
-    found = of(place, profile=profile, private=private)
+    found = of(place, profile=profile, private=(str(project / private),), has_mounts=has_mounts)
 
-    assert not may(found.read, place / "user/project/.run/w2/log")
-    assert str(place / "user/project/.run") in found.never or profile == "strict"
-    assert may(found.read, place / "user/project/a.py")
+    assert not may((*found.read, *found.write), project / private / "w2/log")
+    assert may(found.never, project / private) or profile == "strict"
+    assert may((*found.read, *found.write), project / "a.py")
+    assert may(found.read, project / ".venv/lib/os.py")
 
 
 def test_strict_reads_the_project_and_writes_only_its_temporary_folder(place):
@@ -251,6 +259,100 @@ def test_a_link_in_the_project_leads_nowhere_else(place):
         assert str(place / "user/.ssh") not in map(os.path.realpath, (*found.write, *found.read))
 
 
+@pytest.mark.parametrize("profile", ["workspace", "strict"])
+@pytest.mark.parametrize("through", ["direct", "chain", "from outside"])
+def test_what_a_worker_may_have_put_in_the_place_of_a_module_is_not_read(place, profile, through):
+    """The host's sys.path names a folder of the project, as for an editable install."""
+    project = place / "user/project"
+    (project / "src").rmdir()
+    entry = project / "src/package"
+    if through == "chain":
+        os.symlink("pointer", project / "src")
+        os.symlink(place / "user", project / "pointer")
+        entry = project / "src/.ssh"
+    elif through == "from outside":
+        os.symlink(place / "user/.ssh", project / "src")
+        os.symlink(project / "src", place / "library")
+        entry = place / "library"
+    else:
+        (place / "user/.ssh/package").mkdir()
+        os.symlink(place / "user/.ssh", project / "src")
+
+    found = of(place, profile=profile, path=(str(entry),))
+
+    assert not any(
+        is_below(os.path.realpath(each), str(place / "user/.ssh")) for each in found.read
+    )
+
+
+def test_a_module_behind_a_link_that_no_worker_made_is_read(place):
+    (place / "sources/module").mkdir(parents=True)
+    os.symlink(place / "sources", place / "library")
+
+    found = of(place, path=(str(place / "library/module"),))
+
+    assert may(found.read, place / "library/module/a.py")
+
+
+@pytest.mark.parametrize("setting", ["readable", "writable"])
+def test_a_folder_behind_a_link_in_the_project_is_to_be_named_itself(place, setting):
+    """A worker could have the link lead to the user's keys."""
+    link = place / "user/project/data"
+    os.symlink(place / "user/.ssh", link)
+
+    found = of(place, **{setting: (str(link),)})
+
+    paths = map(os.path.realpath, (*found.read, *found.write))
+    assert not may(paths, place / "user/.ssh/id")
+    assert f"{link} leads through a symbolic link" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("has_mounts", [True, False])
+def test_an_environment_in_a_folder_to_write_is_read(place, has_mounts):
+    environment = place / "shared/.venv"
+    environment.mkdir(parents=True)
+    (environment / "pyvenv.cfg").touch()
+
+    found = of(
+        place,
+        has_mounts=has_mounts,
+        writable=(str(place / "shared"),),
+        environment={"VIRTUAL_ENV": str(environment)},
+    )
+
+    assert may(found.read, environment / "lib/a.py")
+
+
+_OF_A_LINK = """
+import json, os, sys
+sys.path[:0] = json.loads(sys.argv[1])
+from pathlib import Path
+from tests.test_boundary import of
+place = Path(sys.argv[2])
+link = place / "user/project/.venv"
+before = of(place).read
+link.unlink()
+link.symlink_to(place / "user/.ssh")
+print(json.dumps([before, of(place).read]))
+"""
+
+
+def test_an_interpreter_behind_a_link_in_the_project_is_read_where_it_was_when_it_started(place):
+    environment = place / "environments/one"
+    (environment / "bin").mkdir(parents=True)
+    os.symlink(os.path.realpath(sys.executable), environment / "bin/python")
+    (environment / "pyvenv.cfg").write_text(f"home = {os.path.dirname(sys._base_executable)}\n")
+    link = place / "user/project/.venv"
+    link.symlink_to(environment)
+    program = [link / "bin/python", "-I", "-c", _OF_A_LINK, json.dumps(sys.path), place]
+
+    said = json.loads(subprocess.check_output(program))
+
+    for read in said:
+        assert may(read, environment / "lib/a.py")
+        assert not may(map(os.path.realpath, read), place / "user/.ssh/id")
+
+
 @pytest.mark.parametrize("has_mounts", [True, False])
 def test_of_a_project_of_countless_folders_the_rest_is_not_written(place, monkeypatch, has_mounts):
     """A worker could make so many that a repository is not found."""
@@ -264,6 +366,47 @@ def test_of_a_project_of_countless_folders_the_rest_is_not_written(place, monkey
     assert may(found.write, place / "user/project/src/a.py")
     assert not may(found.write, place / "user/project/src/deep/x")
     assert [] == list(found.mounted)
+
+
+@pytest.mark.parametrize("closed", ["user/project", "user/project/parts"])
+def test_a_folder_that_cannot_be_listed_hides_no_repository(closed):
+    """A worker could close it, for the next one not to see what is in it."""
+    user = users()[-1]
+    with place_of(user) as beside:
+        beside.folder("runtime/w1")
+        for folder in ("user/project", "user/project/parts", "user/project/src"):
+            beside.folder(folder)
+        repository = Path(beside.folder("user/project/parts/one/.git"))
+
+        def look():
+            os.chmod(Path(beside.path, closed), 0o300)
+            found = of(Path(beside.path), has_mounts=False)
+            os.chmod(Path(beside.path, closed), 0o700)
+            return found
+
+        found = in_child(look, user=user)
+
+        assert may(found.never, repository / "config")
+        assert not may(found.write, repository / "config")
+        assert f"{beside.path}/{closed} cannot be listed: Permission denied" in " ".join(
+            found.notes
+        )
+        assert may(found.write, f"{beside.path}/user/project/src/a") == ("parts" in closed)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="only root makes folders of others")
+def test_a_closed_folder_of_somebody_elses_hides_nothing():
+    """As what the container of a database leaves in a project."""
+    user = users()[-1]
+    with place_of(user) as beside:
+        beside.folder("runtime/w1")
+        foreign = Path(beside.folder("user/project"), "database")
+        foreign.mkdir(mode=0o700)
+
+        found = in_child(lambda: of(Path(beside.path), has_mounts=False), user=user)
+
+        assert may(found.write, foreign.parent / "new.py")
+        assert "cannot be listed" not in " ".join(found.notes)
 
 
 def test_of_countless_files_beside_a_repository_some_are_written(place, monkeypatch):
@@ -288,6 +431,67 @@ def test_a_folder_on_path_that_is_not_there_cannot_be_made(place, has_mounts):
     assert not may(found.write, project / "src/tools")
     assert may(found.write, project / "a.py")
     assert f"{project}/src/tools/bin, which does not exist" in " ".join(found.notes)
+
+
+@pytest.mark.parametrize("has_mounts", [True, False])
+@pytest.mark.parametrize("target", ["user/elsewhere", "user/project/other/tools"])
+def test_a_link_that_path_leads_through_stays(place, has_mounts, target):
+    """Or a worker would put a folder of its own in its place."""
+    project = place / "user/project"
+    (place / target / "bin").mkdir(parents=True)
+    os.symlink(place / target, project / "tools")
+
+    found = of(place, has_mounts=has_mounts, environment={"PATH": f"{project}/tools/bin"})
+
+    assert str(project / "tools") in found.never
+    assert not may(found.write, project / "new")
+    assert may(found.write, project / "src/new")
+    assert may(found.never, place / target / "bin/git") == ("project" in target)
+
+
+@pytest.mark.parametrize("has_mounts", [True, False])
+@pytest.mark.parametrize("named", [True, False])
+def test_a_link_to_an_environment_stays(place, has_mounts, named):
+    """Also where the host knows nothing of it."""
+    link = place / "user/project/.venv"
+    (place / "environment").mkdir()
+    (place / "environment/pyvenv.cfg").touch()
+    os.symlink("../../environment", link)
+
+    environment = {"VIRTUAL_ENV": str(link)} if named else {}
+    found = of(place, has_mounts=has_mounts, environment=environment)
+
+    assert str(link) in found.never
+    assert not may(found.write, link)
+    assert may(found.write, place / "user/project/src/new")
+
+
+@pytest.mark.parametrize("has_mounts", [True, False])
+def test_folders_in_one_another_without_end_keep_no_worker_from_starting(place, has_mounts):
+    """More than the calls that Python allows within one another."""
+    project = place / "user/project"
+    folder = project / "deep"
+    for _ in range(1200):
+        folder.mkdir()
+        folder /= "a"
+    (folder.parent / ".git").touch()
+    try:
+        found = of(place, has_mounts=has_mounts)
+    finally:
+        subprocess.run(["rm", "-r", project / "deep"], check=True)
+
+    assert str(folder.parent / ".git") in found.never
+    assert may(found.write, project / "a.py")
+
+
+def test_links_that_lead_round_in_a_circle_end(place):
+    project = place / "user/project"
+    os.symlink("two", project / "one")
+    os.symlink("one", project / "two")
+
+    found = of(place, environment={"PATH": f"{project}/one/bin"})
+
+    assert {str(project / "one"), str(project / "two")} <= set(found.never)
 
 
 def test_what_cannot_be_mounted_on_opens_nothing_beside_it(place):

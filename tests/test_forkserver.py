@@ -325,6 +325,34 @@ async def test_spares_of_another_kind_go(server, launch):
     assert [] == titled(family(), "hive: worker (spare)")
 
 
+async def test_spares_with_a_boundary_of_before_go_and_so_does_one_on_its_way(
+    server, launch, monkeypatch
+):
+    monkeypatch.setattr(server, "confined", True)
+    await server.refill(launch, 1)
+    refilling = asyncio.create_task(server.refill(launch, 2))
+    started_so_far = server._start
+
+    async def start(*arguments):
+        process = await started_so_far(*arguments)
+        await server.renew_boundaries()
+        return process
+
+    monkeypatch.setattr(server, "_start", start)
+    await refilling
+
+    assert [] == server._spares
+    assert [] == titled(family(), "hive: worker (spare)")
+
+
+async def test_spares_without_a_boundary_stay(server, launch):
+    await server.refill(launch, 1)
+    await server.renew_boundaries()
+
+    assert 1 == len(server._spares)
+    await server._discard_spares()
+
+
 async def test_a_spare_that_died_is_not_taken(server, launch):
     await server.refill(launch, 1)
     (_, spare) = server._spares[0]

@@ -319,6 +319,23 @@ def test_only_what_was_started_here_can_be_signalled(user, tried):
         assert ("", "EPERM", "") == tried(signal_both)
 
 
+@since(6)
+def test_a_supervisor_that_keeps_its_signals_below_leaves_moving_between_folders_alone(place):
+    """Every ruleset refuses that but where it grants it, also one that says nothing of files."""
+    one, two, file = place.folder("one"), place.folder("two"), place.file("one/file")
+
+    def supervise():
+        prctl.no_new_privs()
+        assert landlock.keep_signals_below()
+        return in_child(work)
+
+    def work():
+        landlock.restrict(read=(), write=[one, two], connect=None)
+        return outcome(os.rename, file, f"{two}/file"), outcome(os.link, f"{two}/file", file)
+
+    assert ("", "") == in_child(supervise)
+
+
 def test_what_others_have_in_memory_can_not_be_read(user, tried):
     """Their environment and descriptors neither; their names can."""
 

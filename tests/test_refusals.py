@@ -5,6 +5,7 @@ import os
 import signal
 import socket
 import threading
+from dataclasses import replace
 from subprocess import CalledProcessError
 
 import pytest
@@ -60,6 +61,17 @@ def test_a_refusal_names_the_profile_the_reason_and_the_way_out(error, words):
     assert "\n" not in line
     for word in words:
         assert word in line
+
+
+def test_a_link_that_is_to_stay_is_spoken_of_itself(tmp_path):
+    """Where it leads is not what was to be removed."""
+    link = tmp_path / ".venv"
+    link.symlink_to("/somewhere/else")
+    boundary = replace(BOUNDARY, never=(str(link),))
+
+    line = Refusals(SandboxPolicy(), boundary).explain(refused(str(link)), "coder")
+
+    assert f"{link} runs with your rights" in line
 
 
 @pytest.mark.parametrize(

@@ -156,6 +156,7 @@ class ForkServer:
     last_words: str = ""
     _zygote: _Zygote | None = None
     _warming: asyncio.Task[_Zygote | None] | None = None
+    _renewed: int = 0
     _refilling: asyncio.Lock = field(default_factory=asyncio.Lock)
     _spares: list[tuple[Launch, WorkerProcess]] = field(default_factory=list)
     _retired: list[_Zygote] = field(default_factory=list)
@@ -202,6 +203,7 @@ class ForkServer:
         async with self._refilling:
             await self._discard_spares(keep=launch)
             while self.fork and not launch.argv and len(self._spares) < count:
+                renewed = self._renewed
                 process = await self._start(launch, "")
                 try:
                     with contextlib.suppress(TimeoutError):
@@ -211,11 +213,21 @@ class ForkServer:
                     await process.abandon()
                     process.remove_folder()
                     raise
-                if not process.ready.done():
+                if not process.ready.done() or renewed != self._renewed:
                     await process.stop()
                     process.remove_folder()
                     return
                 self._spares.append((launch, process))
+
+    async def renew_boundaries(self) -> None:
+        """
+        Stop spares with a boundary, and one that is on its way.
+
+        What a spare may write was found out when it was forked; a repository may have come since.
+        """
+        if self.confined:
+            self._renewed += 1
+            await self._discard_spares()
 
     async def close(self) -> None:
         """Stop spares and zygotes."""
@@ -526,6 +538,10 @@ class ForkServers:
             server = make_server(self._config, program, self.runtime, confined=confined)
             self._servers[kind] = server
         return self._servers[kind]
+
+    async def renew_boundaries(self) -> None:
+        """Have whatever starts from now on see what there is now."""
+        await asyncio.gather(*(server.renew_boundaries() for server in self))
 
     async def close(self) -> None:
         """Stop all of them."""

@@ -14,6 +14,7 @@ import pytest
 from hive_jupyter import HiveManager
 from hive_jupyter.errors import ConfigError, RemoteError
 from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.worker.confine import landlock
 from tests.processes import family, start_host, titled, wait_gone, wait_until
 
 SITE = Path(psutil.__file__).parents[1]
@@ -106,6 +107,26 @@ def test_one_spare_stands_by_after_the_first_cell_and_is_taken(runtime):
         assert spare.pid == value(hive, "import os; os.getpid()", worker="second")
         assert "hive: worker second" == " ".join(spare.cmdline()).strip()
         assert spare.pid not in [process.pid for process in wait_until(spares)]
+
+
+@pytest.mark.skipif(landlock.abi() == 0, reason="this kernel has no Landlock")
+@pytest.mark.parametrize("again", ["restart", "stop"])
+def test_what_was_made_beside_a_spare_is_protected_after_a_restart(
+    runtime, tmp_path, monkeypatch, again
+):
+    """A spare knows only of what was there when it was forked."""
+    monkeypatch.chdir(tmp_path)
+    write = "open('environment/new', 'w').close()"
+    with HiveManager(sandbox="workspace") as hive:
+        value(hive, "1")
+        wait_until(lambda: next(iter(hive._servers))._spares)
+        (tmp_path / "environment").mkdir()
+        value(hive, write + "; 1")
+        (tmp_path / "environment" / "pyvenv.cfg").touch()
+        getattr(hive, again)()
+
+        with pytest.raises(RemoteError, match="Read-only|Permission denied"):
+            value(hive, write)
 
 
 def test_without_spares_there_are_none(runtime):

@@ -68,6 +68,7 @@ class World:
         last_log: of the last worker that had a probe for itself.
         host_answers: asks the host for a worker's answer; the host sets it.
         start_another_hive: what it says; the host sets it.
+        quiet: a project in which no worker but that of one probe ever runs.
     """
 
     def __init__(self, places):
@@ -77,6 +78,9 @@ class World:
         self.traps = self.home / "traps"
         self.later = self.home / "later"
         self.symlinked = self.home / "symlinked"
+        self.signposted = self.home / "signposted"
+        self.quiet = self.home / "quiet"
+        self.closed = self.home / "closed"
         self.last_log = ""
         self.host_answers = self.start_another_hive = None
         self.marks = self.home / "marks"
@@ -120,6 +124,9 @@ class World:
             "marks": self.marks,
             "later": self.later,
             "symlinked": self.symlinked,
+            "signposted": self.signposted,
+            "quiet": self.quiet,
+            "closed": self.closed,
             "crowded": self.home / "crowded",
             "traps": self.traps,
             "jupyter": self.home / ".local" / "share" / "jupyter",
@@ -141,7 +148,7 @@ class World:
     def _folders_of_programs(self):
         """PATH: with a folder that is not there, and one that a link leads to."""
         yield from (folder / "bin" for folder in (self.project, self.project / "tools"))
-        yield from (folder / "bin" for folder in (self.later, self.symlinked, self.home))
+        yield from (folder / "bin" for folder in (self.later, self.signposted, self.home))
         yield from (self.project / ".venv" / "bin", "/usr/bin", "/bin")
 
     def _files(self):
@@ -173,6 +180,7 @@ class World:
             "project/notebook.ipynb": "{}",
             "project/source/package/__init__.py": "",
             "project/tools/bin/tool": "#!/bin/sh\n",
+            "quiet/deep/er/module.py": "x = 1\n",
         }.items():
             file = self.home / path
             file.parent.mkdir(parents=True, exist_ok=True)
@@ -215,8 +223,12 @@ class World:
         git("init", "-q", str(self.symlinked / "real"))
         (self.symlinked / "real" / ".git").rename(self.symlinked / "repository")
         (self.symlinked / ".git").symlink_to("repository")
-        (self.symlinked / "programs").mkdir()
-        (self.symlinked / "bin").symlink_to("programs")
+        (self.signposted / "programs").mkdir(parents=True)
+        git("init", "-q", str(self.signposted))
+        (self.signposted / "bin").symlink_to("programs")
+        (self.signposted / "env").symlink_to(self.project / "environments" / "one")
+        git("init", "-q", str(self.closed / "parts" / "one"))
+        (self.closed / "parts").chmod(0o300)
 
     @cached_property
     def crowded(self):
@@ -400,6 +412,7 @@ class World:
         """Leave nothing that outlives this process."""
         if self._victim is not None:
             self.renew()
+        (self.closed / "parts").chmod(0o700)
         libc = ctypes.CDLL(None)
         libc.shmctl(self._segment, 0, None)  # IPC_RMID
         Path(self.facts["shared_file"]).unlink(missing_ok=True)

@@ -1,11 +1,11 @@
 """
 Which files a policy means on this machine: from a spec and this interpreter to lists of paths.
 
-It is computed in the worker's own process before any code of the user, of the supervisor's clean
-memory. What a worker must never write although it lies in a folder that it may write (a ``.git``, a
-``.venv`` in the project) is protected: mounted read-only where there are namespaces; where not, a
-folder that holds something protected is not granted, but each of its other children is
-(``_without``): then nothing new can be made in the folder itself.
+It is computed in the supervisor, of whose memory no code of the user's is part, before the worker
+is forked. What a worker must never write although it lies in a folder that it may write (a
+``.git``, a ``.venv`` in the project) is protected: mounted read-only where there are namespaces;
+where not, a folder that holds something protected is not granted, but each of its other children
+is (``_without``): then nothing new can be made in the folder itself.
 """
 
 from __future__ import annotations
@@ -112,7 +112,13 @@ _OF_HOME = (
 _MOST_FOLDERS = 20_000
 # Where a folder cannot be granted as a whole: each part costs a rule, and a mount.
 _MOST_PARTS = 2000
+# Linux follows no more on one path.
+_MOST_LINKS = 40
 _BARE_REPOSITORY = {"HEAD", "objects", "refs"}
+
+_PACKAGE = str(Path(__file__).parents[2])
+# Where this process found itself when it began. By now, a worker may have put another link there.
+_BEGUN_FROM = tuple(map(os.path.realpath, (sys.prefix, sys.base_prefix, sys.exec_prefix, _PACKAGE)))
 
 
 @dataclass(frozen=True)
@@ -151,8 +157,13 @@ class Boundary:
         temporary = os.path.join(os.path.realpath(spec.folder), TEMPORARY)
         projects = _project(spec.root or spec.cwd, homes)
         look = _Look()
+        # here a worker may have made links, now or before
+        hands = [*projects, *map(os.path.realpath, policy.writable)]
+        loose = [
+            path for path in (*policy.readable, *policy.writable) if _links_within(path, hands)
+        ]
         granted = [
-            *map(os.path.realpath, policy.writable),
+            *(os.path.realpath(path) for path in policy.writable if path not in loose),
             *(projects if policy.writes_project else ()),
         ]
         protected: list[str] = []
@@ -160,9 +171,11 @@ class Boundary:
             found = [*_never_writable(spec), *look.around(granted)]
             protected = _outermost(p for p in found if any(is_below(p, top) for top in granted))
         # nothing is mounted on a link, on what is not there, and on countless folders: these stay
-        # as they are where nothing in the folder around them can be made or removed
+        # as they are where nothing in the folder around them can be made or removed; nor on what
+        # is private: it would be read as part of that folder
+        private = [os.path.realpath(path) for path in spec.private]
         mounted = [path for path in protected if has_mounts and _can_be_mounted_on(path)]
-        mounted = [path for path in mounted if path not in look.unseen]
+        mounted = [p for p in mounted if p not in look.unseen and not _holds_any(p, private)]
         write = [os.path.realpath(spec.folder), temporary, *_devices(_DEVICES)]
         if has_mounts or policy.writes_project:
             write.append(os.path.realpath(_SHARED_MEMORY))
@@ -174,18 +187,26 @@ class Boundary:
             for part in _without(top, set(protected) - set(mounted), set(mounted))
         ]
         write += parts[:_MOST_PARTS]
-        read = [*_of_system(strict=not policy.writes_project), *_of_python(spec, homes), *projects]
+        read = [*_of_system(strict=not policy.writes_project), *projects, *granted]
+        elsewhere = [*_of_python(spec, homes), *policy.readable]
         if policy.writes_project:
-            read += [*_data(homes), *_of_homes(homes)]
-        private = [os.path.realpath(path) for path in spec.private]
+            read += _data(homes)
+            elsewhere += _of_homes(homes)
+        # what lies in a folder that workers may write is read as part of that; what leads through
+        # one would be read wherever a worker has it lead
+        read += [path for path in elsewhere if not _is_in(path, hands)]
         read = [part for path in read for part in _without(path, private)]
         return cls(
-            read=tuple(dict.fromkeys([*read, *policy.readable])),
+            read=tuple(dict.fromkeys(read)),
             write=tuple(dict.fromkeys(write)),
             never=tuple(dict.fromkeys(protected)),
             mounted=tuple(dict.fromkeys(mounted)),
             temporary=temporary,
-            notes=(*_notes(spec, homes, granted, look), *_note_of_parts(parts)),
+            notes=(
+                *_notes(spec, homes, granted, look),
+                *map(_note_of_link, loose),
+                *_note_of_parts(parts),
+            ),
         )
 
 
@@ -227,8 +248,7 @@ def _of_system(*, strict: bool) -> Iterator[str]:
 
 def _of_python(spec: WorkerSpec, homes: Iterable[str]) -> list[str]:
     """What belongs to this interpreter, and what the host's may import."""
-    package = Path(__file__).parents[2]
-    entries = [*_prefixes(spec), *spec.library, *spec.path, *sys.path, str(package)]
+    entries = [*_BEGUN_FROM, *_prefixes(spec), *spec.library, *spec.path, *sys.path, _PACKAGE]
     entries += _folders_on_path(spec)
     return [
         entry
@@ -270,13 +290,32 @@ def _of_homes(homes: Iterable[str]) -> Iterator[str]:
         yield from (os.path.join(home, name) for name in _OF_HOME)
 
 
-def _never_writable(spec: WorkerSpec) -> list[str]:
-    """What runs with the user's rights later, wherever it lies."""
+def _never_writable(spec: WorkerSpec) -> Iterator[str]:
+    """What runs with the user's rights later, wherever it lies, and the links that lead there."""
     libraries = [*spec.library, *(entry for entry in spec.path if entry.endswith("-packages"))]
-    package = str(Path(__file__).parents[2])
-    own = [*spec.protected, *spec.private, package]
-    paths = [*_prefixes(spec), *libraries, *_folders_on_path(spec), *own]
-    return [_as_far_as_it_exists(os.path.realpath(path)) for path in paths]
+    own = [*spec.protected, *spec.private, _PACKAGE]
+    paths = [sys.executable, *_prefixes(spec), *libraries, *_folders_on_path(spec), *own]
+    for path in paths:
+        yield _as_far_as_it_exists(os.path.realpath(path))
+        yield from _links_on(path)
+
+
+def _links_on(path: str) -> list[str]:
+    """The symbolic links that a path leads through, each by where it lies itself."""
+    found: list[str] = []
+    here, names = "/", path.split("/")[::-1]
+    while names and len(found) < _MOST_LINKS:
+        name = names.pop()
+        step = os.path.normpath(os.path.join(here, name))
+        try:
+            target = os.readlink(step)
+        except OSError:
+            here = step
+            continue
+        found.append(step)
+        here = "/" if target.startswith("/") else here
+        names += target.split("/")[::-1]
+    return found
 
 
 def _as_far_as_it_exists(path: str) -> str:
@@ -284,6 +323,17 @@ def _as_far_as_it_exists(path: str) -> str:
     while path != "/" and not os.path.lexists(os.path.dirname(path)):
         path = os.path.dirname(path)
     return path
+
+
+def _links_within(path: str, folders: Collection[str]) -> bool:
+    """Whether a path leads through a symbolic link that lies in one of the folders."""
+    return any(is_below(link, folder) for link in _links_on(path) for folder in folders)
+
+
+def _is_in(path: str, folders: Collection[str]) -> bool:
+    """Whether a path leads into one of the folders, or through one."""
+    real = os.path.realpath(path)
+    return any(is_below(real, folder) for folder in folders) or _links_within(path, folders)
 
 
 def _can_be_mounted_on(path: str) -> bool:
@@ -296,10 +346,12 @@ class _Look:
 
     Attributes:
         unseen: folders that were too many to be looked at, and are protected for that.
+        closed: folders that could not be looked into, and are protected, too; and why not.
     """
 
     def __init__(self) -> None:
         self.unseen: set[str] = set()
+        self.closed: list[tuple[str, str]] = []
 
     def around(self, tops: Iterable[str]) -> list[str]:
         """Return what is found in the folders and below; symbolic links are not followed."""
@@ -309,25 +361,41 @@ class _Look:
             if not waiting:
                 break
             folder = waiting.popleft()
-            names, folders = _listed(folder)
+            try:
+                names, folders, links = _listed(folder)
+            except OSError as error:
+                if not _holds_nothing(folder, error):
+                    self.closed.append((folder, error.strerror or str(error)))
+                    found.append(folder)
+                continue
             if "pyvenv.cfg" in names or names >= _BARE_REPOSITORY:
                 found.append(folder)
                 continue
             if ".git" in names:
                 found.append(os.path.join(folder, ".git"))
-            waiting += [os.path.join(folder, name) for name in folders if name != ".git"]
+            found += [link for link in links if os.path.exists(os.path.join(link, "pyvenv.cfg"))]
+            waiting += [path for path in folders if os.path.basename(path) != ".git"]
         self.unseen = set(waiting)
         return [*found, *waiting]
 
 
-def _listed(folder: str) -> tuple[set[str], list[str]]:
-    """The names in a folder, and which of them are folders."""
-    try:
-        with os.scandir(folder) as entries:
-            found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    except OSError:
-        return set(), []
-    return {name for name, _ in found}, [name for name, is_folder in found if is_folder]
+def _listed(folder: str) -> tuple[set[str], list[str], list[str]]:
+    """The names in a folder, and the paths of the folders and of the symbolic links in it."""
+    with os.scandir(folder) as entries:
+        found = list(entries)
+    folders = [entry.path for entry in found if entry.is_dir(follow_symlinks=False)]
+    links = [entry.path for entry in found if entry.is_symlink()]
+    return {entry.name for entry in found}, folders, links
+
+
+def _holds_nothing(folder: str, error: OSError) -> bool:
+    """Whether a folder that cannot be listed holds nothing that a worker could change."""
+    if isinstance(error, FileNotFoundError | NotADirectoryError):
+        return True
+    with contextlib.suppress(OSError):
+        # what is somebody else's no worker has closed, nor can it open it
+        return os.stat(folder).st_uid != os.geteuid() and not os.access(folder, os.X_OK)
+    return False
 
 
 def _outermost(paths: Iterable[str]) -> list[str]:
@@ -346,20 +414,29 @@ def _without(top: str, protected: Iterable[str], mounted: Collection[str] = ()) 
     What is mounted read-only is protected within a folder that is granted, but is not granted
     itself: that would be writing it.
     """
-    if top in mounted:
-        return []
-    inside: dict[str, list[str]] = {}
-    for path in protected:
-        if path == top:
-            return []
-        if is_below(path, top):
-            name = path[len(top.rstrip("/")) + 1 :].partition("/")[0]
-            inside.setdefault(os.path.join(top, name), []).append(path)
-    if not inside:
-        return [top]
-    return [
-        path for child in _children(top) for path in _without(child, inside.get(child, ()), mounted)
-    ]
+    found: list[str] = []
+    waiting = [(top, protected)]
+    while waiting:
+        path, protected = waiting.pop()
+        inside = _by_child(path, protected)
+        if path in mounted or path in inside:
+            continue
+        if inside:
+            waiting += [(child, inside.get(child, ())) for child in reversed(_children(path))]
+        else:
+            found.append(path)
+    return found
+
+
+def _by_child(folder: str, paths: Iterable[str]) -> dict[str, list[str]]:
+    """Which of the paths lie in which child of a folder, or are the folder itself."""
+    found: dict[str, list[str]] = {}
+    for path in paths:
+        if is_below(path, folder):
+            name = path[len(folder.rstrip("/")) + 1 :].partition("/")[0]
+            child = os.path.join(folder, name) if name else folder
+            found.setdefault(child, []).append(path)
+    return found
 
 
 def _children(folder: str) -> list[str]:
@@ -413,11 +490,26 @@ def _notes(
                 f"PATH names {path}, which does not exist: so that no worker puts programs there, "
                 f"nothing can be made or removed in {folder}. Make that folder, or mend PATH."
             )
+    if look.closed:
+        folder, reason = look.closed[0]
+        others = f" (and {len(look.closed) - 1} more)" if len(look.closed) > 1 else ""
+        yield (
+            f"{folder}{others} cannot be listed: {reason}. As nobody sees whether there are "
+            "repositories and environments in it, it cannot be written. chmod u+rwx opens it."
+        )
     if look.unseen:
         yield (
             f"The project has more than {_MOST_FOLDERS} folders. Those that were not looked at for "
             "repositories and environments cannot be written. Work in a folder below it."
         )
+
+
+def _note_of_link(path: str) -> str:
+    return (
+        f"{path} leads through a symbolic link in a folder that workers may write. A worker may "
+        f"have put that there, so it is not followed: name {os.path.realpath(path)} itself, if "
+        "that is what you mean."
+    )
 
 
 def _note_of_parts(parts: list[str]) -> Iterator[str]:

@@ -128,11 +128,13 @@ def keep_signals_below() -> bool:
     parent = os.getppid()
     if abi() < _SINCE_SIGNALS or _refusal_of_signal(parent) is not None:
         return False
-    attributes = struct.pack("<QQQ", 0, 0, _SCOPE_SIGNALS)
+    attributes = struct.pack("<QQQ", _REFER, 0, _SCOPE_SIGNALS)
     ruleset = system_calls.call("landlock_create_ruleset", attributes, len(attributes), 0)
     # a signal to all that can be reached is refused for each of the others: no line in a log each
     flags = _UNLOGGED if abi() >= _SINCE_LOGS else 0
     try:
+        # every ruleset refuses to move files between folders but where it grants that
+        _grant(ruleset, "/", _FOLLOWING_LINKS, _REFER)
         system_calls.call("landlock_restrict_self", ruleset, flags)
     finally:
         os.close(ruleset)

@@ -89,9 +89,12 @@ class Refusals:
 
 
 def _of_path(boundary: Boundary, paths: list[str]) -> tuple[str, str] | None:
-    for path in map(os.path.realpath, paths):
-        if any(is_below(path, folder) for folder in boundary.never):
-            return f"{path} runs with your rights later, so no worker writes it", ""
+    for name in paths:
+        path = os.path.realpath(name)
+        folder, link = os.path.split(os.path.abspath(name))
+        for place in (path, os.path.join(os.path.realpath(folder), link)):
+            if any(is_below(place, kept) for kept in boundary.never):
+                return f"{place} runs with your rights later, so no worker writes it", ""
         if any(is_below(path, folder) for folder in boundary.write):
             continue
         folder = os.path.dirname(path)

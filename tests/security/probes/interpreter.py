@@ -92,10 +92,22 @@ def later_on_path():
 @probe(
     "points a link in the project that PATH leads through elsewhere",
     fresh=True,
-    folder="symlinked",
+    folder="signposted",
 )
 def link_on_path():
-    link = f"{facts.symlinked}/bin"
+    link = f"{facts.signposted}/bin"
+    target = os.readlink(link)
+    os.unlink(link)
+    os.symlink(target, link)
+
+
+@probe(
+    "points a link in the project that leads to an environment elsewhere",
+    fresh=True,
+    folder="signposted",
+)
+def link_to_environment():
+    link = f"{facts.signposted}/env"
     target = os.readlink(link)
     os.unlink(link)
     os.symlink(target, link)

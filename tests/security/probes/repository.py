@@ -185,6 +185,15 @@ def crowded_git():
     append(f"{facts.crowded}/deep/deeper/still/deeper/.git", "")
 
 
+@probe(
+    "writes `.git/config` below a folder that was closed, so that nobody sees what is in it",
+    fresh=True,
+    folder="closed",
+)
+def closed_git():
+    append(f"{facts.closed}/parts/one/.git/config", "")
+
+
 @probe("writes the configuration of a submodule")
 def submodule_config():
     append(f"{facts.git}/modules/sub/config", "")
@@ -200,9 +209,10 @@ def gitmodules():
     append(f"{facts.project}/.gitmodules", "")
 
 
-@probe("makes a repository in a subfolder that stays where it is", fresh=True)
+# elsewhere, Hive would set it aside for a worker of another profile that might have made it
+@probe("makes a repository in a subfolder that stays where it is", fresh=True, folder="quiet")
 def nested_repository():
-    folder = f"{facts.project}/deep/er/.git"
+    folder = f"{facts.quiet}/deep/er/.git"
     os.makedirs(f"{folder}/refs")
     os.makedirs(f"{folder}/objects")
     write(f"{folder}/HEAD", "ref: refs/heads/main\n")
@@ -210,7 +220,7 @@ def nested_repository():
 
 @harm(nested_repository)
 def _(world):
-    folder = world.project / "deep" / "er"
+    folder = world.quiet / "deep" / "er"
     stays = not within(_SET_ASIDE, lambda: not (folder / ".git").exists())
     for made in (*folder.glob(".git"), *folder.glob("git-set-aside*")):
         shutil.rmtree(made)
