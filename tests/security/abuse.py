@@ -172,26 +172,26 @@ def in_child(function):
 
 
 def in_children(count, body):
-    """Have so many children run a function; once all are ready, let them be for a while."""
-    reader, writer = os.pipe()
+    """Have so many children run a function, one after another, and let them be for a while."""
     children = []
-    for _ in range(count):
-        child = os.fork()
-        if not child:
-            try:
-                body(writer)
-                signal.pause()
-            finally:
-                os._exit(1)
-        children.append(child)
-    os.close(writer)
     try:
-        for _ in children:
-            if not os.read(reader, 1):
+        for _ in range(count):
+            reader, writer = os.pipe()
+            child = os.fork()
+            if not child:
+                try:
+                    body(writer)
+                    signal.pause()
+                finally:
+                    os._exit(1)
+            children.append(child)
+            os.close(writer)
+            is_ready = os.read(reader, 1)
+            os.close(reader)
+            if not is_ready:
                 raise Refused("the children ended")
         time.sleep(facts.patience)
     finally:
-        os.close(reader)
         for child in children:
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
