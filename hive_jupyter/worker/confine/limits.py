@@ -42,9 +42,7 @@ def apply(policy: SandboxPolicy, *, own_users: bool) -> None:
     _limit(resource.RLIMIT_FSIZE, policy.file_size)
     _limit(resource.RLIMIT_NOFILE, policy.open_files)
     _limit(resource.RLIMIT_NPROC, policy.processes and policy.processes + others)
-    if policy.cpu_time is not None:
-        last = policy.cpu_time + _LAST_SECONDS
-        resource.setrlimit(resource.RLIMIT_CPU, (policy.cpu_time, last))
+    _limit(resource.RLIMIT_CPU, policy.cpu_time, _LAST_SECONDS)
 
 
 def go_first() -> None:
@@ -93,13 +91,13 @@ def _are_many(limit: int) -> bool:
     return sum(procfs.family(os.getppid(), most=limit).values()) > limit / 2
 
 
-def _limit(kind: int, most: int | None) -> None:
-    """Lower a limit; one that is lower already, stays."""
+def _limit(kind: int, most: int | None, beyond: int = 0) -> None:
+    """Lower a limit, and the hard one to so much beyond it; one that is lower already, stays."""
     if most is None:
         return
     _, hard = resource.getrlimit(kind)
-    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(kind, (least, least))
+    last = most + beyond if hard == resource.RLIM_INFINITY else min(most + beyond, hard)
+    resource.setrlimit(kind, (min(most, last), last))
 
 
 def _running() -> int:
