@@ -193,6 +193,8 @@ class Supervisor:
                     poll.unregister(descriptor)
             if going and self._excess is None:
                 self._look()
+        self._kill_all()
+        self._has_worker = False  # its pid is another's as soon as the sweep has reaped it
         sweep(self._kill_all)
         self._confinement.leave()
 
