@@ -3,24 +3,28 @@
 import itertools
 import os
 import socket
+from pathlib import Path
+
+import pytest
 
 from hive_jupyter import procfs
 from hive_jupyter.policy import SandboxPolicy
-from hive_jupyter.protocol import KERNEL, WorkerSpec
+from hive_jupyter.protocol import WORKER, WorkerSpec
 from hive_jupyter.worker import supervisor
 from hive_jupyter.worker.confine import Confinement, prctl
 from hive_jupyter.worker.supervisor import Supervisor
-from tests.children import in_child
+from tests.children import in_child, place_of, users
 from tests.processes import family, wait_until
 
 
-def supervise(folder, monkeypatch):
+def begun(folder):
     """
-    Be a supervisor whose host goes, and whose worker ends before what that has started.
+    Be a supervisor, as nobody else may trace one.
 
     Returns:
-        Of each signal, whether the pid was still the worker's.
+        The host's socket, and the supervisor, whose worker has a child in another process group.
     """
+    prctl.set_dumpable(False)
     prctl.adopt_orphans()
     spec = WorkerSpec(
         name="coder",
@@ -31,8 +35,19 @@ def supervise(folder, monkeypatch):
         policy=SandboxPolicy("open"),
         connection={},
         argv=("/bin/sh", "-c", "setsid sleep 1000 & wait"),
-        role=KERNEL,
+        role=WORKER,
     )
+    host, ours = socket.socketpair()
+    confinement = Confinement(spec, has_namespaces=False)
+    confinement.arrange()
+    watched = Supervisor(ours, os.pidfd_open(os.getpid()), spec, confinement)
+    wait_until(lambda: len({os.getsid(process.pid) for process in family()}) == 2)
+    return host, watched
+
+
+def is_its_workers(folder, monkeypatch):
+    """Of each signal, when the host goes, whether the pid was still the worker's."""
+    host, watched = begun(folder)
     told, rounds = [], itertools.count()
     signal_group, kill_below = supervisor._signal_group, supervisor.kill_below
 
@@ -42,15 +57,28 @@ def supervise(folder, monkeypatch):
 
     monkeypatch.setattr(supervisor, "_signal_group", note_signal)
     monkeypatch.setattr(supervisor, "kill_below", lambda: next(rounds) == 0 or kill_below())
-    host, ours = socket.socketpair()
-    with ours:
-        confinement = Confinement(spec, has_namespaces=False)
-        watched = Supervisor(ours, os.pidfd_open(os.getpid()), spec, confinement)
-        wait_until(lambda: len({os.getsid(process.pid) for process in family()}) == 2)
-        host.close()
-        watched.run()
+    host.close()
+    watched.run()
     return told
 
 
 def test_no_pid_is_signalled_that_may_be_anothers_by_now(tmp_path, monkeypatch):
-    assert {True} == set(in_child(supervise, str(tmp_path), monkeypatch))
+    assert {True} == set(in_child(is_its_workers, str(tmp_path), monkeypatch))
+
+
+def scores(folder):
+    """Of this process and of its worker, how soon each goes where there is no memory."""
+    host, watched = begun(folder)
+    pids = (os.getpid(), watched._worker)
+    found = [int(Path(f"/proc/{pid}/oom_score_adj").read_text()) for pid in pids]
+    host.close()
+    watched.run()
+    return found
+
+
+@pytest.mark.parametrize("user", users())
+def test_a_worker_goes_first_where_there_is_no_memory_left(user):
+    with place_of(user) as place:
+        own, workers = in_child(scores, place.path, user=user)
+
+    assert workers == min(own + 500, 1000)

@@ -49,7 +49,8 @@ def go_first() -> None:
     """
     Have the system end this process, and what it starts, before others when it has no memory left.
 
-    See ``Documentation/filesystems/proc.rst`` of the kernel, oom_score_adj.
+    Of a process that may not be traced, as a supervisor, only root may say so. See
+    ``Documentation/filesystems/proc.rst`` of the kernel, oom_score_adj.
     """
     with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
         score = int(file.read()) + _FIRST_TO_GO
