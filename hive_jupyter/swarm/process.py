@@ -164,6 +164,8 @@ class WorkerProcess:
             for descriptor in self._pidfds[1:]:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            if self._supervisor is not None:
+                self._supervisor.kill()
             await self.gone.wait()
 
     async def abandon(self) -> None:
