@@ -604,6 +604,30 @@ async def test_a_worker_that_broke_the_protocol_runs_nothing_more(node):
     assert first != pid_of(node)
 
 
+async def test_one_that_breaks_it_while_it_starts_is_told_so(make_node, monkeypatch):
+    """Whichever of its two answers comes first."""
+    route = channels.Channels._route
+
+    def lie(self, channel, frames):
+        if channel == "shell":
+            raise ValueError("it lied")
+        route(self, channel, frames)
+
+    monkeypatch.setattr(channels.Channels, "_route", lie)
+    node = await make_node()
+
+    assert not await node.connect()
+    assert "could not be started: it broke the protocol: it lied." in str(node.last_error)
+
+
+async def test_one_that_is_cut_off_while_it_starts_is_told_so(make_node, monkeypatch):
+    monkeypatch.setattr(channels, "MAX_MESSAGE_BYTES", 10)
+    node = await make_node()
+
+    assert not await node.connect()
+    assert "broke the protocol: it closed a connection, or sent" in str(node.last_error)
+
+
 async def test_a_stop_ends_the_wait_for_a_worker_that_sees_to_its_end(make_node):
     node = await make_node(interrupt_grace=1000)
     run = Run("import atexit, time\natexit.register(time.sleep, 1000)\nexit()", [].append)

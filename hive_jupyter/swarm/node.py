@@ -499,7 +499,7 @@ class SwarmNode:
         )
         probe = asyncio.ensure_future(channels.probe())
         await first_of(probe, process.exited)
-        if not probe.done():
+        if not probe.done() or probe.cancelled():  # by channels that were closed
             probe.cancel()
             msg = "its process ended while it started"
             raise HiveError(msg)
@@ -516,6 +516,8 @@ class SwarmNode:
             reason = f"it did not answer within {format_duration(self.config.connect_timeout)}"
         else:
             reason = str(error) or type(error).__name__
+        if self._broke_protocol:
+            reason = f"it broke the protocol: {self._broke_protocol}"
         advice = ""
         if _MISSING_PACKAGE.search(tail):
             advice = f" Install it there: {self.kernel.interpreter} -m pip install ipykernel"
