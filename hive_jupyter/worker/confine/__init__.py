@@ -113,6 +113,8 @@ class Confinement:
         if self.missing and not self._spec.policy.writes_project:
             msg = f"this machine cannot confine {', '.join(self.missing)}"
             raise SandboxUnavailable(msg, missing=self.missing)
+        if self._spec.role != KERNEL:
+            limits.go_first()
         self._group = cgroups.make(self._spec.policy)
         if not self._spec.policy.is_confined:
             return
@@ -135,8 +137,6 @@ class Confinement:
     def confine(self) -> None:
         """Confine this process, the worker: before any thread and any code of the user."""
         policy = self._spec.policy
-        if self._spec.role != KERNEL:
-            limits.go_first()
         limits.apply(policy, own_users=self.has_namespaces)
         found = self._boundary
         if found is None:

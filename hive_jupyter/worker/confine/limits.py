@@ -12,6 +12,7 @@ import subprocess
 from hive_jupyter import procfs
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.units import format_size
+from hive_jupyter.worker.confine import prctl
 
 # Seconds between SIGXCPU, which the worker may ignore, and SIGKILL.
 _LAST_SECONDS = 1
@@ -49,10 +50,13 @@ def go_first() -> None:
     """
     Have the system end this process, and what it starts, before others when it has no memory left.
 
-    Of a process that may not be traced, as a supervisor, only root may say so. See
-    ``Documentation/filesystems/proc.rst`` of the kernel, oom_score_adj.
+    See ``Documentation/filesystems/proc.rst`` of the kernel, oom_score_adj.
     """
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+    with (
+        prctl.dumpable(),
+        contextlib.suppress(OSError),
+        open("/proc/self/oom_score_adj", "r+") as file,
+    ):
         score = int(file.read()) + _FIRST_TO_GO
         file.seek(0)
         file.write(str(min(score, _MOST_TO_GO)))
