@@ -460,7 +460,7 @@ async def test_the_folder_is_private_and_goes(server, launch):
     assert 0o700 == process.folder.stat().st_mode & 0o777
     assert len(f"{process.folder}/k-5") < 108
     await process.stop()
-    process.remove_folder()
+    await process.remove_folder()
     assert not process.folder.exists()
 
 
