@@ -18,10 +18,10 @@ import time
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from hive_jupyter.leftovers.report import report, summary
-from hive_jupyter.leftovers.watch import Watch
+from hive_jupyter.leftovers.watch import Finding, Watch
 from hive_jupyter.swarm.launch import Launch
 from hive_jupyter.swarm.life import Watcher
 from hive_jupyter.swarm.portal import apart
@@ -29,8 +29,6 @@ from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.units import format_duration, visible
 
 log = logging.getLogger(__name__)
-
-_T = TypeVar("_T")
 
 # So long after a run (seconds), so that the runs of a loop have one look together.
 _PAUSE = 1.0
@@ -113,6 +111,7 @@ class _Project:
         self._living: set[_Start] = set()
         self._ended: set[str] = set()
         self._latest = ""
+        self._is_known = False
         self._problem = ""
         self._turn = asyncio.Lock()
         self._timer: asyncio.TimerHandle | None = None
@@ -180,7 +179,7 @@ class _Project:
             if self._living or self._ended:
                 await self._find()
             else:
-                await self._apart(self._watch.accept)
+                self._is_known = await self._apart(self._watch.accept)
             self._living |= {start for start in starts if not start.is_over}
 
     async def _look(self) -> None:
@@ -191,22 +190,32 @@ class _Project:
     async def _find(self) -> None:
         workers = sorted({*(start.name for start in self._living), *self._ended})
         self._ended.clear()
+        if not self._is_known:  # all that came would seem to be a worker's
+            return
         began = time.monotonic()
-        findings = await self._apart(self._watch.look)
+        findings: list[Finding] = []
+        await self._apart(lambda: findings.extend(self._watch.look()))
         self._took = time.monotonic() - began
         if findings:
             log.info("%s: %s", self._root, findings)
             self._found.append(summary(findings, workers))
             self._tell(self._latest or workers[0], report(findings, workers, self._root))
 
-    async def _apart(self, work: Callable[[], _T]) -> _T | None:
-        """Have a thread do it; what fails in it must not keep workers from their work."""
+    async def _apart(self, work: Callable[[], object]) -> bool:
+        """
+        Have a thread do it; what fails in it must not keep workers from their work.
+
+        Returns:
+            Whether it was done.
+        """
         try:
-            return await apart(work)
+            await apart(work)
         except Exception as error:
             log.warning("%s cannot be watched", self._root, exc_info=True)
             self._problem = str(error)
-            return None
+            return False
+        self._problem = ""
+        return True
 
 
 class _Reporter(Watcher):

@@ -65,7 +65,7 @@ from hive_jupyter.swarm.portal import Portal, apart, deferring_sigint
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.run import Run
-from hive_jupyter.swarm.runtime import RuntimeFolder, remove_tree, sweep
+from hive_jupyter.swarm.runtime import RuntimeFolder, remove_apart, remove_tree, sweep
 from hive_jupyter.swarm.targets import Targets
 from hive_jupyter.swarm.throwaway import ask_throwaway
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
@@ -1130,7 +1130,7 @@ class HiveManager:
         if self._context is not None:
             self._context.destroy(linger=0)
         if self._runtime is not None:
-            self._runtime.remove()
+            await remove_apart(self._runtime.remove)
 
 
 def _warn(text: str) -> None:

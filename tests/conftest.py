@@ -14,6 +14,7 @@ from traitlets.config import Config
 
 from hive_jupyter import HiveManager
 from hive_jupyter.guard.authorization import AuthorizationGuard
+from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.worker.tools import workspace
 from tests.repos import ADDRESS, NAME, Repo, at_home
 from tests.worker_tools import Project
@@ -46,6 +47,13 @@ def _data(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("JUPYTER_DATA_DIR", str(tmp_path_factory.mktemp("data")))
         yield
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _closed():
+    """No test file leaves a hive open, which would choose what later ones import."""
+    yield
+    assert not any(isinstance(finder, ShadowFinder) for finder in sys.meta_path)
 
 
 @pytest.fixture

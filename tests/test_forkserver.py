@@ -8,6 +8,7 @@ import socket
 import subprocess
 import sys
 from contextlib import asynccontextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import psutil
@@ -23,7 +24,7 @@ from hive_jupyter.swarm.forkserver import ForkServer
 from hive_jupyter.swarm.launch import Launch, library_path, worker_environment
 from hive_jupyter.swarm.process import WorkerProcess, first_of
 from hive_jupyter.swarm.runtime import RuntimeFolder
-from tests.processes import family, start_host, stopped, titled, wait_gone
+from tests.processes import family, has_ended, start_host, stopped, titled, wait_gone
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -112,17 +113,19 @@ async def test_the_zygote_holds_none_of_the_hosts_descriptors(server, tmp_path):
     }
 
 
-async def test_the_zygote_lets_nobody_look_into_its_memory(runtime):
-    """It is not dumpable; its workers, whose memory is the user's own, are."""
+@pytest.mark.parametrize("method", ["fork", "exec"])
+async def test_zygote_and_supervisor_let_nobody_look_into_their_memory(runtime, method):
+    """They are not dumpable; their workers, whose memory is the user's own, are."""
     inner = (
         "import ctypes, os, psutil\n"
         "from hive_jupyter import HiveManager\n"
         "def open_to_us(pid):\n"
         f"    return ctypes.CDLL(None).syscall({PIDFD_GETFD}, os.pidfd_open(pid), 0, 0) >= 0\n"
-        "with HiveManager(spares=0) as hive:\n"
+        f"with HiveManager(spares=0, start_method='{method}') as hive:\n"
         "    worker = hive.start().pid\n"
-        "    (zygote,) = psutil.Process().children()\n"
-        "    print(open_to_us(zygote.pid), open_to_us(worker))\n"
+        "    supervisor, zygote, *_ = psutil.Process(worker).parents()\n"
+        "    assert zygote in psutil.Process().children()\n"
+        "    print(*map(open_to_us, (zygote.pid, supervisor.pid, worker)))\n"
     )
     # root may look into everything, unless it gives that right up (capabilities(7)) and execs
     outer = (
@@ -131,7 +134,7 @@ async def test_the_zygote_lets_nobody_look_into_its_memory(runtime):
         f"os.execv(sys.executable, [sys.executable, '-c', {inner!r}])\n"
     )
     with start_host(outer, runtime) as host:
-        assert "False True" == host.stdout.read().strip()
+        assert "False False True" == host.stdout.read().strip()
 
 
 async def test_fifty_callers_at_once_warm_one_zygote_up():
@@ -414,6 +417,31 @@ async def test_a_killed_supervisor_takes_its_worker_along(server, launch):
     await asyncio.wait_for(process.gone.wait(), 30)
 
 
+KILLS_ITS_SUPERVISOR = """
+import os, signal
+if os.fork() == 0:
+    os.setsid()
+    if (daemon := os.fork()) == 0:
+        signal.pause()
+    with open("daemon", "w") as file:
+        file.write(str(daemon))
+    os._exit(0)
+os.wait()
+os.kill(os.getppid(), signal.SIGKILL)
+signal.pause()
+"""
+
+
+async def test_who_kills_its_supervisor_leaves_nothing(server, launch, tmp_path):
+    """Also where there is no zygote above it, as for programs."""
+    argv = (sys.executable, "-c", KILLS_ITS_SUPERVISOR)
+    process = await started(server, replace(launch, argv=argv, policy=SandboxPolicy("open")))
+
+    assert process.exited.result().lost_supervisor
+    await asyncio.wait_for(process.gone.wait(), 30)
+    assert has_ended(int((tmp_path / "daemon").read_text()))
+
+
 @pytest.mark.parametrize("fork", [True, False])
 async def test_a_stopped_supervisor_does_not_save_its_worker(launch, fork):
     async with serving(fork=fork) as server:
@@ -424,6 +452,16 @@ async def test_a_stopped_supervisor_does_not_save_its_worker(launch, fork):
         await asyncio.to_thread(wait_gone, both)
 
         assert "stop" == process.exited.result().by_us
+
+
+async def test_nobody_is_saved_by_stopping_all_that_supervise(launch):
+    async with serving(fork=False) as server:
+        process = await started(server, launch)
+        both = [psutil.Process(process.pid), psutil.Process(process.supervisor_pid)]
+        stopped(process._supervisor.pid)
+        stopped(process.supervisor_pid)
+        await asyncio.wait_for(process.stop(), 30)
+        await asyncio.to_thread(wait_gone, both)
 
 
 async def test_the_death_of_a_worker_is_seen_although_its_supervisor_is_stopped(server, launch):
@@ -450,7 +488,7 @@ async def test_the_folder_is_private_and_goes(server, launch):
     assert 0o700 == process.folder.stat().st_mode & 0o777
     assert len(f"{process.folder}/k-5") < 108
     await process.stop()
-    process.remove_folder()
+    await process.remove_folder()
     assert not process.folder.exists()
 
 

@@ -240,7 +240,8 @@ def test_turned_off_they_are_named_and_nothing_runs(commits, repo, setting, hive
     request, _ = commits.request("Say 2")
 
     assert ((), ("pre-commit",)) == (request.passed_hooks, request.skipped_hooks)
-    assert not HiveManager().config.commit_hooks
+    with HiveManager() as configured:
+        assert not configured.config.commit_hooks
 
 
 @pytest.mark.parametrize(

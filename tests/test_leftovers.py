@@ -1,6 +1,7 @@
 """What comes into a project that the user's tools act on by themselves."""
 
 import contextlib
+import itertools
 import os
 import shutil
 import stat
@@ -579,6 +580,27 @@ def test_one_that_vanishes_meanwhile_is_no_news(place, monkeypatch):
     assert {} == place.found()
 
 
+def test_a_folder_that_was_away_for_a_moment_is_looked_at_again(place, monkeypatch):
+    place.write("sub/a.py")
+    place.watch.accept()
+    real = Watch._entries
+
+    def late(self, folder):
+        names = real(self, folder)
+        if folder == str(place.folder):
+            (place.folder / "sub").rename(place.folder.parent / "away")
+        return names
+
+    monkeypatch.setattr(Watch, "_entries", late)
+    assert {} == place.found()
+    monkeypatch.undo()
+    (place.folder.parent / "away").rename(place.folder / "sub")
+    place.write("sub/.envrc")
+    (place.folder / "sub/.git").mkdir()
+
+    assert {"sub/.envrc": "new", "sub/.git": "new"} == place.found()
+
+
 def test_nothing_is_lost_while_a_hostile_thread_renames_and_links(place, tmp_path):
     """Whoever wins: what is outside of the project stays as it is."""
     outside = tmp_path / "outside"
@@ -589,14 +611,15 @@ def test_nothing_is_lost_while_a_hostile_thread_renames_and_links(place, tmp_pat
     over = threading.Event()
 
     def spoil():
-        number = 0
-        while not over.is_set():
-            number += 1
-            sub = place.folder / f"{number % 3}"
+        for number in itertools.cycle(range(60)):  # so that there are few folders to look at
+            if over.is_set():
+                return
+            sub, away = place.folder / f"{number % 3}", place.folder / f"away{number}"
+            shutil.rmtree(away, ignore_errors=True)
             with contextlib.suppress(OSError):
                 (sub / ".git").mkdir(parents=True)
             with contextlib.suppress(OSError):
-                sub.rename(place.folder / f"away{number}")
+                sub.rename(away)
                 sub.symlink_to(outside / sub.name)
             with contextlib.suppress(OSError):
                 sub.unlink()

@@ -325,9 +325,33 @@ async def test_a_disk_that_does_not_answer_keeps_no_worker_from_its_work(
 
     (note,) = lookout.notes
     assert "to read it takes longer than 50 ms" in note
+    monkeypatch.setattr(module, "_PATIENCE", 30)
     go_on.set()
     ended()
+    await lookout.know(launch())
+    assert [] == lookout.notes
+
+
+async def test_where_nobody_knows_what_was_there_all_is_the_users(
+    lookout, folder, told, looks, monkeypatch
+):
+    def fail(_):
+        raise RuntimeError("can't start new thread")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Watch, "accept", fail)
+        ended = await lookout.watcher("coder").begins(launch())
+    (folder / "own/.git").mkdir(parents=True)
     await lookout.look_now()
+
+    assert [] == looks
+    assert (folder / "own/.git").is_dir()
+    assert "can't start new thread" in lookout.notes[0]
+    ended()
+    await lookout.look_now()
+    await lookout.know(launch())
+    assert [] == lookout.notes
+    assert told.empty()
 
 
 async def test_the_root_folder_is_no_project(lookout, folder, monkeypatch):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import signal
+import threading
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,7 +27,7 @@ from hive_jupyter.errors import (
     ToolError,
 )
 from hive_jupyter.policy import SandboxPolicy
-from hive_jupyter.swarm import channels
+from hive_jupyter.swarm import channels, process, runtime
 from hive_jupyter.swarm import node as module
 from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.forkserver import ForkServers
@@ -602,6 +603,52 @@ async def test_a_worker_that_broke_the_protocol_runs_nothing_more(node):
 
     assert "ok" == (await execute(node, "1")).content["status"]
     assert first != pid_of(node)
+
+
+async def test_one_that_breaks_it_while_it_starts_is_told_so(make_node, monkeypatch):
+    """Whichever of its two answers comes first."""
+    route = channels.Channels._route
+
+    def lie(self, channel, frames):
+        if channel == "shell":
+            raise ValueError("it lied")
+        route(self, channel, frames)
+
+    monkeypatch.setattr(channels.Channels, "_route", lie)
+    node = await make_node()
+
+    assert not await node.connect()
+    assert "could not be started: it broke the protocol: it lied." in str(node.last_error)
+
+
+async def test_one_that_is_cut_off_while_it_starts_is_told_so(make_node, monkeypatch):
+    monkeypatch.setattr(channels, "MAX_MESSAGE_BYTES", 10)
+    node = await make_node()
+
+    assert not await node.connect()
+    assert "broke the protocol: it closed a connection, or sent" in str(node.last_error)
+
+
+async def test_other_workers_work_while_what_one_has_left_is_removed(make_node, monkeypatch):
+    node, other = await make_node(), await make_node("other")
+    await execute(node, "1")
+    folder = node._process.folder
+    begun, go = threading.Event(), threading.Event()
+
+    def remove(path):
+        begun.set()
+        go.wait(10)
+        runtime.remove_tree(path)
+
+    monkeypatch.setattr(process, "remove_tree", remove)
+    stopping = asyncio.create_task(node.stop())
+    assert await asyncio.to_thread(begun.wait, 60)
+
+    assert "ok" == (await execute(other, "1")).content["status"]
+    assert folder.exists()
+    go.set()
+    await stopping
+    assert not folder.exists()
 
 
 async def test_a_stop_ends_the_wait_for_a_worker_that_sees_to_its_end(make_node):

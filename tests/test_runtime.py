@@ -1,5 +1,6 @@
 """Runtime folders are private, short enough for sockets, and gone when their process is."""
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -8,6 +9,7 @@ import stat
 import subprocess
 import sys
 import tempfile
+import threading
 from pathlib import Path
 
 import pytest
@@ -469,5 +471,40 @@ def test_folders_of_any_mode_are_removed(tmp_path):
     (tmp_path / "w1" / "closed" / "inner").mkdir(parents=True)
     (tmp_path / "w1" / "closed").chmod(0)
     remove_tree(tmp_path / "w1")
+
+    assert not (tmp_path / "w1").exists()
+
+
+def test_names_that_are_taken_keep_no_folder(tmp_path):
+    """A worker knows the pid of its host."""
+    (tmp_path / "w1/a/b").mkdir(parents=True)
+    for number in range(20):
+        (tmp_path / f"w1/.removing-{os.getpid()}-{number}/taken").mkdir(parents=True)
+    remove_tree(tmp_path / "w1")
+
+    assert not (tmp_path / "w1").exists()
+
+
+async def test_what_takes_long_to_remove_holds_up_nobody(monkeypatch):
+    monkeypatch.setattr(runtime, "_PATIENCE", 0.01)
+    go, over = threading.Event(), threading.Event()
+
+    def remove():
+        go.wait(60)
+        over.set()
+
+    await runtime.remove_apart(remove)
+    assert not over.is_set()
+    go.set()
+    assert await asyncio.to_thread(over.wait, 60)
+
+
+async def test_without_another_thread_a_folder_is_removed_here(tmp_path, monkeypatch):
+    async def apart(_):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(runtime, "apart", apart)
+    (tmp_path / "w1").mkdir()
+    await runtime.remove_apart(lambda: remove_tree(tmp_path / "w1"))
 
     assert not (tmp_path / "w1").exists()

@@ -1,5 +1,6 @@
 """A watch sees when all processes below it use more together than they may."""
 
+import functools
 import os
 import time
 from contextlib import ExitStack, contextmanager
@@ -8,6 +9,7 @@ import pytest
 
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.worker.watch import Excess, Watch
+from tests.children import in_child
 from tests.processes import MEGABYTE, holder, wait_until
 
 LIMIT = 128 * MEGABYTE
@@ -22,6 +24,16 @@ MEMORY_FILE = (
     "import os\nfile = os.memfd_create('x')\nfor _ in range({}): os.write(file, bytes(2**20))\n"
 )
 MAPPED = f"{MEMORY_FILE}import mmap; m = mmap.mmap(file, 0); m[::4096]"
+
+
+def alone(test):
+    """Have a test run in a child, below which there is nothing of other tests."""
+
+    @functools.wraps(test)
+    def run(**arguments):
+        in_child(functools.partial(test, **arguments))
+
+    return run
 
 
 @contextmanager
@@ -51,6 +63,7 @@ def watch(kept=(), **limits):
     ],
     ids=["private", "forked", "shared", "a file", "a mapped file", "one of many"],
 )
+@alone
 def test_memory_below_the_limit_is_no_excess(programs):
     """What is shared, or mapped from a file that is open, counts once."""
     with running(*programs):
@@ -70,6 +83,7 @@ def test_memory_below_the_limit_is_no_excess(programs):
     ],
     ids=["private", "forked", "shared", "a file", "files", "a mapped file", "of two kinds"],
 )
+@alone
 def test_memory_above_the_limit_is_seen(programs):
     """Whoever of the family holds it, in whatever way; the sum is told."""
     with running(*programs):
@@ -79,6 +93,7 @@ def test_memory_above_the_limit_is_seen(programs):
     assert 160 * MEGABYTE <= excess.used < 210 * MEGABYTE
 
 
+@alone
 def test_a_file_that_is_mapped_from_a_disk_is_no_memory(tmp_path):
     (tmp_path / "data").write_bytes(bytes(160 * MEGABYTE))
     program = (
@@ -95,6 +110,7 @@ THREADS = (
 )
 
 
+@alone
 def test_processes_and_threads_count_together():
     with running(THREADS.format(14)):
         assert watch(processes=32).look() is None
@@ -114,6 +130,7 @@ def test_nothing_is_looked_at_where_there_is_nothing_to_keep():
     assert watch(kept={"processes"}, **limits).timeout == 0
 
 
+@alone
 def test_a_look_is_due_from_time_to_time():
     looking = watch(memory=LIMIT)
     with running(*[PRIVATE.format(80)] * 2):
@@ -127,6 +144,7 @@ def test_a_look_is_due_from_time_to_time():
         assert isinstance(looking.look(), Excess)
 
 
+@alone
 def test_the_next_look_comes_sooner_where_little_is_left():
     far, near = watch(memory=2**40), watch(memory=LIMIT)
     with running(PRIVATE.format(110)):
@@ -136,6 +154,7 @@ def test_the_next_look_comes_sooner_where_little_is_left():
         assert near.timeout < far.timeout / 2
 
 
+@alone
 def test_who_does_nothing_is_looked_at_at_leisure():
     """However little is left."""
     looking = watch(memory=LIMIT)
@@ -151,6 +170,7 @@ def test_who_does_nothing_is_looked_at_at_leisure():
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root has to be watched")
+@alone
 def test_processes_of_others_than_root_are_counted_once_a_second():
     """The kernel keeps the worst away."""
     looking = watch(processes=1000)

@@ -120,6 +120,8 @@ class Watch:
         self._is_home = is_too_wide(self._root, home)
         self._excluded = frozenset(map(os.path.realpath, excluded))
         self._folders: dict[str, _Folder] = {}
+        # folders beyond the bounds when all was accepted: nobody knows what was in them
+        self._unknown: set[str] = set()
         self._files: dict[str, Stamp] = {}
         # the user's own, by their paths
         self._repositories: dict[str, Identity] = {}
@@ -128,7 +130,7 @@ class Watch:
 
     def accept(self) -> None:
         """Take all that is there for the user's own."""
-        self.unwatched, self._is_partly_known = "", False
+        self.unwatched, self._is_partly_known, self._unknown = "", False, set()
         self._folders = self._walk(accepts=True)
         self._files = {}
         self._repositories = {}
@@ -175,6 +177,7 @@ class Watch:
     def _walk(self, *, accepts: bool) -> dict[str, _Folder]:
         """All folders by their paths, those near the root first."""
         folders: dict[str, _Folder] = {}
+        unknown: set[str] = set()
         room = MOST_FOLDERS - max(1, len(self._folders))
         deadline = time.monotonic() + PATIENCE if accepts else math.inf
         waiting = deque[tuple[str, Kind | None]]([("", None)])
@@ -187,19 +190,24 @@ class Watch:
             folders[path] = folder
             for name in folder.folders:
                 below = _joined(path, name)
+                if self._place(below) in self._excluded:
+                    continue
+                if below in self._unknown:
+                    unknown.add(below)
+                    continue
                 if below not in self._folders:
-                    if before is not None and name in before.folders and not accepts:
-                        continue  # nobody knows what was in it
                     if room <= 0 or time.monotonic() > deadline:
-                        self._is_partly_known |= accepts
+                        if accepts:
+                            self._is_partly_known = True
+                            unknown.add(below)
                         self.unwatched = (
                             f"it has more than {MOST_FOLDERS} folders, or more than are read in "
                             f"{format_duration(PATIENCE)}"
                         )
                         continue
                     room -= 1
-                if self._place(below) not in self._excluded:
-                    waiting.append((below, _kind_below(path, folder, name)))
+                waiting.append((below, _kind_below(path, folder, name)))
+        self._unknown = unknown
         return folders
 
     def _current(self, path: str, kind: Kind | None, before: _Folder | None) -> _Folder | None:

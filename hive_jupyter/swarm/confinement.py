@@ -219,7 +219,7 @@ async def _throw_away(
         return _Trial(process.confinement, [{"error": _ENDED}] * len(attempts))
     finally:
         await process.stop()
-        process.remove_folder()
+        await process.remove_folder()
     try:
         return _Trial(process.confinement, json.loads(said))
     except ValueError:

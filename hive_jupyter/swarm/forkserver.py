@@ -188,7 +188,7 @@ class ForkServer:
             process = await self._start(launch, name)
             if process.started.done():
                 return process
-            process.remove_folder()
+            await process.remove_folder()
             if process.refused is not None:
                 raise process.refused
             if process.exit_status is not None:
@@ -211,11 +211,11 @@ class ForkServer:
                             await first_of(process.ready, process.exited)
                 except asyncio.CancelledError:
                     await process.abandon()
-                    process.remove_folder()
+                    await process.remove_folder()
                     raise
                 if not process.ready.done() or renewed != self._renewed:
                     await process.stop()
-                    process.remove_folder()
+                    await process.remove_folder()
                     return
                 self._spares.append((launch, process))
 
@@ -256,7 +256,7 @@ class ForkServer:
                 process.kill("stop")
         for _, process in unwanted:
             await process.stop()
-            process.remove_folder()
+            await process.remove_folder()
 
     async def _start(self, launch: Launch, name: str) -> WorkerProcess:
         """Have a worker forked, or exec'd; where it was not even that, it has exited."""
@@ -293,7 +293,7 @@ class ForkServer:
                 # it should have forked long ago: another one does better
                 self._retire(zygote)
             await process.abandon()
-            process.remove_folder()
+            await process.remove_folder()
             raise
         return process
 

@@ -296,8 +296,9 @@ class McpNode:
             # a call may have started it again meanwhile
             if process is self._process:
                 self._process = None
-            process.remove_folder()
         self.breaker.withdraw()
+        if process is not None:
+            await process.remove_folder()
 
     async def close(self) -> None:
         """End the server, for good."""
@@ -348,7 +349,7 @@ class McpNode:
             session, self._session = self._session, None
             self._last_log = old.log_tail(LOG_SHOWN)
             await self._end(old, session, "hung")
-            old.remove_folder()
+            await old.remove_folder()
             self._process = None
         try:
             async with asyncio.timeout(self._patience):

@@ -50,7 +50,7 @@ from hive_jupyter.swarm.process import (
 )
 from hive_jupyter.swarm.replies import asks_to_exit, payloads, users_error, variables
 from hive_jupyter.swarm.run import Request, Run, or_stopped
-from hive_jupyter.swarm.runtime import LEAST_SPACE, RuntimeFolder
+from hive_jupyter.swarm.runtime import LEAST_SPACE, RuntimeFolder, remove_apart
 from hive_jupyter.swarm.tool_call import ToolCall, listed_tools
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
@@ -361,8 +361,9 @@ class SwarmNode:
             if process is self._process:
                 self._forget()
                 self._process = None
-            process.remove_folder()
         self.breaker.withdraw()
+        if process is not None:
+            await process.remove_folder()
 
     async def close(self) -> None:
         """End the worker, and the processes that start workers where they are this node's own."""
@@ -374,7 +375,7 @@ class SwarmNode:
         await self.stop()
         if self._own_servers and self._servers is not None:
             await self._servers.close()
-            self._servers.runtime.remove()
+            await remove_apart(self._servers.runtime.remove)
             self._servers = None
         if self._own_context and self._context is not None:
             self._context.term()
@@ -450,7 +451,7 @@ class SwarmNode:
                 await old.stop("protocol")
             self._forget()
             self._last_log = old.log_tail(LOG_SHOWN)
-            old.remove_folder()
+            await old.remove_folder()
             self._process = None
         try:
             async with asyncio.timeout(self.config.connect_timeout):
@@ -499,7 +500,7 @@ class SwarmNode:
         )
         probe = asyncio.ensure_future(channels.probe())
         await first_of(probe, process.exited)
-        if not probe.done():
+        if not probe.done() or probe.cancelled():  # by channels that were closed
             probe.cancel()
             msg = "its process ended while it started"
             raise HiveError(msg)
@@ -516,6 +517,8 @@ class SwarmNode:
             reason = f"it did not answer within {format_duration(self.config.connect_timeout)}"
         else:
             reason = str(error) or type(error).__name__
+        if self._broke_protocol:
+            reason = f"it broke the protocol: {self._broke_protocol}"
         advice = ""
         if _MISSING_PACKAGE.search(tail):
             advice = f" Install it there: {self.kernel.interpreter} -m pip install ipykernel"

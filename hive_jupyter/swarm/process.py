@@ -28,7 +28,7 @@ from hive_jupyter.protocol import (
     encode_line,
 )
 from hive_jupyter.swarm.death import Exit
-from hive_jupyter.swarm.runtime import remove_tree
+from hive_jupyter.swarm.runtime import remove_apart, remove_tree
 
 log = logging.getLogger(__name__)
 
@@ -164,6 +164,8 @@ class WorkerProcess:
             for descriptor in self._pidfds[1:]:
                 with contextlib.suppress(ProcessLookupError):
                     signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+            if self._supervisor is not None:
+                self._supervisor.kill()
             await self.gone.wait()
 
     async def abandon(self) -> None:
@@ -175,9 +177,9 @@ class WorkerProcess:
             self._supervisor.kill()
         self._supervisor_ended()
 
-    def remove_folder(self) -> None:
-        """Delete the runtime folder, log included."""
-        remove_tree(self.folder)
+    async def remove_folder(self) -> None:
+        """Delete the runtime folder, log included; what takes long goes on by itself."""
+        await remove_apart(lambda: remove_tree(self.folder))
 
     def _request(self, request: dict[str, Any]) -> None:
         # Requests are a few bytes; a supervisor whose buffer is full is stopped or gone, and the

@@ -40,7 +40,7 @@ from hive_jupyter.swarm.forkserver import ForkServer, make_server
 from hive_jupyter.swarm.launch import Launch
 from hive_jupyter.swarm.portal import Portal
 from hive_jupyter.swarm.process import WorkerProcess
-from hive_jupyter.swarm.runtime import RuntimeFolder, remove_tree, sweep
+from hive_jupyter.swarm.runtime import RuntimeFolder, remove_apart, remove_tree, sweep
 from hive_jupyter.units import format_size, nearest
 
 _T = TypeVar("_T")
@@ -120,7 +120,7 @@ class _House:
 
     async def move_out(self, folder: Path) -> None:
         """Remove a kernel's folder."""
-        remove_tree(folder)
+        await remove_apart(lambda: remove_tree(folder))
         self._folders.discard(folder)
         if self._exiting:
             await self._close()
@@ -128,7 +128,7 @@ class _House:
     async def _close(self) -> None:
         if self._server is not None and self._runtime is not None and not self._folders:
             await self._server.close()
-            self._runtime.remove()
+            await remove_apart(self._runtime.remove)
 
     def _exit(self) -> None:
         # Kernels that still run may be shut down by an exit handler that comes after this one; if

@@ -13,6 +13,7 @@ containers share. It also keeps systemd-tmpfiles away.
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import errno
 import fcntl
@@ -20,6 +21,7 @@ import itertools
 import logging
 import os
 import re
+import secrets
 import socket
 import stat
 import tempfile
@@ -30,9 +32,10 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 from hive_jupyter.errors import HiveError
 from hive_jupyter.procfs import read_stat
+from hive_jupyter.swarm.portal import apart
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +45,8 @@ SOCKET_PATH = 107
 _LONGEST_BELOW = "/w999999/k-5"
 # What must fit on the disk for a start: a log, a profile, a few sockets.
 LEAST_SPACE = 64 * 1024
+# So long somebody waits until a folder is removed, in seconds.
+_PATIENCE = 5.0
 _NAME = re.compile(r"(\d{1,10})-(\d{1,20})(?:-\d{1,6})?", re.ASCII)
 _GONE = "ZX"
 
@@ -348,7 +353,6 @@ def remove_tree(path: Path) -> None:
     Folders are moved up before they are emptied: a worker may have nested them deeper than a path
     may be long, or than Python recurses. Symbolic links are removed, not followed.
     """
-    names = itertools.count()
     try:
         if path.is_symlink():  # the worker has put it there
             path.unlink()
@@ -356,13 +360,30 @@ def remove_tree(path: Path) -> None:
         while folders := _remove_files(path):
             for folder in folders:
                 for inner in _remove_files(folder):
-                    inner.rename(path / f".removing-{os.getpid()}-{next(names)}")
+                    # a name that the worker could foresee would be taken
+                    inner.rename(path / f".removing-{secrets.token_hex(8)}")
                 folder.rmdir()
         path.rmdir()
     except FileNotFoundError:
         pass
     except OSError as error:
         log.warning("could not remove all of %s: %s", path, error)
+
+
+async def remove_apart(remove: Callable[[], None]) -> None:
+    """
+    Remove something in a thread: a worker may have left more files than a loop can wait for.
+
+    What takes longer than 5 seconds goes on by itself; where this process ends meanwhile, the next
+    start sweeps the rest.
+
+    Args:
+        remove: does it, and never raises.
+    """
+    removing = asyncio.ensure_future(apart(remove))
+    await asyncio.wait({removing}, timeout=_PATIENCE)
+    if removing.done() and removing.exception() is not None:  # the system gives no thread
+        remove()
 
 
 def _remove_files(folder: Path) -> list[Path]:

@@ -54,6 +54,9 @@ from hive_jupyter.worker.watch import Excess, Watch
 _LAST_WORDS = 8192
 _PIPE = 2**16
 
+# When the host is gone, supervisors have so many seconds to sweep; one that was stopped does not.
+HOST_GONE_GRACE = 1.0
+
 START_FAILED = 70  # EX_SOFTWARE of sysexits.h: the worker never got as far as the user's code
 
 
@@ -73,21 +76,30 @@ def main(descriptor: int, host_process: int, *, has_namespaces: bool) -> NoRetur
 
 def main_of_program(descriptor: int, host_process: int) -> NoReturn:
     """
-    The same for a program of its own, which is in no namespaces yet.
+    The same for a program of its own, with no zygote above it.
 
-    What supervises in them is a child, as whoever makes such namespaces of processes stays outside.
+    What supervises is a child: whoever makes namespaces of processes stays outside, and somebody
+    has to end what is left where a worker kills its supervisor.
     """
+    prctl.set_dumpable(False)
     host = socket.socket(fileno=descriptor)
     spec = _receive_spec(host)
-    if not (spec.policy.is_confined and namespaces.work()):
-        _supervise(host, host_process, spec, has_namespaces=False)
-    child = namespaces.clone()
+    has_namespaces = spec.policy.is_confined and namespaces.work()
+    prctl.adopt_orphans()
+    child = namespaces.clone() if has_namespaces else os.fork()
     if child == 0:
-        prctl.die_with(0)  # its parent is not to be seen from within
-        _supervise(host, host_process, spec, has_namespaces=True)
-    host.close()
-    _, status = os.waitpid(child, 0)
-    os._exit(START_FAILED if status else 0)
+        if has_namespaces:
+            prctl.die_with(0)  # its parent is not to be seen from within
+        _supervise(host, host_process, spec, has_namespaces=has_namespaces)
+    if spec.role == SERVER:
+        _leave_streams()
+    # its own end of the socket stays open: the host is told the end of all
+    ended = os.pidfd_open(child)
+    if ended not in select.select([ended, host_process], [], [])[0]:
+        select.select([ended], [], [], HOST_GONE_GRACE)
+    has_failed = os.waitpid(child, os.WNOHANG)[1] != 0
+    sweep(kill_below)
+    os._exit(START_FAILED if has_failed else 0)
 
 
 def _supervise(
@@ -193,6 +205,8 @@ class Supervisor:
                     poll.unregister(descriptor)
             if going and self._excess is None:
                 self._look()
+        self._kill_all()
+        self._has_worker = False  # its pid is another's as soon as the sweep has reaped it
         sweep(self._kill_all)
         self._confinement.leave()
 

@@ -26,9 +26,6 @@ from hive_jupyter.worker import supervisor
 from hive_jupyter.worker.confine import namespaces, prctl
 from hive_jupyter.worker.sweep import kill_below, sweep
 
-# Seconds that supervisors have to sweep up after the end of the host.
-HOST_GONE_GRACE = 1.0
-
 
 def main(descriptor: int, host_pid: int) -> NoReturn:
     """
@@ -148,7 +145,7 @@ class Zygote:
     def _outlive_host(self) -> None:
         poll = select.poll()
         poll.register(self._wakeup, select.POLLIN)
-        deadline = time.monotonic() + HOST_GONE_GRACE
+        deadline = time.monotonic() + supervisor.HOST_GONE_GRACE
         while self._supervisors and (left := deadline - time.monotonic()) > 0:
             poll.poll(left * 1000)
             self._reap()

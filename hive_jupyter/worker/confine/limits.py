@@ -12,6 +12,7 @@ import subprocess
 from hive_jupyter import procfs
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.units import format_size
+from hive_jupyter.worker.confine import prctl
 
 # Seconds between SIGXCPU, which the worker may ignore, and SIGKILL.
 _LAST_SECONDS = 1
@@ -42,9 +43,7 @@ def apply(policy: SandboxPolicy, *, own_users: bool) -> None:
     _limit(resource.RLIMIT_FSIZE, policy.file_size)
     _limit(resource.RLIMIT_NOFILE, policy.open_files)
     _limit(resource.RLIMIT_NPROC, policy.processes and policy.processes + others)
-    if policy.cpu_time is not None:
-        last = policy.cpu_time + _LAST_SECONDS
-        resource.setrlimit(resource.RLIMIT_CPU, (policy.cpu_time, last))
+    _limit(resource.RLIMIT_CPU, policy.cpu_time, _LAST_SECONDS)
 
 
 def go_first() -> None:
@@ -53,7 +52,11 @@ def go_first() -> None:
 
     See ``Documentation/filesystems/proc.rst`` of the kernel, oom_score_adj.
     """
-    with contextlib.suppress(OSError), open("/proc/self/oom_score_adj", "r+") as file:
+    with (
+        prctl.dumpable(),
+        contextlib.suppress(OSError),
+        open("/proc/self/oom_score_adj", "r+") as file,
+    ):
         score = int(file.read()) + _FIRST_TO_GO
         file.seek(0)
         file.write(str(min(score, _MOST_TO_GO)))
@@ -93,13 +96,13 @@ def _are_many(limit: int) -> bool:
     return sum(procfs.family(os.getppid(), most=limit).values()) > limit / 2
 
 
-def _limit(kind: int, most: int | None) -> None:
-    """Lower a limit; one that is lower already, stays."""
+def _limit(kind: int, most: int | None, beyond: int = 0) -> None:
+    """Lower a limit, and the hard one to so much beyond it; one that is lower already, stays."""
     if most is None:
         return
     _, hard = resource.getrlimit(kind)
-    least = most if hard == resource.RLIM_INFINITY else min(most, hard)
-    resource.setrlimit(kind, (least, least))
+    last = most + beyond if hard == resource.RLIM_INFINITY else min(most + beyond, hard)
+    resource.setrlimit(kind, (min(most, last), last))
 
 
 def _running() -> int:

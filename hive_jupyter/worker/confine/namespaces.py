@@ -186,17 +186,14 @@ def _fork() -> int:
 
 def _begin(user: int, group: int) -> None:
     """Map the ids, without which a child is nobody, and mount the new processes' /proc."""
-    # The files below belong to root for a process that may not be traced, as the zygote.
-    dumpable = prctl.is_dumpable()
-    prctl.set_dumpable(True)
-    for name, text in (
-        ("setgroups", "deny"),  # a group may serve to exclude: nobody may leave one
-        ("gid_map", f"{group} {group} 1"),
-        ("uid_map", f"{user} {user} 1"),
-    ):
-        with open(f"/proc/self/{name}", "wb", buffering=0) as file:
-            file.write(text.encode())
-    prctl.set_dumpable(dumpable)
+    with prctl.dumpable():
+        for name, text in (
+            ("setgroups", "deny"),  # a group may serve to exclude: nobody may leave one
+            ("gid_map", f"{group} {group} 1"),
+            ("uid_map", f"{user} {user} 1"),
+        ):
+            with open(f"/proc/self/{name}", "wb", buffering=0) as file:
+                file.write(text.encode())
     _mount("proc", "/proc", _NOSUID | _NODEV | _NOEXEC, kind="proc")
 
 

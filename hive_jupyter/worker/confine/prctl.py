@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 _SET_PDEATHSIG = 1
 _GET_DUMPABLE = 3
@@ -47,6 +49,17 @@ def set_dumpable(dumpable: bool) -> None:
 def is_dumpable() -> bool:
     """Whether processes of the same user may trace this one and read its memory."""
     return bool(_libc.prctl(_GET_DUMPABLE, 0, 0, 0, 0) == 1)
+
+
+@contextmanager
+def dumpable() -> Iterator[None]:
+    """For a moment own what is in ``/proc/self``: it is root's while a process is not dumpable."""
+    before = is_dumpable()
+    set_dumpable(True)
+    try:
+        yield
+    finally:
+        set_dumpable(before)
 
 
 def no_new_privs() -> None:
