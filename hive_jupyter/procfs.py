@@ -70,10 +70,10 @@ def title(pid: int) -> str:
 
 def pid_of(pidfd: int, otherwise: int) -> int:
     """The pid of a pidfd's process as it is seen from here; ``otherwise`` where nothing tells."""
-    with contextlib.suppress(OSError, ValueError), open(f"/proc/self/fdinfo/{pidfd}") as file:
-        for line in file:
-            name, _, value = line.partition(":")
-            if name == "Pid" and int(value) > 0:
+    with contextlib.suppress(OSError, ValueError):
+        for line in lines(f"/proc/self/fdinfo/{pidfd}"):
+            name, _, value = line.partition(b":")
+            if name == b"Pid" and int(value) > 0:
                 return int(value)
     return otherwise
 
@@ -159,11 +159,11 @@ def mapped_memory(pids: Iterable[int], is_meant: Callable[[int, int], bool]) -> 
     """
     total = 0
     for pid in pids:
-        lines: list[bytes] = []
+        found: list[bytes] = []
         with contextlib.suppress(OSError):
-            lines = _read(f"/proc/{pid}/smaps").splitlines()
+            found = lines(f"/proc/{pid}/smaps")
         counts = False
-        for line in lines:
+        for line in found:
             words = line.split(None, 5)
             if not words[0].endswith(b":"):  # the first line of a mapping
                 major, minor = words[3].split(b":")
@@ -173,13 +173,26 @@ def mapped_memory(pids: Iterable[int], is_meant: Callable[[int, int], bool]) -> 
     return total
 
 
+def lines(path: str) -> list[bytes]:
+    """
+    The lines of one of these files, without empty ones.
+
+    Nothing but a line feed ends one: whoever gives a process or a file its name may have put any
+    other character into it, and the kernel writes out no more than that one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return [line for line in _read(path).split(b"\n") if line]
+
+
 def oom_kills() -> int:
     """How often the out-of-memory killer struck on this machine since boot; 0 if unknown."""
     try:
-        lines = _read("/proc/vmstat").splitlines()
+        found = lines("/proc/vmstat")
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(b"oom_kill ")), 0)
+    return next((int(line.split()[1]) for line in found if line.startswith(b"oom_kill ")), 0)
 
 
 def _read(path: str) -> bytes:
@@ -197,10 +210,10 @@ def _read(path: str) -> bytes:
 def _sum(path: str, names: Collection[bytes]) -> int | None:
     """Bytes, of the lines of these names; None where the file cannot be read."""
     try:
-        lines = [line.split() for line in _read(path).splitlines()]
+        found = [line.split(None, 2) for line in lines(path)]
     except OSError:
         return None
-    return sum(int(line[1]) for line in lines if line[0] in names) * 1024
+    return sum(int(words[1]) for words in found if words[0] in names) * 1024
 
 
 def _threads_and_children(pid: int) -> tuple[int, list[int]]:
