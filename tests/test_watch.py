@@ -7,6 +7,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.worker import watch as watch_module
 from hive_jupyter.worker.watch import Excess, Watch
 from tests.processes import MEGABYTE, holder, wait_until
 
@@ -148,6 +149,37 @@ def test_who_does_nothing_is_looked_at_at_leisure():
             return looking.timeout > 150
 
         wait_until(rested, 5)
+
+
+# Of each two pages that follow each other one may be written: each is a mapping of its own.
+MAPPINGS = (
+    "import ctypes, mmap\n"
+    "libc = ctypes.CDLL(None)\n"
+    "libc.mmap.restype = ctypes.c_void_p\n"
+    "start = libc.mmap(None, ctypes.c_size_t({0} * 4096), 1, 0x22, -1, 0)\n"
+    "for page in range(0, {0}, 2):\n"
+    "    libc.mprotect(ctypes.c_void_p(start + page * 4096), 4096, 3)\n"
+)
+
+
+def test_a_count_that_takes_too_long_is_given_up(monkeypatch):
+    """Else a worker with many mappings has its supervisor wait for minutes, and is not limited."""
+    monkeypatch.setattr(watch_module, "_LONGEST_COUNT", 0.05)
+    with running(f"{MAPPINGS.format(30_000)}{MAPPED.format(90)}"):
+        excess = watch(memory=LIMIT).look()
+
+    assert "memory" == excess.limit
+    assert 180 * MEGABYTE < excess.used < 210 * MEGABYTE  # what is mapped and open counts twice
+
+
+def test_after_a_count_that_took_long_the_next_one_is_not_put_off_for_long():
+    with running(f"{MAPPINGS.format(30_000)}{MAPPED.format(90)}"):
+        looking = watch(memory=LIMIT)
+        began = time.monotonic()
+        assert looking.look() is None
+
+        assert time.monotonic() - began > 0.1
+        assert 500 < looking.timeout <= 2000
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root has to be watched")

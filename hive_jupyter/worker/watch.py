@@ -3,7 +3,7 @@ The limits of a worker that nobody else keeps: what all its processes use togeth
 
 There is no event for them, so a supervisor looks: five times a second, and sooner the less memory
 is left, as processors fill it at a known pace. A worker that does nothing costs a glance, and looks
-take no more than a twentieth of a processor.
+take no more than a twentieth of a processor, but where a single one takes more than 0.1 seconds.
 
 Memory is what ``Documentation/filesystems/proc.rst`` of the kernel calls so: private and shared
 pages and what was swapped, each once. Pages of files on a disk are not, as the system takes them
@@ -27,8 +27,13 @@ from hive_jupyter.policy import SandboxPolicy
 _LONGEST = 0.2
 # The same where the kernel keeps the worst away (RLIMIT_NPROC, which does not hold for root).
 _LEISURELY = 1.0
-# Of one processor's time, the part that looks may take.
+# Of one processor's time, the part that looks may take; so long, in seconds, they rest for that at
+# most.
 _SHARE = 0.05
+_LONGEST_REST = 2.0
+# Seconds that an exact count may take. A worker has its supervisor wait no longer for having a
+# million mappings, or processes.
+_LONGEST_COUNT = 2.0
 # Bytes that one processor may fill in a second.
 _PACE = 4 * 2**30
 # Descriptors that are looked at, at most; each takes 3 us.
@@ -102,7 +107,8 @@ class Watch:
             self._pause *= 2
         self._pause = min(self._pause, self._longest)
         spent = time.process_time() - began
-        self._due = math.inf if excess else time.monotonic() + max(self._pause, spent / _SHARE)
+        rest = min(spent / _SHARE, _LONGEST_REST)
+        self._due = math.inf if excess else time.monotonic() + max(self._pause, rest)
         return excess
 
     def _has_worked(self, family: Iterable[int]) -> bool:
@@ -113,7 +119,7 @@ class Watch:
         return self._cpu_seconds != before
 
     def _memory_used(self, pids: Collection[int]) -> int:
-        """Bytes; where that is surely less than the limit, at most so many."""
+        """Bytes; where that is surely less than the limit, or counting takes too long, at most."""
         files = _memory_files(pids)
         beside = sum(files.values())
         devices: tuple[int, ...] = ()
@@ -124,13 +130,17 @@ class Watch:
         most = procfs.held_memory(pids) + beside
         if most <= self._memory:
             return most
-        used = procfs.used_memory(pids) + beside
-        if used <= self._memory or not beside:
-            return used
-        # what is mapped of these files is a part of both
-        return used - procfs.mapped_memory(
-            pids, lambda device, number: device in devices or (device, number) in files
-        )
+        until = time.monotonic() + _LONGEST_COUNT
+        with contextlib.suppress(procfs.Overdue):
+            most = procfs.used_memory(pids, until) + beside
+            if most > self._memory and beside:
+                # what is mapped of these files is a part of both
+                most -= procfs.mapped_memory(
+                    pids,
+                    lambda device, number: device in devices or (device, number) in files,
+                    until,
+                )
+        return most
 
 
 def _memory_files(pids: Iterable[int]) -> dict[tuple[int, int], int]:
