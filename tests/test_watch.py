@@ -151,6 +151,33 @@ def test_who_does_nothing_is_looked_at_at_leisure():
         wait_until(rested, 5)
 
 
+def test_a_file_behind_many_descriptors_is_found_by_and_by(monkeypatch):
+    """Each look goes on where the last one stopped, also where the worker has come to rest."""
+    monkeypatch.setattr(watch_module, "_MOST_DESCRIPTORS", 50)
+    many = "import os\nfor _ in range(120): os.dup(0)\n"
+    with running(f"{many}{MEMORY_FILE.format(160)}", f"{many}{MEMORY_FILE.format(1)}"):
+        looking = watch(memory=LIMIT)
+        assert looking.look() is None
+        excess = wait_until(looking.look)
+
+    assert 160 * MEGABYTE <= excess.used < 210 * MEGABYTE
+
+
+def test_a_file_that_was_closed_counts_until_all_were_looked_at_again(monkeypatch):
+    monkeypatch.setattr(watch_module, "_MOST_DESCRIPTORS", 50)
+    files = watch_module._MemoryFiles()
+    kept = [os.dup(0) for _ in range(120)]
+    kept.append(os.memfd_create("x"))
+    os.write(kept[-1], bytes(MEGABYTE))
+    file = os.fstat(kept[-1])
+    key = (file.st_dev, file.st_ino)
+    wait_until(lambda: key in files.look([os.getpid()]))
+    for descriptor in kept:
+        os.close(descriptor)
+
+    wait_until(lambda: key not in files.look([os.getpid()]))
+
+
 # Of each two pages that follow each other one may be written: each is a mapping of its own.
 MAPPINGS = (
     "import ctypes, mmap\n"

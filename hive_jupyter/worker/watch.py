@@ -17,7 +17,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Iterator
 from typing import NamedTuple
 
 from hive_jupyter import procfs
@@ -36,7 +36,7 @@ _LONGEST_REST = 2.0
 _LONGEST_COUNT = 2.0
 # Bytes that one processor may fill in a second.
 _PACE = 4 * 2**30
-# Descriptors that are looked at, at most; each takes 3 us.
+# Descriptors that one look takes on, at most; each takes 3 us.
 _MOST_DESCRIPTORS = 20_000
 _BLOCK = 512  # of st_blocks, see stat(2)
 
@@ -79,6 +79,7 @@ class Watch:
         self._pause = self._longest
         self._due = math.inf if memory is None and processes is None else 0.0
         self._cpu_seconds: dict[int, float] = {}
+        self._files = _MemoryFiles()
 
     @property
     def timeout(self) -> float | None:
@@ -98,7 +99,7 @@ class Watch:
         excess = None
         if (tasks := sum(family.values())) > self._processes:
             excess = Excess("processes", tasks)
-        elif self._memory < math.inf and self._has_worked(family):
+        elif self._memory < math.inf and (self._has_worked(family) or not self._files.has_seen_all):
             used = self._memory_used(family)
             if used > self._memory:
                 excess = Excess("memory", used)
@@ -120,7 +121,7 @@ class Watch:
 
     def _memory_used(self, pids: Collection[int]) -> int:
         """Bytes; where that is surely less than the limit, or counting takes too long, at most."""
-        files = _memory_files(pids)
+        files = self._files.look(pids)
         beside = sum(files.values())
         devices: tuple[int, ...] = ()
         if self._has_files:
@@ -143,18 +144,41 @@ class Watch:
         return most
 
 
-def _memory_files(pids: Iterable[int]) -> dict[tuple[int, int], int]:
-    """Bytes of the files that are open and lie in memory alone, by device and number."""
-    found = {}
-    left = _MOST_DESCRIPTORS
+class _MemoryFiles:
+    """Those files that processes have open and that lie in memory alone."""
+
+    def __init__(self) -> None:
+        self._paths: Iterator[str] = iter(())
+        self._found: dict[tuple[int, int], int] = {}
+        self._before: dict[tuple[int, int], int] = {}
+        self.has_seen_all = True
+
+    def look(self, pids: Collection[int]) -> dict[tuple[int, int], int]:
+        """
+        Look at so many descriptors as one look may; the next one goes on where it stopped.
+
+        Returns:
+            Bytes of each, by device and number; also of those before, until all were looked at.
+        """
+        if self.has_seen_all:
+            self._before, self._found = self._found, {}
+            self._paths = _descriptors(pids)
+        self.has_seen_all = False
+        for number, path in enumerate(self._paths, 1):
+            # it may be closed, its process gone
+            with contextlib.suppress(OSError):
+                if os.readlink(path).startswith("/memfd:"):
+                    file = os.stat(path)
+                    self._found[file.st_dev, file.st_ino] = file.st_blocks * _BLOCK
+            if number == _MOST_DESCRIPTORS:
+                return {**self._before, **self._found}
+        self.has_seen_all = True
+        return self._found
+
+
+def _descriptors(pids: Iterable[int]) -> Iterator[str]:
     for pid in pids:
         # it may be gone, or not let itself be looked at
         with contextlib.suppress(OSError):
-            numbers = os.listdir(f"/proc/{pid}/fd")[:left]
-            left -= len(numbers)
-            for path in (f"/proc/{pid}/fd/{number}" for number in numbers):
-                with contextlib.suppress(FileNotFoundError):
-                    if os.readlink(path).startswith("/memfd:"):
-                        file = os.stat(path)
-                        found[file.st_dev, file.st_ino] = file.st_blocks * _BLOCK
-    return found
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                yield f"/proc/{pid}/fd/{number}"
