@@ -833,6 +833,26 @@ async def test_much_output_is_kept_in_a_file_as_long_as_the_worker_lives(make_no
     assert not os.path.exists(path)
 
 
+EXCEPTIONS = """
+for _ in range(100):
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        get_ipython().showtraceback()
+raise ValueError("its own")
+"""
+
+
+async def test_exceptions_that_are_printed_count_and_the_last_is_raised_all_the_same(make_node):
+    node, said = await make_node(max_output=10_000), []
+    with pytest.raises(RemoteError, match="its own"):
+        await execute(node, EXCEPTIONS, said)
+    errors = [message.content["ename"] for message in said if message.type == "error"]
+
+    assert {"ZeroDivisionError"} == set(errors)
+    assert len(errors) < 15
+
+
 async def test_a_setting_says_how_much_is_shown_of_the_next_cell(make_node):
     node, said = await make_node(max_output=None), []
     node.config.max_output = 1000
