@@ -833,6 +833,14 @@ async def test_much_output_is_kept_in_a_file_as_long_as_the_worker_lives(make_no
     assert not os.path.exists(path)
 
 
+async def test_what_a_confined_worker_would_put_into_the_next_cell_is_printed(make_node):
+    node, said = await make_node(outputs="framed"), []
+    for text in ("", "a"):
+        await execute(node, f"get_ipython().set_next_input({text!r})", said)
+
+    assert ["a\n"] == [message.content["text"] for message in said if message.type == "stream"]
+
+
 EXCEPTIONS = """
 for _ in range(100):
     try:

@@ -133,8 +133,8 @@ class Run:
         """Hand on what a front-end is to do; where that may not pass, its text is printed."""
         if self.outlet.rule == TRUSTED:
             self.say(message)
-        else:
-            self.take_output(Message("stream", {"name": "stdout", "text": text_of(message)}))
+        elif text := text_of(message):
+            self.take_output(Message("stream", {"name": "stdout", "text": text}))
 
     def say(self, message: Message) -> None:
         """
