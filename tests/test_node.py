@@ -841,6 +841,17 @@ async def test_what_a_confined_worker_would_put_into_the_next_cell_is_printed(ma
     assert ["a\n"] == [message.content["text"] for message in said if message.type == "stream"]
 
 
+async def test_what_would_go_into_the_pager_is_kept_like_all_that_is_too_much(make_node):
+    """It comes with the reply, after all the rest."""
+    node, said = await make_node(outputs="framed", max_output=1000), []
+    await execute(node, "print('x' * 5000, end='')\nget_ipython().set_next_input('next')", said)
+    told = "".join(m.content["text"] for m in said if m.content.get("name") == "stderr")
+    (path,) = re.findall(r"\S+/output-\w+\.txt", told)
+
+    assert f"{'x' * 4100}next\n" == Path(path).read_text()
+    assert "Not all" not in told
+
+
 EXCEPTIONS = """
 for _ in range(100):
     try:

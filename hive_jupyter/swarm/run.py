@@ -154,6 +154,11 @@ class Run:
         self.told.append(message.content["text"])
         self.say(message)
 
+    def close(self) -> None:
+        """Nothing more is to come but late output: keep no more of what is too much."""
+        for told in self.outlet.close():
+            self.say(told)
+
     @property
     def is_heard(self) -> bool:
         """Whether what it says reaches anybody."""
