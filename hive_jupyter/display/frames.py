@@ -65,19 +65,17 @@ _SELF_CONTAINED = {
 
 def framed(html: str, text: str) -> str:
     """
-    HTML to show in place of HTML that is made to run, or to be styled.
+    HTML to show in place of HTML that is made to run.
 
     Args:
         html: of a worker.
         text: the same as text, or "".
     """
-    return _still(html, text) + _to_run(html) if markup.needs_script(html) else at_rest(html, text)
+    return _still(html, text) + _to_run(html)
 
 
 def inert(html: str, text: str) -> str:
     """The same, where nothing may run."""
-    if not markup.needs_script(html):
-        return at_rest(html, text)
     return _still(html, text) + _note(
         "The rest of this output is a program in JavaScript, which is not run here. A picture of "
         "it can be shown, PNG for instance."
