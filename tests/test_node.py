@@ -888,6 +888,29 @@ async def test_what_a_worker_says_as_it_dies_is_held_against_the_rule(make_node)
     assert "\x1b[2J" not in text
 
 
+TOO_LARGE = """
+import tempfile
+try:
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(2**21))
+        file.flush()
+except OSError as error:
+    raise ValueError("x") from error
+"""
+
+
+@pytest.mark.parametrize("mode", ["Plain", "Context", "Verbose", "Minimal"])
+async def test_a_limit_is_named_once_at_the_end_of_a_traceback(make_node, mode):
+    """Also where one exception has caused another, and each is shown."""
+    node = await make_node(file_size="1M")
+    await execute(node, f"%xmode {mode}")
+    with pytest.raises(RemoteError) as caught:
+        await execute(node, TOO_LARGE)
+    told = [line for line in caught.value.traceback if "A limit of this worker" in line]
+
+    assert [caught.value.traceback[-1]] == told
+
+
 # Tools
 
 
