@@ -304,22 +304,14 @@ class WorkerShell(ZMQInteractiveShell):
         return super().run_code(*arguments, **options)
 
     def init_traceback_handlers(self, custom_exceptions: Any) -> None:
-        """
-        Have tracebacks end with a line more where the worker's boundary or a limit is the cause.
-
-        It is added where a traceback is made, not where it is shown: an exception that cannot say
-        what it is fails there, and all that is called then stands in a traceback of its own.
-        """
+        """Have a traceback say at its end where the worker's boundary or a limit is the cause."""
         super().init_traceback_handlers(custom_exceptions)
-        structured = self.InteractiveTB.structured_traceback
+        compat.end_tracebacks_with(self.InteractiveTB, self._reason)
 
-        def explained(kind: Any = None, error: Any = None, *rest: Any, **options: Any) -> list[str]:
-            lines: list[str] = structured(kind, error, *rest, **options)
-            reason = self.refusals and self.refusals.explain(error, os.environ[WORKER_VARIABLE])
-            # of exceptions that follow from each other each may have it, as one calls the other
-            return [*(line for line in lines if line != reason), reason] if reason else lines
-
-        self.InteractiveTB.structured_traceback = explained
+    def _reason(self, error: BaseException | None) -> str | None:
+        if self.refusals is None:
+            return None
+        return self.refusals.explain(error, os.environ[WORKER_VARIABLE])
 
     def _tee(self, *_: Any, **__: Any) -> Any:
         """
