@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import math
 import os
+import time
 from collections import defaultdict
 from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
@@ -16,6 +17,10 @@ _LISTS_CHILDREN = os.path.exists("/proc/thread-self/children")
 _HELD = (b"RssAnon:", b"RssShmem:", b"VmSwap:")
 # The same of smaps_rollup, each page that n processes share counted 1/n in each.
 _SHARE_OF = (b"Pss_Anon:", b"Pss_Shmem:", b"SwapPss:")
+
+
+class Overdue(Exception):
+    """A count takes longer than it may."""
 
 
 @dataclass(frozen=True)
@@ -70,10 +75,10 @@ def title(pid: int) -> str:
 
 def pid_of(pidfd: int, otherwise: int) -> int:
     """The pid of a pidfd's process as it is seen from here; ``otherwise`` where nothing tells."""
-    with contextlib.suppress(OSError, ValueError), open(f"/proc/self/fdinfo/{pidfd}") as file:
-        for line in file:
-            name, _, value = line.partition(":")
-            if name == "Pid" and int(value) > 0:
+    with contextlib.suppress(OSError, ValueError):
+        for line in lines(f"/proc/self/fdinfo/{pidfd}"):
+            name, _, value = line.partition(b":")
+            if name == b"Pid" and int(value) > 0:
                 return int(value)
     return otherwise
 
@@ -135,72 +140,106 @@ def held_memory(pids: Iterable[int]) -> int:
     return sum(_sum(f"/proc/{pid}/status", _HELD) or 0 for pid in pids)
 
 
-def used_memory(pids: Iterable[int]) -> int:
+def used_memory(pids: Iterable[int], until: float = math.inf) -> int:
     """
     The same, each shared page counted once (PSS).
 
     Dearer than ``held_memory``: about a millisecond for 100 MB. Where a process does not let itself
     be read, what it holds stands for it.
+
+    Args:
+        pids: the processes.
+        until: the time (``time.monotonic``) at which to give up.
+
+    Raises:
+        Overdue: it is later.
     """
     total = 0
     for pid in pids:
+        _check_time(until)
         share = _sum(f"/proc/{pid}/smaps_rollup", _SHARE_OF)
         total += held_memory([pid]) if share is None else share
     return total
 
 
-def mapped_memory(pids: Iterable[int], is_meant: Callable[[int, int], bool]) -> int:
+def mapped_memory(
+    pids: Iterable[int], is_meant: Callable[[int, int], bool], until: float = math.inf
+) -> int:
     """
     Bytes that processes hold of certain files, each shared page counted once (PSS).
+
+    Each mapping takes some 15 microseconds, and a process may have a million.
 
     Args:
         pids: the processes.
         is_meant: whether a file counts, by its device and number (``st_dev``, ``st_ino``).
+        until: the time (``time.monotonic``) at which to give up.
+
+    Raises:
+        Overdue: it is later.
     """
     total = 0
     for pid in pids:
-        lines: list[bytes] = []
-        with contextlib.suppress(OSError):
-            lines = _read(f"/proc/{pid}/smaps").splitlines()
         counts = False
-        for line in lines:
-            words = line.split(None, 5)
-            if not words[0].endswith(b":"):  # the first line of a mapping
-                major, minor = words[3].split(b":")
-                counts = is_meant(os.makedev(int(major, 16), int(minor, 16)), int(words[4]))
-            elif counts and words[0] == b"Pss:":
-                total += int(words[1]) * 1024
+        # in binary, so that only a line feed ends a line; see ``lines``
+        with contextlib.suppress(OSError), open(f"/proc/{pid}/smaps", "rb") as file:
+            for line in file:
+                words = line.split(None, 5)
+                if not words[0].endswith(b":"):  # the first line of a mapping
+                    _check_time(until)
+                    major, minor = words[3].split(b":")
+                    counts = is_meant(os.makedev(int(major, 16), int(minor, 16)), int(words[4]))
+                elif counts and words[0] == b"Pss:":
+                    total += int(words[1]) * 1024
     return total
+
+
+def lines(path: str) -> list[bytes]:
+    """
+    The lines of one of these files, without empty ones.
+
+    Nothing but a line feed ends one: whoever gives a process or a file its name may have put any
+    other character into it, and the kernel writes out no more than that one.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    return [line for line in _read(path).split(b"\n") if line]
 
 
 def oom_kills() -> int:
     """How often the out-of-memory killer struck on this machine since boot; 0 if unknown."""
     try:
-        lines = _read("/proc/vmstat").splitlines()
+        found = lines("/proc/vmstat")
     except OSError:
         return 0
-    return next((int(line.split()[1]) for line in lines if line.startswith(b"oom_kill ")), 0)
+    return next((int(line.split()[1]) for line in found if line.startswith(b"oom_kill ")), 0)
 
 
 def _read(path: str) -> bytes:
     """The whole of a file; ``open`` takes three times as long, which counts in loops."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
-        text = b""
+        pieces = []
         while piece := os.read(descriptor, 65536):
-            text += piece
+            pieces.append(piece)
     finally:
         os.close(descriptor)
-    return text
+    return b"".join(pieces)
+
+
+def _check_time(until: float) -> None:
+    if time.monotonic() > until:
+        raise Overdue
 
 
 def _sum(path: str, names: Collection[bytes]) -> int | None:
     """Bytes, of the lines of these names; None where the file cannot be read."""
     try:
-        lines = [line.split() for line in _read(path).splitlines()]
+        found = [line.split(None, 2) for line in lines(path)]
     except OSError:
         return None
-    return sum(int(line[1]) for line in lines if line[0] in names) * 1024
+    return sum(int(words[1]) for words in found if words[0] in names) * 1024
 
 
 def _threads_and_children(pid: int) -> tuple[int, list[int]]:

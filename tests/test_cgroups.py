@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from hive_jupyter import procfs
 from hive_jupyter.worker.confine import cgroups
 from tests.hosts import play
 from tests.processes import wait_until
@@ -194,3 +195,11 @@ def test_the_kernel_refuses_more_processes(place):
 
         assert "may have 64 processes and threads" in refused["shown"]
     assert [] == groups(place)
+
+
+@pytest.mark.parametrize("odd", [b"a\r\rb", b"a\r-\rb", "a\u00a0-\u00a0b".encode(), b"\xff"])
+def test_a_place_with_an_odd_name_hides_nothing_behind_it(monkeypatch, odd):
+    told = b"1 2 3:4 / /" + odd + b" rw - tmpfs none rw\n1 2 3:4 / /groups rw - cgroup2 none rw\n"
+    monkeypatch.setattr(procfs, "_read", lambda _: told)
+
+    assert "/groups" == cgroups._mount_point()

@@ -693,6 +693,15 @@ async def test_much_output_goes_to_a_file(watched, peer, run, heard, tmp_path):
     assert "x" * 4100 == path.read_text()
 
 
+async def test_a_word_of_progress_is_short(channels, peer, run, heard):
+    channels.begin(run)
+    header = (await peer.receive())["header"]
+    await peer.publish("tool_progress", {"progress": 1, "message": "x" * 10_000}, header)
+    await soon(lambda: heard)
+
+    assert f"{'x' * 200} (1)" == heard[0].content["text"]
+
+
 async def test_an_inert_worker_asks_for_no_password(watched, peer, heard):
     channels = await watched("inert")
     run = Run("1", heard.append, allow_stdin=True)

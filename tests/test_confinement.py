@@ -1,5 +1,6 @@
 """The doctor says what confines workers here, proven by workers that try to get out."""
 
+import asyncio
 import json
 import os
 import signal
@@ -8,6 +9,7 @@ import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -360,6 +362,16 @@ def test_a_worker_that_does_not_finish_is_reported(doctored, monkeypatch, code, 
 
     untried(doctored.doctor(), reason)
     assert [] == titled(family(), "hive: supervisor")
+
+
+async def test_who_gives_up_waiting_for_a_worker_does_not_keep_it_from_being_ready():
+    loop = asyncio.get_running_loop()
+    process = SimpleNamespace(ready=loop.create_future(), exited=loop.create_future())
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0):
+            await confinement._or_ended(process.ready, process)
+
+    process.ready.set_result({})
 
 
 def full(*_, **__):

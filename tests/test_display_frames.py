@@ -26,6 +26,12 @@ def page(html):
     return escapes.unescape(frame(html)["srcdoc"])
 
 
+def still(html):
+    """What the frame within the frame of a page at rest shows."""
+    (found,) = re.findall("<iframe sandbox=\"\" srcdoc='(.*?)'></iframe>", page(html), re.DOTALL)
+    return escapes.unescape(found)
+
+
 def running(html):
     """What a frame runs once it is opened."""
     (text,) = re.findall('id="page">(.*?)</script>', page(html), re.DOTALL)
@@ -58,11 +64,10 @@ def test_where_nothing_may_run_it_is_said():
 
 
 def test_what_only_needs_its_style_is_shown_at_once():
-    for show in (frames.framed, frames.inert):
-        html = show(STYLED, "text")
-        assert "" == frame(html)["sandbox"]
-        assert page(html).endswith(STYLED)
-        assert "<details" not in html
+    html = frames.at_rest(STYLED, "text")
+    assert "" == frame(html)["sandbox"]
+    assert still(html).endswith(STYLED)
+    assert "<details" not in html
 
 
 @given(SOUPS)
@@ -81,19 +86,19 @@ def test_a_page_that_runs_is_the_workers_whole_page(html):
 
 @pytest.mark.parametrize("hint", ["link rel=dns-prefetch", "LINK", "meta http-equiv=x", "base"])
 def test_a_page_at_rest_asks_no_name_server(hint):
-    made = page(frames.at_rest(f"a<{hint} href='//x.y'>b", ""))
+    made = still(frames.at_rest(f"a<{hint} href='//x.y'>b", ""))
     assert f"a<x-{hint}" in made
 
 
-def test_a_page_at_rest_fetches_nothing():
-    made = page(frames.at_rest(STYLED, ""))
-    assert made.startswith(
-        '<meta http-equiv="Content-Security-Policy" content="default-src \'none\';'
-    )
+def test_a_page_at_rest_is_the_workers_whole_page():
+    html = "<p title='a' class=\"b\">it's &amp;#39; &lt;&#39;</iframe>"
+    assert still(frames.at_rest(html, "")).endswith(html)
 
 
-def test_a_page_that_runs_fetches_nothing_and_goes_nowhere():
-    made = page(frames.framed(SCRIPT, ""))
+@pytest.mark.parametrize("html", [frames.at_rest(STYLED, ""), frames.framed(SCRIPT, "")])
+def test_a_page_fetches_nothing_and_goes_nowhere(html):
+    """The frame in the frame has the same policy, and cannot leave that."""
+    made = page(html)
     (policy,) = re.findall('Content-Security-Policy" content="(.*?)"', made)
     rules = dict(rule.strip().split(" ", 1) for rule in policy.split(";"))
     assert "'none'" == rules["default-src"] == rules["frame-src"] == rules["form-action"]

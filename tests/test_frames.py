@@ -123,7 +123,7 @@ def test_frames_are_passed_on_checked_or_reported_once(tricks):
     assert bool(violations) != ("end" in texts(heard)[1:])
     for message in heard:
         assert message.type in OUTPUTS
-        _check_content(message.type, message.content)
+        _check_content(message.type, message.content, message.metadata)
     if {trick[0] for trick in tricks} <= {"honest", "large"}:
         said = [trick[1] if trick[0] == "honest" else "x" * trick[1] for trick in tricks]
         assert ["first", *said, "end"] == texts(heard)

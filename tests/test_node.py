@@ -880,6 +880,45 @@ async def test_much_output_is_kept_in_a_file_as_long_as_the_worker_lives(make_no
     assert not os.path.exists(path)
 
 
+async def test_what_a_confined_worker_would_put_into_the_next_cell_is_printed(make_node):
+    node, said = await make_node(outputs="framed"), []
+    for text in ("", "a"):
+        await execute(node, f"get_ipython().set_next_input({text!r})", said)
+
+    assert ["a\n"] == [message.content["text"] for message in said if message.type == "stream"]
+
+
+async def test_what_would_go_into_the_pager_is_kept_like_all_that_is_too_much(make_node):
+    """It comes with the reply, after all the rest."""
+    node, said = await make_node(outputs="framed", max_output=1000), []
+    await execute(node, "print('x' * 5000, end='')\nget_ipython().set_next_input('next')", said)
+    told = "".join(m.content["text"] for m in said if m.content.get("name") == "stderr")
+    (path,) = re.findall(r"\S+/output-\w+\.txt", told)
+
+    assert f"{'x' * 4100}next\n" == Path(path).read_text()
+    assert "Not all" not in told
+
+
+EXCEPTIONS = """
+for _ in range(100):
+    try:
+        1 / 0
+    except ZeroDivisionError:
+        get_ipython().showtraceback()
+raise ValueError("its own")
+"""
+
+
+async def test_exceptions_that_are_printed_count_and_the_last_is_raised_all_the_same(make_node):
+    node, said = await make_node(max_output=10_000), []
+    with pytest.raises(RemoteError, match="its own"):
+        await execute(node, EXCEPTIONS, said)
+    errors = [message.content["ename"] for message in said if message.type == "error"]
+
+    assert {"ZeroDivisionError"} == set(errors)
+    assert len(errors) < 15
+
+
 async def test_a_setting_says_how_much_is_shown_of_the_next_cell(make_node):
     node, said = await make_node(max_output=None), []
     node.config.max_output = 1000
@@ -894,6 +933,29 @@ async def test_what_a_worker_says_as_it_dies_is_held_against_the_rule(make_node)
     text = "".join(message.content.get("text", "") for message in said)
     assert "last words" in text
     assert "\x1b[2J" not in text
+
+
+TOO_LARGE = """
+import tempfile
+try:
+    with tempfile.TemporaryFile() as file:
+        file.write(bytes(2**21))
+        file.flush()
+except OSError as error:
+    raise ValueError("x") from error
+"""
+
+
+@pytest.mark.parametrize("mode", ["Plain", "Context", "Verbose", "Minimal"])
+async def test_a_limit_is_named_once_at_the_end_of_a_traceback(make_node, mode):
+    """Also where one exception has caused another, and each is shown."""
+    node = await make_node(file_size="1M")
+    await execute(node, f"%xmode {mode}")
+    with pytest.raises(RemoteError) as caught:
+        await execute(node, TOO_LARGE)
+    told = [line for line in caught.value.traceback if "A limit of this worker" in line]
+
+    assert [caught.value.traceback[-1]] == told
 
 
 # Tools

@@ -126,10 +126,14 @@ def test_a_value_is_shown_after_much_text(outlet):
     assert [value] == outlet.passed(value)
 
 
-def test_an_exception_is_always_shown(outlet):
+def test_exceptions_count_too(outlet, kept):
+    """A cell may print as many as it likes; the one that ends it comes with the reply as well."""
     outlet.passed(stream("x" * 5000))
-    error = Message("error", {"ename": "E", "evalue": "", "traceback": []}, size=5000)
+    error = Message("error", {"ename": "E", "evalue": "", "traceback": []}, size=60)
+
     assert [error] == outlet.passed(error)
+    assert [] == outlet.passed(error)
+    assert '"ename": "E"' in kept()
 
 
 def test_what_is_cleared_counts_no_more(outlet, kept):
@@ -148,6 +152,23 @@ def test_a_display_that_is_updated_counts_once(outlet, kept):
         update = display(size, "a", "update_display_data")
         assert [update] == outlet.passed(update)
     assert ["stream"] == [message.type for message in outlet.passed(display(200))]
+
+
+def test_an_update_counts_for_each_display_of_its_name(outlet):
+    for _ in range(3):
+        outlet.passed(display(100, "a"))
+    fits, does_not = (display(size, "a", "update_display_data") for size in (300, 400))
+
+    assert [fits] == outlet.passed(fits)
+    assert ["stream"] == [message.type for message in outlet.passed(does_not)]
+    assert [] == outlet.passed(display(200))
+
+
+def test_a_display_that_comes_again_may_update_those_of_its_name(outlet):
+    """JupyterLab does so."""
+    for _ in range(3):
+        outlet.passed(display(100, "a"))
+    assert ["stream"] == [message.type for message in outlet.passed(display(300, "a"))]
 
 
 def test_a_line_that_is_overwritten_counts_once(outlet, kept):

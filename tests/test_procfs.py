@@ -217,10 +217,10 @@ def test_memory_that_may_not_be_read_is_taken_as_held(monkeypatch):
     monkeypatch.setattr(procfs, "_read", refuse)
     with holder("") as process:
         process.stdout.readline()
-        held = procfs.held_memory([process.pid])
+        held, used = procfs.held_memory([process.pid]), procfs.used_memory([process.pid])
 
-        assert held > 0
-        assert held == procfs.used_memory([process.pid])
+    assert held > 2 * MEGABYTE
+    assert abs(held - used) < MEGABYTE  # it takes some more as it goes on to wait
 
 
 def test_the_count_of_oom_kills_never_raises(monkeypatch):
@@ -231,3 +231,26 @@ def test_the_count_of_oom_kills_never_raises(monkeypatch):
 
     monkeypatch.setattr(procfs, "_read", refuse)
     assert 0 == procfs.oom_kills()
+
+
+FORGED = (
+    "import ctypes, mmap, os\n"
+    "file = os.memfd_create('x\\rPss: 99999999 kB')\n"
+    f"os.truncate(file, {20 * MEGABYTE})\n"
+    f"map = mmap.mmap(file, {20 * MEGABYTE}); map.write(bytes({20 * MEGABYTE}))\n"
+    "ctypes.CDLL(None).prctl(15, {name!r}, 0, 0, 0)  # PR_SET_NAME\n"
+    "print(os.fstat(file).st_dev, os.fstat(file).st_ino)"
+)
+
+
+@pytest.mark.parametrize("name", [b"\rVmSwap: -99999", b"a\r\rb", b"\n\nb", b"\x0b\x1c\x0c"])
+def test_whoever_chooses_a_name_adds_no_line(name):
+    """A worker would say of itself how little it holds, or end its supervisor."""
+    with holder(FORGED.replace("{name!r}", repr(name))) as process:
+        file = tuple(map(int, process.stdout.readline().split()))
+        pids = [process.pid]
+        held, used = procfs.held_memory(pids), procfs.used_memory(pids)
+        mapped = procfs.mapped_memory(pids, lambda *each: each == file)
+
+    assert 20 * MEGABYTE == mapped
+    assert mapped < used <= held < 100 * MEGABYTE

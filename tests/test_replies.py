@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from hive_jupyter.protocol import REPLY_METADATA
 from hive_jupyter.swarm.messages import Message
-from hive_jupyter.swarm.replies import users_error, variables
+from hive_jupyter.swarm.replies import payloads, text_of, users_error, variables
 
 
 def names_of(told):
@@ -47,3 +47,17 @@ def test_a_lack_of_memory_comes_with_the_way_to_raise_its_limit(name):
     assert "restart coder --memory 600M" in str(limited)
     assert "restart coder --memory 600M" in limited.traceback[-1]
     assert "memory limit" not in str(unlimited)
+
+
+@pytest.mark.parametrize(
+    ("part", "text"),
+    [
+        ({"source": "page", "data": {"text/plain": "a"}}, "a\n"),
+        ({"source": "page", "data": {"text/plain": ""}}, ""),
+        ({"source": "set_next_input", "text": "a\n"}, "a\n"),
+        ({"source": "set_next_input", "text": ""}, ""),
+    ],
+)
+def test_what_a_payload_has_to_read_ends_its_line(part, text):
+    (payload,) = payloads(Message("execute_reply", {"status": "ok", "payload": [part]}))
+    assert text == text_of(payload)

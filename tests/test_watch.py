@@ -8,6 +8,7 @@ from contextlib import ExitStack, contextmanager
 import pytest
 
 from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.worker import watch as watch_module
 from hive_jupyter.worker.watch import Excess, Watch
 from tests.children import in_child
 from tests.processes import MEGABYTE, holder, wait_until
@@ -167,6 +168,64 @@ def test_who_does_nothing_is_looked_at_at_leisure():
             return looking.timeout > 150
 
         wait_until(rested, 5)
+
+
+def test_a_file_behind_many_descriptors_is_found_by_and_by(monkeypatch):
+    """Each look goes on where the last one stopped, also where the worker has come to rest."""
+    monkeypatch.setattr(watch_module, "_MOST_DESCRIPTORS", 50)
+    many = "import os\nfor _ in range(120): os.dup(0)\n"
+    with running(f"{many}{MEMORY_FILE.format(160)}", f"{many}{MEMORY_FILE.format(1)}"):
+        looking = watch(memory=LIMIT)
+        assert looking.look() is None
+        excess = wait_until(looking.look)
+
+    assert 160 * MEGABYTE <= excess.used < 210 * MEGABYTE
+
+
+def test_a_file_that_was_closed_counts_until_all_were_looked_at_again(monkeypatch):
+    monkeypatch.setattr(watch_module, "_MOST_DESCRIPTORS", 50)
+    files = watch_module._MemoryFiles()
+    kept = [os.dup(0) for _ in range(120)]
+    kept.append(os.memfd_create("x"))
+    os.write(kept[-1], bytes(MEGABYTE))
+    file = os.fstat(kept[-1])
+    key = (file.st_dev, file.st_ino)
+    wait_until(lambda: key in files.look([os.getpid()]))
+    for descriptor in kept:
+        os.close(descriptor)
+
+    wait_until(lambda: key not in files.look([os.getpid()]))
+
+
+# Of each two pages that follow each other one may be written: each is a mapping of its own.
+MAPPINGS = (
+    "import ctypes, mmap\n"
+    "libc = ctypes.CDLL(None)\n"
+    "libc.mmap.restype = ctypes.c_void_p\n"
+    "start = libc.mmap(None, ctypes.c_size_t({0} * 4096), 1, 0x22, -1, 0)\n"
+    "for page in range(0, {0}, 2):\n"
+    "    libc.mprotect(ctypes.c_void_p(start + page * 4096), 4096, 3)\n"
+)
+
+
+def test_a_count_that_takes_too_long_is_given_up(monkeypatch):
+    """Else a worker with many mappings has its supervisor wait for minutes, and is not limited."""
+    monkeypatch.setattr(watch_module, "_LONGEST_COUNT", 0.05)
+    with running(f"{MAPPINGS.format(30_000)}{MAPPED.format(90)}"):
+        excess = watch(memory=LIMIT).look()
+
+    assert "memory" == excess.limit
+    assert 180 * MEGABYTE < excess.used < 210 * MEGABYTE  # what is mapped and open counts twice
+
+
+def test_after_a_count_that_took_long_the_next_one_is_not_put_off_for_long():
+    with running(f"{MAPPINGS.format(30_000)}{MAPPED.format(90)}"):
+        looking = watch(memory=LIMIT)
+        began = time.monotonic()
+        assert looking.look() is None
+
+        assert time.monotonic() - began > 0.1
+        assert 500 < looking.timeout <= 2000
 
 
 @pytest.mark.skipif(os.geteuid() == 0, reason="root has to be watched")

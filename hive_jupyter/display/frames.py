@@ -10,8 +10,13 @@ from pathlib import Path
 
 from hive_jupyter.display import markup
 
-# The frame of a page at rest: no script, no form, no link that leads anywhere, nothing fetched.
-_STILL_POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:"
+# The frame of a page at rest takes this over from the page around it, and so does what becomes of
+# it: no script, no form, nothing fetched, and no link that leads anywhere, as that no frame may be
+# fetched keeps the page from going elsewhere.
+_STILL_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; img-src data:; font-src data:; "
+    "frame-src 'none'; form-action 'none'; base-uri 'none'"
+)
 # The frame of a running page takes this over from the page around it. What it holds may run, and
 # nothing is fetched; that no frame may be fetched also keeps the page from going elsewhere.
 _RUNNING_POLICY = (
@@ -19,8 +24,13 @@ _RUNNING_POLICY = (
     "style-src 'unsafe-inline'; img-src data: blob:; font-src data:; media-src data: blob:; "
     "worker-src data: blob:; frame-src 'none'; form-action 'none'; base-uri 'none'"
 )
+_STILL_AROUND = (
+    f'<!doctype html><meta http-equiv="Content-Security-Policy" content="{_STILL_POLICY}">'
+    "<style>html, body { height: 100%; margin: 0; overflow: hidden } "
+    "iframe { border: 0; display: block; height: 100%; width: 100% }</style>"
+    "<iframe sandbox=\"\" srcdoc='$PAGE'></iframe>"
+)
 _STILL_HEAD = (
-    f'<meta http-equiv="Content-Security-Policy" content="{_STILL_POLICY}">'
     '<meta http-equiv="x-dns-prefetch-control" content="off">'
     "<style>body { background: white; color: black; font: 13px sans-serif; margin: 4px }</style>"
 )
@@ -55,19 +65,17 @@ _SELF_CONTAINED = {
 
 def framed(html: str, text: str) -> str:
     """
-    HTML to show in place of HTML that is made to run, or to be styled.
+    HTML to show in place of HTML that is made to run.
 
     Args:
         html: of a worker.
         text: the same as text, or "".
     """
-    return _still(html, text) + _to_run(html) if markup.needs_script(html) else at_rest(html, text)
+    return _still(html, text) + _to_run(html)
 
 
 def inert(html: str, text: str) -> str:
     """The same, where nothing may run."""
-    if not markup.needs_script(html):
-        return at_rest(html, text)
     return _still(html, text) + _note(
         "The rest of this output is a program in JavaScript, which is not run here. A picture of "
         "it can be shown, PNG for instance."
@@ -83,9 +91,11 @@ def instead(kinds: list[str], text: str) -> str:
 def at_rest(html: str, text: str) -> str:
     """A frame in which nothing runs, for HTML that has its own style."""
     page = _STILL_HEAD + _HINTS.sub("<x-", html)
+    # no more than must be, as all is written out once more
+    around = _STILL_AROUND.replace("$PAGE", page.replace("&", "&amp;").replace("'", "&#39;"))
     fallback = f"{text[:_MOST_TEXT]}\n{_TRUST}".strip()
     return (
-        f'<iframe sandbox="" srcdoc="{escapes.escape(page)}" title="Output of a worker" '
+        f'<iframe sandbox="" srcdoc="{escapes.escape(around)}" title="Output of a worker" '
         f'style="border: 1px solid #ccc; box-sizing: border-box; resize: vertical; width: 100%; '
         f'height: {_height(html)}px">{escapes.escape(fallback)}</iframe>'
     )

@@ -333,8 +333,6 @@ class Channels:
         self._keys = {msg_id: key for msg_id, key in self._keys.items() if key != run.key}
         if run.late is not None:
             self._late.expect(run.key, _through(run.outlet, run.late))
-        for told in run.outlet.close():
-            run.say(told)
         self._asking.discard(run.key)
         self._awaiting_commit.discard(run.key)
 

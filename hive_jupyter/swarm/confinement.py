@@ -208,7 +208,11 @@ async def _throw_away(
         await _or_ended(process.ready, process)
         channels = Channels(context, process.connection, _NAME, lambda _: process.kill("protocol"))
         try:
-            await _or_ended(asyncio.ensure_future(channels.probe()), process)
+            probe = asyncio.ensure_future(channels.probe())
+            try:
+                await _or_ended(probe, process)
+            finally:
+                probe.cancel()
             code = _CODE.format(attempts=json.dumps([attempt.call for attempt in attempts]))
             said = await _printed(code, channels, process)
         finally:
@@ -233,11 +237,7 @@ async def _or_ended(event: asyncio.Future[Any], process: WorkerProcess) -> None:
     Raises:
         HiveError: the worker ended before.
     """
-    try:
-        await first_of(event, process.exited)
-    finally:
-        if not event.done():
-            event.cancel()
+    await first_of(event, process.exited)
     if process.exited.done():
         last = process.log_tail().splitlines()[-1:]
         raise HiveError("; it said last: ".join(["its worker ended", *last]))

@@ -65,7 +65,6 @@ _FETCHERS = ("bunx", "deno", "docker", "npm", "npx", "pipx", "pnpm", "podman", "
 FETCH_PATIENCE = 120.0
 # How far a tool is, is told so often, in seconds.
 _PROGRESS_INTERVAL = 0.1
-_LONGEST_PROGRESS = 200
 # How long a server may take to prove that it lives, for its health or after a call that is late.
 _HEALTH_PATIENCE = 1.0
 # How long the rest of what a dead server wrote may take to be read.
@@ -611,7 +610,7 @@ class _Reports:
             return
         self._next = now + _PROGRESS_INTERVAL
         self._told = True
-        self._run.say(progress(done, total, text[:_LONGEST_PROGRESS] or self._tool))
+        self._run.say(progress(done, total, text or self._tool))
 
     def end(self) -> None:
         self._over = True

@@ -20,6 +20,10 @@ OUTPUTS = frozenset(
 )
 
 
+# Of what a tool says that it does, in characters.
+_LONGEST_PROGRESS = 200
+
+
 @dataclass(frozen=True)
 class Message:
     """
@@ -58,10 +62,14 @@ def progress(done: float, total: float | None, text: str) -> Message:
     Args:
         done: so much.
         total: of so much, or None.
-        text: what it does, as the tool says it.
+        text: what it does, as the tool says it; cut where it is long.
     """
     share = f"{done:g}" if total is None else f"{done:g} of {total:g}"
-    content = {"text": printable(f"{text} ({share})"), "progress": done, "total": total}
+    content = {
+        "text": printable(f"{text[:_LONGEST_PROGRESS]} ({share})"),
+        "progress": done,
+        "total": total,
+    }
     return Message("progress", content)
 
 

@@ -581,7 +581,10 @@ class SwarmNode:
                 self._say_what_was_lost(run)
                 self._say_what_is_missing(run)
             self._running = run
-            return await self._run_now(run)
+            try:
+                return await self._run_now(run)
+            finally:
+                run.close()
         finally:
             self._running, self._late = None, run.late
             if self._process is not None and self._process.exited.done():

@@ -33,8 +33,8 @@ class Outlet:
         self._most = most
         self._surplus = Surplus(folder)
         self._shown = 0
-        # Bytes of each display that can be updated, by its name.
-        self._displays: dict[str, int] = {}
+        # By the name of displays that can be updated: how many there are, and the bytes of each.
+        self._displays: dict[str, tuple[int, int]] = {}
         # Characters in the last line, which a carriage return overwrites.
         self._line = 0
         self._is_full = False
@@ -74,7 +74,7 @@ class Outlet:
         return [_told(f"Not all that this cell has said beyond that could be kept: {trouble}.\n")]
 
     def _has_room_for(self, message: Message) -> bool:
-        if self._most is None or message.type == "error":
+        if self._most is None:
             return True
         if message.type == "clear_output":
             self._shown = self._line = 0
@@ -82,12 +82,17 @@ class Outlet:
             self._is_full = False
             return True
         name = str((message.content.get("transient") or {}).get("display_id") or "")
-        before = self._displays.get(name, 0) if message.type == "update_display_data" else 0
-        if self._shown - before + message.size > self._most:
+        number, size = self._displays.get(name, (0, 0))
+        if message.type == "update_display_data":
+            after = max(1, number), message.size
+        else:  # some front-ends update those of the same name
+            after = number + 1, max(size, message.size)
+        shown = self._shown - number * size + after[0] * after[1]
+        if shown > self._most:
             return False
-        self._shown += message.size - before
+        self._shown = shown
         if name:
-            self._displays[name] = message.size
+            self._displays[name] = after
         return True
 
     def _printed(self, message: Message) -> list[Message]:

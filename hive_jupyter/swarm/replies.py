@@ -89,9 +89,11 @@ def payloads(reply: Message) -> list[Message]:
 
 
 def text_of(payload: Message) -> str:
-    """What one of ``payloads`` has to read, with a line end."""
-    text: str = payload.content.get("text") or payload.content["data"]["text/plain"]
-    return text if text.endswith("\n") else f"{text}\n"
+    """What one of ``payloads`` has to read, if anything, with a line end."""
+    content = payload.content
+    is_page = content["source"] == "page"
+    text: str = content["data"]["text/plain"] if is_page else content["text"]
+    return f"{text}\n" if text and not text.endswith("\n") else text
 
 
 def _is_dict(value: object) -> bool:

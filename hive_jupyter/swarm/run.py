@@ -133,8 +133,8 @@ class Run:
         """Hand on what a front-end is to do; where that may not pass, its text is printed."""
         if self.outlet.rule == TRUSTED:
             self.say(message)
-        else:
-            self.take_output(Message("stream", {"name": "stdout", "text": text_of(message)}))
+        elif text := text_of(message):
+            self.take_output(Message("stream", {"name": "stdout", "text": text}))
 
     def say(self, message: Message) -> None:
         """
@@ -153,6 +153,11 @@ class Run:
         """Say something that is Hive's own: text, that an agent reads in any case."""
         self.told.append(message.content["text"])
         self.say(message)
+
+    def close(self) -> None:
+        """Nothing more is to come but late output: keep no more of what is too much."""
+        for told in self.outlet.close():
+            self.say(told)
 
     @property
     def is_heard(self) -> bool:

@@ -23,7 +23,7 @@ from typing import Any, Self
 
 import traitlets
 
-from hive_jupyter.procfs import read_stat
+from hive_jupyter.procfs import lines, read_stat
 from hive_jupyter.units import format_size
 
 # What a worker is kept from; the order is that of the report.
@@ -333,6 +333,5 @@ def _named(pid: int) -> tuple[int, int]:
 
 def _is_pending(pid: int, number: int) -> bool:
     """Whether a signal that a process blocks has reached it (``proc(5)``)."""
-    with open(f"/proc/{pid}/status") as file:
-        fields = dict(line.split(":", 1) for line in file if ":" in line)
-    return bool(int(fields["ShdPnd"], 16) & 1 << (number - 1))
+    fields = dict(line.split(b":", 1) for line in lines(f"/proc/{pid}/status") if b":" in line)
+    return bool(int(fields[b"ShdPnd"], 16) & 1 << (number - 1))

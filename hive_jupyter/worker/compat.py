@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ipykernel import zmqshell
@@ -89,6 +90,30 @@ def _run_through_pipes(command: str) -> int:
         return subprocess.call(command, shell=True, executable=os.environ.get("SHELL"))  # noqa: S602
     except KeyboardInterrupt:
         return -signal.SIGINT
+
+
+def end_tracebacks_with(maker: Any, reason: Callable[[BaseException | None], str | None]) -> None:
+    """
+    Add a line to the tracebacks of those exceptions for which there is a reason.
+
+    It is added where a traceback is made, not where it is shown: an exception that cannot say what
+    it is fails there, and all that was called for that then stands in a traceback of its own.
+
+    Args:
+        maker: of the tracebacks, IPython's.
+        reason: gives the line for an exception, or None.
+    """
+    made = maker.structured_traceback
+
+    def explained(
+        kind: Any = None, error: BaseException | None = None, *rest: Any, **options: Any
+    ) -> list[str]:
+        lines: list[str] = made(kind, error, *rest, **options)
+        line = reason(error)
+        # once, where the traceback of one exception holds those of others
+        return [*(each for each in lines if each != line), line] if line else lines
+
+    maker.structured_traceback = explained
 
 
 def forget_what_could_not_be_shown(shell: Any) -> None:

@@ -303,10 +303,15 @@ class WorkerShell(ZMQInteractiveShell):
                 signal.signal(signal.SIGINT, signal.default_int_handler)
         return super().run_code(*arguments, **options)
 
-    def _showtraceback(self, etype: Any, evalue: Any, stb: list[str]) -> None:
-        """Show an error, with a line more where the worker's boundary or a limit is the cause."""
-        reason = self.refusals and self.refusals.explain(evalue, os.environ[WORKER_VARIABLE])
-        super()._showtraceback(etype, evalue, [*stb, reason] if reason else stb)
+    def init_traceback_handlers(self, custom_exceptions: Any) -> None:
+        """Have a traceback say at its end where the worker's boundary or a limit is the cause."""
+        super().init_traceback_handlers(custom_exceptions)
+        compat.end_tracebacks_with(self.InteractiveTB, self._reason)
+
+    def _reason(self, error: BaseException | None) -> str | None:
+        if self.refusals is None:
+            return None
+        return self.refusals.explain(error, os.environ[WORKER_VARIABLE])
 
     def _tee(self, *_: Any, **__: Any) -> Any:
         """

@@ -254,8 +254,8 @@ def leave_groups() -> None:
 
 def _threads() -> Iterator[dict[str, str]]:
     for task in os.listdir("/proc/self/task"):
-        with open(f"/proc/self/task/{task}/status") as file:
-            yield dict(line.rstrip("\n").split(":\t", 1) for line in file if ":\t" in line)
+        lines = procfs.lines(f"/proc/self/task/{task}/status")
+        yield dict(os.fsdecode(line).split(":\t", 1) for line in lines if b":\t" in line)
 
 
 def _count(found: Iterator[bool]) -> int:

@@ -3,7 +3,7 @@ The limits of a worker that nobody else keeps: what all its processes use togeth
 
 There is no event for them, so a supervisor looks: five times a second, and sooner the less memory
 is left, as processors fill it at a known pace. A worker that does nothing costs a glance, and looks
-take no more than a twentieth of a processor.
+take no more than a twentieth of a processor, but where a single one takes more than 0.1 seconds.
 
 Memory is what ``Documentation/filesystems/proc.rst`` of the kernel calls so: private and shared
 pages and what was swapped, each once. Pages of files on a disk are not, as the system takes them
@@ -17,7 +17,7 @@ import contextlib
 import math
 import os
 import time
-from collections.abc import Collection, Container, Iterable
+from collections.abc import Collection, Container, Iterable, Iterator
 from typing import NamedTuple
 
 from hive_jupyter import procfs
@@ -27,11 +27,16 @@ from hive_jupyter.policy import SandboxPolicy
 _LONGEST = 0.2
 # The same where the kernel keeps the worst away (RLIMIT_NPROC, which does not hold for root).
 _LEISURELY = 1.0
-# Of one processor's time, the part that looks may take.
+# Of one processor's time, the part that looks may take; so long, in seconds, they rest for that at
+# most.
 _SHARE = 0.05
+_LONGEST_REST = 2.0
+# Seconds that an exact count may take. A worker has its supervisor wait no longer for having a
+# million mappings, or processes.
+_LONGEST_COUNT = 2.0
 # Bytes that one processor may fill in a second.
 _PACE = 4 * 2**30
-# Descriptors that are looked at, at most; each takes 3 us.
+# Descriptors that one look takes on, at most; each takes 3 us.
 _MOST_DESCRIPTORS = 20_000
 _BLOCK = 512  # of st_blocks, see stat(2)
 
@@ -74,6 +79,7 @@ class Watch:
         self._pause = self._longest
         self._due = math.inf if memory is None and processes is None else 0.0
         self._cpu_seconds: dict[int, float] = {}
+        self._files = _MemoryFiles()
 
     @property
     def timeout(self) -> float | None:
@@ -93,7 +99,7 @@ class Watch:
         excess = None
         if (tasks := sum(family.values())) > self._processes:
             excess = Excess("processes", tasks)
-        elif self._memory < math.inf and self._has_worked(family):
+        elif self._memory < math.inf and (self._has_worked(family) or not self._files.has_seen_all):
             used = self._memory_used(family)
             if used > self._memory:
                 excess = Excess("memory", used)
@@ -102,7 +108,8 @@ class Watch:
             self._pause *= 2
         self._pause = min(self._pause, self._longest)
         spent = time.process_time() - began
-        self._due = math.inf if excess else time.monotonic() + max(self._pause, spent / _SHARE)
+        rest = min(spent / _SHARE, _LONGEST_REST)
+        self._due = math.inf if excess else time.monotonic() + max(self._pause, rest)
         return excess
 
     def _has_worked(self, family: Iterable[int]) -> bool:
@@ -113,8 +120,8 @@ class Watch:
         return self._cpu_seconds != before
 
     def _memory_used(self, pids: Collection[int]) -> int:
-        """Bytes; where that is surely less than the limit, at most so many."""
-        files = _memory_files(pids)
+        """Bytes; where that is surely less than the limit, or counting takes too long, at most."""
+        files = self._files.look(pids)
         beside = sum(files.values())
         devices: tuple[int, ...] = ()
         if self._has_files:
@@ -124,27 +131,54 @@ class Watch:
         most = procfs.held_memory(pids) + beside
         if most <= self._memory:
             return most
-        used = procfs.used_memory(pids) + beside
-        if used <= self._memory or not beside:
-            return used
-        # what is mapped of these files is a part of both
-        return used - procfs.mapped_memory(
-            pids, lambda device, number: device in devices or (device, number) in files
-        )
+        until = time.monotonic() + _LONGEST_COUNT
+        with contextlib.suppress(procfs.Overdue):
+            most = procfs.used_memory(pids, until) + beside
+            if most > self._memory and beside:
+                # what is mapped of these files is a part of both
+                most -= procfs.mapped_memory(
+                    pids,
+                    lambda device, number: device in devices or (device, number) in files,
+                    until,
+                )
+        return most
 
 
-def _memory_files(pids: Iterable[int]) -> dict[tuple[int, int], int]:
-    """Bytes of the files that are open and lie in memory alone, by device and number."""
-    found = {}
-    left = _MOST_DESCRIPTORS
+class _MemoryFiles:
+    """Those files that processes have open and that lie in memory alone."""
+
+    def __init__(self) -> None:
+        self._paths: Iterator[str] = iter(())
+        self._found: dict[tuple[int, int], int] = {}
+        self._before: dict[tuple[int, int], int] = {}
+        self.has_seen_all = True
+
+    def look(self, pids: Collection[int]) -> dict[tuple[int, int], int]:
+        """
+        Look at so many descriptors as one look may; the next one goes on where it stopped.
+
+        Returns:
+            Bytes of each, by device and number; also of those before, until all were looked at.
+        """
+        if self.has_seen_all:
+            self._before, self._found = self._found, {}
+            self._paths = _descriptors(pids)
+        self.has_seen_all = False
+        for number, path in enumerate(self._paths, 1):
+            # it may be closed, its process gone
+            with contextlib.suppress(OSError):
+                if os.readlink(path).startswith("/memfd:"):
+                    file = os.stat(path)
+                    self._found[file.st_dev, file.st_ino] = file.st_blocks * _BLOCK
+            if number == _MOST_DESCRIPTORS:
+                return {**self._before, **self._found}
+        self.has_seen_all = True
+        return self._found
+
+
+def _descriptors(pids: Iterable[int]) -> Iterator[str]:
     for pid in pids:
         # it may be gone, or not let itself be looked at
         with contextlib.suppress(OSError):
-            numbers = os.listdir(f"/proc/{pid}/fd")[:left]
-            left -= len(numbers)
-            for path in (f"/proc/{pid}/fd/{number}" for number in numbers):
-                with contextlib.suppress(FileNotFoundError):
-                    if os.readlink(path).startswith("/memfd:"):
-                        file = os.stat(path)
-                        found[file.st_dev, file.st_ino] = file.st_blocks * _BLOCK
-    return found
+            for number in os.listdir(f"/proc/{pid}/fd"):
+                yield f"/proc/{pid}/fd/{number}"

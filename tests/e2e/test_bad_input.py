@@ -219,7 +219,8 @@ def test_a_lone_surrogate_is_refused_with_its_place(hive, code):
 
 def test_unicode_of_every_kind_arrives_as_it_was_written(hive):
     odd = "\u202e\u2028\x85\U0001f600e\u0301\ufeff\x1b\x7f"
-    result = hive.delegate(f"text = {odd!r}\nprint(text, end='')\nascii(text)")
+    code = f"text = {odd!r}\nprint(text, end='')\nascii(text)"
+    result = hive.delegate(code, worker="open", sandbox="open")
 
     assert result.value_repr == repr(ascii(odd))
     assert result.stdout == odd
@@ -268,7 +269,7 @@ os.write(1, b"\\xff\\n")
 print("after")
 "\\udcff"
 """
-    result = hive.delegate(code)
+    result = hive.delegate(code, worker="open", sandbox="open")
 
     assert re.fullmatch("[?\ufffd] [?] a\0b\n\ufffd\nafter\n", result.stdout)
     assert result.value_repr == r"'\udcff'"

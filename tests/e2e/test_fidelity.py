@@ -477,7 +477,8 @@ os.getpid()
 def work(name):
     barrier.wait()
     for turn in range(3):
-        get_ipython().run_cell_magic("delegate", f"-w {name} -o {name}{turn}", code)
+        line = f"-w {name} -o {name}{turn} --sandbox open"  # confined, each has the same pid
+        get_ipython().run_cell_magic("delegate", line, code)
         results[name, turn] = get_ipython().user_ns[f"{name}{turn}"]
 threads = [threading.Thread(target=work, args=(f"at_once_{i}",)) for i in range(3)]
 for thread in threads: thread.start()
@@ -505,7 +506,8 @@ def test_threads_of_an_awaiting_cell_delegate_at_once(notebook):
 import asyncio
 def run(name):
     code = "import os\\nprint(os.getpid())"
-    get_ipython().run_cell_magic("delegate", f"-w {name} -o kept_{name}", code)
+    line = f"-w {name} -o kept_{name} --sandbox open"  # confined, each has the same pid
+    get_ipython().run_cell_magic("delegate", line, code)
     return get_ipython().user_ns[f"kept_{name}"].stdout
 outputs = await asyncio.gather(*(asyncio.to_thread(run, name) for name in ("one", "two", "one")))
 assert outputs[0] == outputs[2] != outputs[1], outputs

@@ -17,6 +17,7 @@ import contextlib
 import fcntl
 import os
 
+from hive_jupyter import procfs
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.worker.confine import system_calls
 
@@ -139,19 +140,19 @@ def _opened_apart(folder: str) -> int:
 
 def _own_group() -> str | None:
     """Its path, as this process is told it: "/" is the top that it may know of."""
-    with contextlib.suppress(OSError), open("/proc/self/cgroup", encoding="utf-8") as file:
-        for line in file:
-            if line.startswith("0::"):
-                return line[3:].rstrip("\n")
+    with contextlib.suppress(OSError):
+        for line in procfs.lines("/proc/self/cgroup"):
+            if line.startswith(b"0::"):
+                return os.fsdecode(line[3:])
     return None
 
 
 def _mount_point() -> str | None:
-    with contextlib.suppress(OSError), open("/proc/self/mountinfo", encoding="utf-8") as file:
-        for line in file:
-            words = line.split()
-            if words[words.index("-") + 1] == "cgroup2" and words[3] == "/":
-                return words[4]
+    with contextlib.suppress(OSError):
+        for line in procfs.lines("/proc/self/mountinfo"):
+            words = line.split(b" ")
+            if words[words.index(b"-") + 1] == b"cgroup2" and words[3] == b"/":
+                return os.fsdecode(words[4])
     return None
 
 
