@@ -662,7 +662,6 @@ def test_the_users_spare_stays(commits, repo, hive):
     (spare,) = wait_until(spares)
 
     commits.request("Say 2")
-    hive.stop("first")
 
     assert spare.alive
     assert [spare] == spares()

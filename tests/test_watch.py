@@ -208,6 +208,7 @@ MAPPINGS = (
 )
 
 
+@alone
 def test_a_count_that_takes_too_long_is_given_up(monkeypatch):
     """Else a worker with many mappings has its supervisor wait for minutes, and is not limited."""
     monkeypatch.setattr(watch_module, "_LONGEST_COUNT", 0.05)
@@ -218,6 +219,7 @@ def test_a_count_that_takes_too_long_is_given_up(monkeypatch):
     assert 180 * MEGABYTE < excess.used < 210 * MEGABYTE  # what is mapped and open counts twice
 
 
+@alone
 def test_after_a_count_that_took_long_the_next_one_is_not_put_off_for_long():
     with running(f"{MAPPINGS.format(30_000)}{MAPPED.format(90)}"):
         looking = watch(memory=LIMIT)

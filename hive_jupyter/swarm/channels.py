@@ -222,6 +222,7 @@ class Channels:
         self._waiting: dict[str, asyncio.Future[Message]] = {}
         self._published: dict[str, asyncio.Event] = {}
         self._beats: dict[bytes, asyncio.Event] = {}
+        self._to_read: set[str] = set()
         self._asking: set[str] = set()
         self._awaiting_commit: set[str] = set()
         self._messages_seen = 0
@@ -242,7 +243,7 @@ class Channels:
             )
         }
         for channel, socket in self._sockets.items():
-            self._loop.add_reader(socket.FD, self._read, channel)
+            self._loop.add_reader(socket.FD, self._take_notice, channel)
         self._monitors = {
             channel: self._sockets[channel].get_monitor_socket(zmq.EVENT_DISCONNECTED)
             for channel in ("shell", "iopub")
@@ -372,7 +373,7 @@ class Channels:
         try:
             with contextlib.suppress(zmq.Again):
                 self._sockets["hb"].send_multipart([b"", token], zmq.NOBLOCK)
-            self._loop.call_soon(self._read, "hb")
+            self._read_soon("hb")
             async with asyncio.timeout(seconds):
                 await heard.wait()
         except TimeoutError:
@@ -390,7 +391,7 @@ class Channels:
         """Read output again, unless somebody else cannot take it."""
         if who in self._pauses:
             self._pauses.remove(who)
-            self._loop.call_soon(self._read, "iopub")
+            self._read_soon("iopub")
 
     @property
     def is_closed(self) -> bool:
@@ -406,7 +407,7 @@ class Channels:
         """Wait until a dead worker's last messages have been routed, whoever takes them or not."""
         self._draining = True
         self._pauses.clear()
-        self._loop.call_soon(self._read, "iopub")
+        self._read_soon("iopub")
         first = self._messages_seen
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(_DRAIN_PATIENCE):
@@ -458,9 +459,20 @@ class Channels:
         message = self._session.msg(kind, content=dict(content), header=dict(header))
         self._sockets[channel].send_multipart(self._session.serialize(message), zmq.NOBLOCK)
         # zmq's descriptor tells of changes only, and sending may have swallowed one.
-        self._loop.call_soon(self._read, channel)
+        self._read_soon(channel)
+
+    def _take_notice(self, channel: str) -> None:
+        if channel not in self._to_read:
+            self._read(channel)
+
+    def _read_soon(self, channel: str) -> None:
+        """Once, whoever asks for it: else the loop had less and less time for others."""
+        if channel not in self._to_read:
+            self._to_read.add(channel)
+            self._loop.call_soon(self._read, channel)
 
     def _read(self, channel: str) -> None:
+        self._to_read.discard(channel)
         if self._closed:
             return
         socket = self._sockets[channel]
@@ -493,7 +505,7 @@ class Channels:
                 return
             if time.monotonic() > end:
                 break
-        self._loop.call_soon(self._read, channel)
+        self._read_soon(channel)
 
     async def _last_message(self) -> None:
         """Wait for the connection's end, or, where somebody keeps that open, for silence."""

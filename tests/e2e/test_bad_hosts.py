@@ -214,6 +214,9 @@ import os, threading
 from pathlib import Path
 from hive_jupyter import HiveManager, procfs
 def left():
+    for thread in threading.enumerate():  # one that has removed a folder is about to end
+        if thread is not threading.current_thread():
+            thread.join(10)
     return (
         len(os.listdir("/proc/self/fd")),
         threading.active_count(),

@@ -311,6 +311,16 @@ class Page:
             self._connection.send(json.dumps({**parts, "channel": channel, "buffers": []}))
         return header["msg_id"]
 
+    def wait_until_heard(self):
+        """Wait for the kernel's broadcasts; a server may connect to them later than it says."""
+        self._connection.settimeout(1)
+        channel = None
+        while channel != "iopub":
+            with suppress(websocket.WebSocketTimeoutException):
+                self.send("kernel_info_request", {})
+                channel = self.receive()[0]
+        self._connection.settimeout(60)
+
     def execute(self, code):
         content = {"code": code, "silent": False, "store_history": True, "allow_stdin": True}
         return self.send("execute_request", {**content, "user_expressions": {}})
@@ -406,6 +416,8 @@ def seen_at_once(server, code):
         closing(server.connect()) as page,
         closing(server.connect(NEW_PROTOCOL, session="another")) as other,
     ):
+        for each in (page, other):
+            each.wait_until_heard()
         key = page.execute(code)
         messages, _ = page.until_over(key)
         return messages, other.watch(key)

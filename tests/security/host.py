@@ -148,7 +148,9 @@ class Host:
         """Have a worker ready that knows ``abuse``."""
         pid = self._pid(worker)
         if (worker, pid) in self._begun and procfs.read_stat(pid):
-            return
+            if _has_zygote(pid):
+                return
+            self.hive.stop(worker)  # a probe has ended the zygote
         begun = self.hive.delegate(
             _BEGIN.format(source=Path(abuse.__file__).read_text()),
             worker=worker,
@@ -197,6 +199,11 @@ class Host:
             "runtime": str(self.hive._runtime.path),
             "attach": str(self.hive._runtime.path / "attach"),
         }
+
+
+def _has_zygote(worker):
+    supervisor = procfs.read_stat(procfs.read_stat(worker).parent)
+    return procfs.title(supervisor.parent).startswith("hive: zygote")
 
 
 def _start_another_hive():
