@@ -33,6 +33,7 @@ class ProcessStat:
         parent: pid of the parent.
         cpu_seconds: user and system time so far.
         threads: how many it has.
+        faults: how often it was given memory that needed no disk.
         start_ticks: start time in clock ticks since boot; with the pid it names a process for good.
     """
 
@@ -40,6 +41,7 @@ class ProcessStat:
     parent: int
     cpu_seconds: float
     threads: int
+    faults: int
     start_ticks: int
 
     @property
@@ -61,6 +63,7 @@ def read_stat(pid: int) -> ProcessStat | None:
         parent=int(fields[1]),
         cpu_seconds=(int(fields[11]) + int(fields[12])) / _TICKS,
         threads=int(fields[17]),
+        faults=int(fields[7]),
         start_ticks=int(fields[19]),
     )
 

@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterator
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -51,6 +51,8 @@ class NodeStatus:
         circuit: "closed", "open" or "half-open".
         retry_in: seconds until an open circuit lets a start through.
         queue: runs that wait for their turn.
+        running: what it runs, in a line; of several, what it has run longest. None: nothing.
+        running_for: seconds since that began, or None.
         memory: bytes of the worker and its descendants, pages of files left out, or None.
         cpu_seconds: processor time of the worker, or None.
         metrics: calls, successes, failures, restarts, latencies, last error.
@@ -67,6 +69,8 @@ class NodeStatus:
     circuit: str
     retry_in: float
     queue: int
+    running: str | None
+    running_for: float | None
     memory: int | None
     cpu_seconds: float | None
     metrics: MetricsSnapshot
@@ -118,6 +122,8 @@ class Life:
         watcher: Watcher | None = None,
     ) -> None:
         self.last_error: Exception | None = None
+        self._worked: dict[int, tuple[float, int]] = {}
+        self._memory = 0
         self.metrics = Metrics()
         self.breaker = CircuitBreaker(config)
         self.is_closed = False
@@ -356,6 +362,8 @@ class Life:
         kernel: Kernel,
         policy: SandboxPolicy,
         process: WorkerProcess | None,
+        *,
+        running: Iterable[Run],
         queue: int = 0,
     ) -> NodeStatus:
         """
@@ -366,9 +374,11 @@ class Life:
             kernel: what runs in it.
             policy: what it may touch.
             process: in which it runs; None: in none.
+            running: what has its turn.
             queue: runs that wait for their turn.
         """
-        family = procfs.family(process.pid) if process else []
+        now = time.monotonic()
+        oldest = min(running, key=lambda run: run.since or now, default=None)
         stat = procfs.read_stat(process.pid) if process else None
         return NodeStatus(
             name=self._name,
@@ -377,15 +387,26 @@ class Life:
             sandbox=policy.profile,
             memory_limit=policy.memory,
             pid=process.pid if process else None,
-            uptime=time.monotonic() - self._ready_since if process else None,
+            uptime=now - self._ready_since if process else None,
             circuit=self.breaker.state,
             retry_in=self.breaker.retry_in,
             queue=queue,
-            memory=procfs.used_memory(family) if family else None,
+            running=oldest.title if oldest else None,
+            running_for=now - (oldest.since or now) if oldest else None,
+            memory=self._memory_of(process) if process else None,
             cpu_seconds=stat.cpu_seconds if stat else None,
             metrics=self.metrics.snapshot(),
             drift=self._drift(kernel, policy) if process else (),
         )
+
+    def _memory_of(self, process: WorkerProcess) -> int:
+        """Bytes; what takes long to count is counted where any of it may have changed."""
+        family = procfs.family(process.pid)
+        stats = {pid: procfs.read_stat(pid) for pid in family}
+        worked = {pid: (stat.cpu_seconds, stat.faults) for pid, stat in stats.items() if stat}
+        if worked != self._worked:
+            self._worked, self._memory = worked, procfs.used_memory(family)
+        return self._memory
 
     def _drift(self, kernel: Kernel, policy: SandboxPolicy) -> tuple[str, ...]:
         if self._launch is None:
@@ -409,6 +430,8 @@ def never_used(name: str, kernel: Kernel, policy: SandboxPolicy) -> NodeStatus:
         circuit="closed",
         retry_in=0.0,
         queue=0,
+        running=None,
+        running_for=None,
         memory=None,
         cpu_seconds=None,
         metrics=Metrics().snapshot(),

@@ -329,7 +329,9 @@ class McpNode:
     def status(self) -> NodeStatus:
         """A snapshot for people and programs."""
         process = self._process if self.is_connected else None
-        return self._life.status(self._state(), self.kernel, self.policy, process)
+        return self._life.status(
+            self._state(), self.kernel, self.policy, process, running=self._runs
+        )
 
     # Starting
 
@@ -460,6 +462,7 @@ class McpNode:
     async def _ask(self, run: Request, work: Callable[[McpSession], Coroutine[Any, Any, _T]]) -> _T:
         self._life.belong_here()
         self._runs.add(run)
+        run.since = time.monotonic()
         try:
             with self._life.asked():
                 await self._have_ready(run)

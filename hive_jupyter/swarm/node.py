@@ -425,7 +425,15 @@ class SwarmNode:
     def status(self) -> NodeStatus:
         """A snapshot for people and programs."""
         process = self._process if self.is_connected else None
-        return self._life.status(self._state(), self.kernel, self.policy, process, self._queue)
+        running = [self._running] if self._running else []
+        return self._life.status(
+            self._state(),
+            self.kernel,
+            self.policy,
+            process,
+            running=running,
+            queue=self._queue,
+        )
 
     # Starting
 
@@ -580,7 +588,7 @@ class SwarmNode:
             if run.is_heard:
                 self._say_what_was_lost(run)
                 self._say_what_is_missing(run)
-            self._running = run
+            self._running, run.since = run, time.monotonic()
             try:
                 return await self._run_now(run)
             finally:

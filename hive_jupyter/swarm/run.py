@@ -63,6 +63,7 @@ class Run:
         stopping: resolves with a wish to stop it; ``heed`` makes room for the next one.
         done: resolves with the reply once the worker is idle again.
         told: what Hive itself had to say, while it ran.
+        since: when its turn came, as ``time.monotonic``; None: it waits.
     """
 
     type = "execute_request"
@@ -99,6 +100,7 @@ class Run:
         self.stopping: asyncio.Future[None] = loop.create_future()
         self.done: asyncio.Future[Message] = loop.create_future()
         self.told: list[str] = []
+        self.since: float | None = None
         self._sink = sink
         self._reply: Message | None = None
         self._idle = False
@@ -163,6 +165,12 @@ class Run:
     def is_heard(self) -> bool:
         """Whether what it says reaches anybody."""
         return self._sink is not ignore
+
+    @property
+    def title(self) -> str:
+        """Its code's first line that says anything."""
+        code: str = self.content["code"]
+        return next((line.strip() for line in code.split("\n") if line.strip()), "")
 
     @property
     def reply_type(self) -> str:
@@ -235,6 +243,11 @@ class Request(Run):
         self.type = kind
         self.content = content
         self.patience = timeout
+
+    @property
+    def title(self) -> str:
+        """The tool that it calls, or what else it asks."""
+        return str(self.content.get("name") or self.type.removesuffix("_request"))
 
 
 async def or_stopped(run: Run, work: Awaitable[Any]) -> None:
