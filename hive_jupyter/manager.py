@@ -77,6 +77,8 @@ if TYPE_CHECKING:
     from hive_jupyter.guard.authorization import AnyRequest, AuthorizationGuard
     from hive_jupyter.guard.hooks import Room, Task
     from hive_jupyter.guard.requests import CommitRequest, Requester
+    from hive_jupyter.panel import Panel
+    from hive_jupyter.panel.feed import Feed
 
 log = logging.getLogger(__name__)
 
@@ -491,11 +493,11 @@ class HiveManager:
         Raises:
             NodeStartError, CircuitOpen: it could not be started; the message says why.
         """
-        return self._on_worker(name, self._start_node, starts=True)
+        return self._on_worker(name, self.start_worker, starts=True)
 
     def stop(self, name: str | None = None) -> None:
         """End a worker; the next cell for it starts a new one."""
-        self._on_worker(name, self._stop_node)
+        self._on_worker(name, self.stop_worker)
 
     def restart(
         self,
@@ -637,6 +639,30 @@ class HiveManager:
         """
         return self.commits.open()
 
+    def panel(self) -> Panel:
+        """
+        A panel for a notebook: workers, requests, and buttons that work while a cell runs.
+
+        Any number of them show the same. In a terminal it is a table.
+
+        Raises:
+            NodeStartError: this process can have no workers, so that there is nothing to show.
+            LedgerError: the ledger cannot be read.
+        """
+        from hive_jupyter.panel import Panel
+
+        return Panel(self, self._feed)
+
+    @cached_property
+    def _feed(self) -> Feed:
+        from hive_jupyter.panel.feed import Feed
+
+        feed = Feed(self)
+        running = self.serve(feed.run)
+        if running.done():
+            running.result()
+        return feed
+
     def doctor(self) -> Report:
         """
         What this machine offers to workers and what confines them, each proven by a probe.
@@ -701,6 +727,27 @@ class HiveManager:
         node = self._nodes.get(name)
         return await node.interrupt() if node is not None else False
 
+    async def start_worker(self, name: str) -> NodeStatus:
+        """
+        Have a worker ready.
+
+        Raises:
+            NodeStartError, CircuitOpen: it could not be started; the message says why.
+        """
+        node = self._node(name)
+        if not await node.connect():
+            assert node.last_error is not None
+            raise node.last_error
+        return node.status()
+
+    async def stop_worker(self, name: str) -> None:
+        """End a worker."""
+        node = self._nodes.get(name)
+        if node is not None:
+            await self._renew_boundaries()
+            await node.stop()
+            await self._lookout.look_now()
+
     async def restart_worker(self, name: str) -> NodeStatus:
         """
         End a worker and start it anew.
@@ -711,7 +758,7 @@ class HiveManager:
         node = self._node(name)
         await self._renew_boundaries()
         await node.stop("restart")
-        return await self._start_node(name)
+        return await self.start_worker(name)
 
     def overhear(self, message: Message) -> None:
         """Tell whoever watches what an agent asks for, or is told."""
@@ -1092,20 +1139,6 @@ class HiveManager:
             )
         abouts = [rows[0] for rows in trials]
         return Report((*needs, *abouts, *(row for rows in trials for row in rows[1:])))
-
-    async def _start_node(self, name: str) -> NodeStatus:
-        node = self._node(name)
-        if not await node.connect():
-            assert node.last_error is not None
-            raise node.last_error
-        return node.status()
-
-    async def _stop_node(self, name: str) -> None:
-        node = self._nodes.get(name)
-        if node is not None:
-            await self._renew_boundaries()
-            await node.stop()
-            await self._lookout.look_now()
 
     async def _renew_boundaries(self) -> None:
         """Before a worker ends: a run that waits for the next has it at once."""

@@ -27,11 +27,13 @@ class Showing:
 
     Attributes:
         request: what is asked.
+        changes: what a commit changes, file by file; empty for a call.
         lines: what it is, what it changes in short, what deserves a close look, and the patch.
         marks: what deserves a close look, once more.
     """
 
     request: AnyRequest
+    changes: tuple[FileChange, ...]
     lines: tuple[Line, ...]
     marks: tuple[str, ...]
 
@@ -45,7 +47,7 @@ class Showing:
         """
         changes = request.changes() if isinstance(request, CommitRequest) else ()
         marks = tuple(_marks(request, changes))
-        return cls(request, tuple(_lines(request, changes, marks)), marks)
+        return cls(request, changes, tuple(_lines(request, changes, marks)), marks)
 
     @property
     def needed(self) -> int:

@@ -43,7 +43,7 @@ def lines_of(files: Sequence[FileChange], noted: Sequence[str]) -> Iterator[Line
     yield from close_look(noted)
     for file in files:
         yield Line("plain", "")
-        yield from _patch(file.patch)
+        yield from patch_lines(file.patch)
 
 
 def marked(files: Sequence[FileChange]) -> list[str]:
@@ -71,7 +71,8 @@ def _numbers(file: FileChange) -> str:
     return "binary" if file.added is None else f"+{file.added} -{file.removed}"
 
 
-def _patch(patch: str) -> Iterator[Line]:
+def patch_lines(patch: str) -> Iterator[Line]:
+    """A file's change as git writes it, in lines."""
     in_hunk = False
     for line in patch.removesuffix("\n").split("\n"):
         if line.startswith(_FILE):

@@ -21,6 +21,7 @@ from IPython.core.magic import (
     magics_class,
     no_var_expand,
 )
+from IPython.display import display
 from traitlets import TraitError
 
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, Entries, Size
@@ -224,6 +225,11 @@ COMMANDS = {
     "deny": Parser("%hive deny", "ID [REASON]", "Say no to what somebody asks for.")
     .option("id", nargs="?", metavar=REQUEST, help="the request")
     .option("reason", nargs="*", metavar="REASON", help="for who asked"),
+    "panel": Parser(
+        "%hive panel",
+        "",
+        "A live view of workers and requests, with buttons that work while a cell runs.",
+    ),
     "doctor": Parser("%hive doctor", "", "What Hive can do on this machine, and what it cannot."),
 }
 for _name in ("start", "stop", "restart", "interrupt", "logs"):
@@ -573,6 +579,13 @@ class HiveMagics(Magics):
         if not arguments.id:
             COMMANDS["deny"].error("say which request; %hive requests lists them")
         _say(self._approvals.deny(arguments))
+
+    def _panel(self, _arguments: argparse.Namespace) -> None:
+        panel = self.manager.panel()
+        if compat.kernel_of(self._shell) is None:
+            _say(str(panel))
+        else:
+            display(panel)
 
     def _doctor(self, _arguments: argparse.Namespace) -> None:
         self._show(self.manager.doctor())
