@@ -33,6 +33,8 @@ from playwright.sync_api import (  # type: ignore[import-not-found, unused-ignor
 START_SECONDS = 60
 RUN_SECONDS = 120
 WIDTH = 920
+# What is live has a few seconds to show something (milliseconds).
+SETTLES = 8000
 
 BROWSER_ARGUMENTS = [
     "--disable-gpu",
@@ -72,6 +74,10 @@ FAILED = """() => window.jupyterapp.shell.currentWidget.content.model.toJSON().c
   .filter(cell => cell.outputs?.some(output => output.output_type === 'error'))
   .filter(cell => !cell.metadata.tags?.includes('raises-exception'))
   .length
+"""
+# Where the picture begins: cells before that prepare what it shows.
+BEGINNING = """() => window.jupyterapp.shell.currentWidget.content.model.toJSON().cells
+  .findIndex(cell => !cell.metadata.tags?.includes('not-in-the-picture'))
 """
 # What belongs to the page and not to the cells.
 PLAIN = """
@@ -137,8 +143,10 @@ def shoot(page: Page, address: str, name: str, picture: Path) -> None:
     page.evaluate(RUN_ALL)
     page.wait_for_function(ALL_RAN)
     page.add_style_tag(content=PLAIN)
-    first = page.locator(".jp-Notebook .jp-Cell").first.bounding_box()
-    last = page.locator(".jp-Notebook .jp-Cell").last.bounding_box()
+    page.wait_for_timeout(SETTLES)
+    cells = page.locator(".jp-Notebook .jp-Cell")
+    first = cells.nth(page.evaluate(BEGINNING)).bounding_box()
+    last = cells.last.bounding_box()
     assert first is not None
     assert last is not None
     height = last["y"] + last["height"] - first["y"]
