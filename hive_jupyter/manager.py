@@ -130,6 +130,7 @@ class HiveManager:
         self._hooks_turn = asyncio.Lock()
         self._in_rooms: dict[Path, asyncio.Task[Any]] = {}
         self._history: deque[RunRecord] = deque()
+        self._feed: tuple[Feed, Future[None]] | None = None
         self._lookout = Lookout(self._tell_of_leftovers)
         self._closed = False
         self.config.policy()
@@ -651,14 +652,15 @@ class HiveManager:
         """
         from hive_jupyter.panel import Panel
 
-        return Panel(self, self._feed)
+        return Panel(self, self._feed_of_panels())
 
-    @cached_property
-    def _feed(self) -> Feed:
+    def _feed_of_panels(self) -> Feed:
         from hive_jupyter.panel.feed import Feed
 
-        feed = Feed(self)
-        running = self.serve(feed.run)
+        if self._feed is None or self._feed[1].done():
+            feed = Feed(self)
+            self._feed = (feed, self.serve(feed.run))
+        feed, running = self._feed
         if running.done():
             running.result()
         return feed

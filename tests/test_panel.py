@@ -1,20 +1,24 @@
 """What a panel is told, and what it does; how it looks and feels is in tests/browser."""
 
+import contextlib
+import json
+import os
+import sqlite3
 import subprocess
 import threading
 import time
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hive_jupyter.errors import NodeStartError, RemoteError
+from hive_jupyter.errors import HiveError, NodeStartError, RemoteError
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.guard.requests import Requester
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.panel import Panel, board
 from hive_jupyter.protocol import WORKER_VARIABLE
-from tests.processes import wait_until
 from tests.repos import with_a_change
 
 MARKUP = "<img src=x onerror=alert(1)> \u202e"
@@ -36,8 +40,8 @@ def hive(repo, runtime):
 class Page:
     """What a panel's page knows of what it was sent, and what it sends."""
 
-    def __init__(self, hive, name="page"):
-        self.feed, self.name = hive._feed, name
+    def __init__(self, hive, name="page", view="view", feed=None):
+        self.feed, self.name, self.view = feed or hive._feed_of_panels(), name, view
         self.messages, self.board, self.numbers = [], None, []
         self._key = 0
         self._lock = threading.Condition()
@@ -57,13 +61,15 @@ class Page:
     def ask(self, do, **details):
         """Send a wish, and give what is answered."""
         self._key += 1
-        since = len(self.messages)
-        self.feed.hear(self.name, {"do": do, "key": str(self._key), **details})
-        kinds = ("all", "told", "log", "doctor", "patch")
-        self.until(lambda: any(m["kind"] in kinds for m in self.messages[since:]))
-        answer = next(m for m in self.messages[since:] if m["kind"] in kinds)
-        heard = [m for m in self.messages[since:] if m["kind"] == "heard"]
-        assert heard[0]["key"] == str(self._key)
+        key = {"view": self.view, "key": str(self._key)}
+        self.feed.hear(self.name, {"do": do, **key, **details})
+
+        def answers():
+            return [m for m in self.messages if key.items() <= m.items()]
+
+        self.until(lambda: len(answers()) == 2)
+        heard, answer = answers()
+        assert heard["kind"] == "heard"
         return answer
 
     def open(self):
@@ -400,6 +406,105 @@ def test_requests_that_are_decided_already_are_told_in_short(hive):
     assert "files" not in page.request(request.id)
 
 
+def test_what_one_view_of_a_panel_opened_is_still_folded_in_another(hive, repo):
+    (repo.folder / "large.txt").write_text("x\n" * 9000)
+    one = Page(hive).open()
+    other = Page(hive, view="other").open()
+    request = hive.request_commit("Add much", paths=["large.txt"])
+    other.until(lambda: other.request(request.id).get("files"))
+
+    one.feed.hear(one.name, {"do": "open", "view": one.view, "request": request.id, "file": 0})
+
+    answer = other.ask("approve", request=request.id, digest=request.digest)
+    assert "Open all files" in answer["text"]
+
+
+def test_a_page_that_is_loaded_again_has_all_folded(hive, repo):
+    (repo.folder / "large.txt").write_text("x\n" * 9000)
+    page = Page(hive).open()
+    request = hive.request_commit("Add much", paths=["large.txt"])
+    page.until(lambda: page.request(request.id).get("files"))
+    page.ask("open", request=request.id, file=0)
+
+    page.open()
+
+    answer = page.ask("approve", request=request.id, digest=request.digest)
+    assert "Open all files" in answer["text"]
+
+
+def test_of_what_is_superseded_again_and_again_little_is_kept(hive, repo):
+    page = Page(hive).open()
+    request = hive.request_commit("Mend the fence")
+    for number in range(40):
+        request = hive.request_commit(f"Mend the fence {number}", supersedes=request.id)
+    page.until(lambda: page.request(request.id).get("state") == "pending")
+
+    page.until(lambda: len(page.board["requests"]) <= 31)
+    assert sum("files" in card for card in page.feed._cards.values()) == 1
+
+
+def test_clicks_are_carried_out_while_the_ledger_is_locked(hive):
+    page = Page(hive).open()
+    asked_for(hive, page)
+    run = hive.begin("while True: pass", worker="train", timeout=None)
+    page.until(lambda: page.worker("train").get("state") == "busy")
+    with contextlib.closing(sqlite3.connect(hive.guard.ledger.path)) as other:
+        other.execute("BEGIN EXCLUSIVE")
+        os.utime(hive.guard.ledger.path)
+        page.until(lambda: page.feed._reading and not page.feed._reading.done())
+
+        page.ask("interrupt", worker="train")
+        with pytest.raises(RemoteError):
+            run.outcome()
+        page.until(lambda: page.worker("train")["state"] == "idle")
+
+
+def test_a_ledger_that_cannot_be_read_is_said_and_read_again(hive):
+    page = Page(hive).open()
+    request = asked_for(hive, page)
+    path = Path(hive.guard.ledger.path)
+    whole = path.read_bytes()
+    path.write_bytes(b"no database" * 100)
+    page.until(lambda: any("cannot be shown" in note for note in page.board["notes"]))
+
+    path.write_bytes(whole)
+
+    page.until(lambda: not any("cannot be shown" in note for note in page.board["notes"]))
+    assert page.request(request.id)["state"] == "pending"
+
+
+def test_requests_of_a_ledger_that_was_moved_away_are_void(hive):
+    page = Page(hive).open()
+    request = asked_for(hive, page)
+    Path(hive.guard.ledger.path).unlink()
+    page.until(lambda: page.request(request.id)["state"] == "void")
+
+    again = hive.request_commit("Mend the fence")
+    page.until(lambda: page.request(again.id).get("state") == "pending")
+
+
+def test_an_approval_that_is_not_used_expires_on_the_screen(hive):
+    hive.commits.guard.expiry = 1.0
+    page = Page(hive).open()
+    request = asked_for(hive, page)
+    hive.guard.approve(request.id)
+    page.until(lambda: page.request(request.id)["state"] == "approved")
+
+    page.until(lambda: page.request(request.id)["state"] == "expired")
+
+
+def test_what_is_too_much_for_a_page_is_for_a_terminal(hive):
+    page = Page(hive).open()
+    arguments = {"content": "\u200b" * 100_000}
+    request = hive.guard.request_call(
+        tool="save_file", arguments=arguments, worker="coder", requester="claude"
+    )
+    page.until(lambda: page.request(request.id))
+
+    assert f"jupyter hive approve {request.id}" in page.request(request.id)["problem"]
+    assert len(json.dumps(page.request(request.id))) < 200_000
+
+
 # --- the widget ---
 
 
@@ -423,8 +528,10 @@ def test_a_hive_that_is_closed_ends_its_feed(repo, runtime):
     with HiveManager() as hive:
         page = Page(hive).open()
     assert page.board is not None
-    wait_until(lambda: not hive._feed._tasks)
+    assert {"kind": "ended"} == page.messages[-1]
     page.feed.hear(page.name, {"do": "look"})
+    with pytest.raises(HiveError, match="closed"):
+        hive.panel()
 
 
 def test_the_agents_name_is_what_it_claims(hive):

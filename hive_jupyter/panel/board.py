@@ -22,11 +22,15 @@ from hive_jupyter.units import format_duration, format_size, visible
 PARTS = ("workers", "requests")
 
 # Of a file's patch and of all patches of a request, characters that are shown before somebody asks
-# for more. Front-ends drop what comes at more than 1 MB/s.
+# for more: a page draws each line, and the portal's loop packs it.
 _SHOWN_OF_FILE = 6_000
 _SHOWN_OF_ALL = 40_000
-# A patch of more than so many characters is for a terminal.
+# A patch of more than so many characters or lines is for a terminal; and so is a request of more
+# files, or of more characters besides its patches.
 _MOST_OF_FILE = 300_000
+_MOST_LINES = 5_000
+_MOST_FILES = 300
+_MOST_OF_REQUEST = 200_000
 # What counts as a change: times are measured anew at each look, and memory is never quite the same.
 _STEADY_SECONDS = 1.5
 _STEADY_BYTES = 2**20
@@ -83,10 +87,16 @@ def card(showing: Showing, expires: float) -> dict[str, Any]:
         expires: Unix time until which it waits.
     """
     request = showing.request
+    names = sum(len(change.name) + sum(map(len, change.marks)) for change in showing.changes)
+    if len(request.text()) + names > _MOST_OF_REQUEST or len(showing.changes) > _MOST_FILES:
+        problem = (
+            f"This is too much for a notebook. In a terminal: jupyter hive approve {request.id}"
+        )
+        return unshowable(request, problem, expires)
     room = _SHOWN_OF_ALL
     files = []
     for number, change in enumerate(showing.changes):
-        size = len(change.patch)
+        size, lines = len(change.patch), change.patch.count("\n")
         fits = size <= min(_SHOWN_OF_FILE, room)
         room -= size if fits else 0
         files.append(
@@ -96,10 +106,10 @@ def card(showing: Showing, expires: float) -> dict[str, Any]:
                 "added": change.added,
                 "removed": change.removed,
                 "marks": list(change.marks),
-                "lines": change.patch.count("\n"),
+                "lines": lines,
                 "size": format_size(size),
                 "patch": patch(showing.changes, number) if fits else None,
-                "is_too_large": size > _MOST_OF_FILE,
+                "is_too_large": size > _MOST_OF_FILE or lines > _MOST_LINES,
             }
         )
     return {
@@ -116,9 +126,8 @@ def unshowable(request: AnyRequest, problem: str, expires: float) -> dict[str, A
     """A request whose content cannot be shown, and that nobody can approve therefore."""
     return {
         **_heading(request),
-        "text": request.text().split("\n"),
+        "text": request.text()[:_SHOWN_OF_ALL].split("\n"),
         "marks": [],
-        "files": [],
         "expires": expires,
         "digest": "",
         "problem": visible(problem),
@@ -145,7 +154,7 @@ def patch(changes: Sequence[FileChange], number: int) -> list[list[str]]:
 
 def folded(shown: Mapping[str, Any]) -> set[int]:
     """The numbers of a card's files that nobody has seen who sees the card."""
-    return {number for number, file in enumerate(shown["files"]) if file["patch"] is None}
+    return {number for number, file in enumerate(shown.get("files", ())) if file["patch"] is None}
 
 
 def changes_of(old: Mapping[str, Any], new: Mapping[str, Any]) -> dict[str, Any]:
@@ -192,9 +201,9 @@ def _heading(request: AnyRequest) -> dict[str, Any]:
     return {
         "id": request.id,
         "kind": request.kind,
-        "title": what(request),
+        "title": _cut(what(request)),
         "place": place(commit) if commit else "",
-        "message": visible(commit.message) if commit else "",
+        "message": visible(commit.message)[:_SHOWN_OF_ALL] if commit else "",
         "by": str(request.requester),
         "asked": request.time,
         "state": request.state,
@@ -206,7 +215,8 @@ def _made(request: AnyRequest) -> str:
 
 
 def _cut(text: str) -> str:
-    line = visible(" ".join(text.split()), keep="")
+    """What others wrote, on one line that is not long."""
+    line = visible(" ".join(text[: 4 * _LONGEST].split()), keep="")
     return line if len(line) <= _LONGEST else f"{line[:_LONGEST]} ..."
 
 

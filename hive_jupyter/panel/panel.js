@@ -8,6 +8,8 @@ const LOOKS = 200;
 // So long the kernel may take to say that it has heard.
 const PATIENCE = 2500;
 const SAMPLES = 60;
+// A first yes is forgotten when no second one follows.
+const SECOND_YES = 30 * SECOND;
 const CURVE = { width: 60, height: 18 };
 
 const STATES = {
@@ -58,6 +60,12 @@ function button(label, onclick, attributes = {}) {
 /** Set an element's text where it is another one, so that focus and selection stay. */
 function put(element, text) {
   if (element.textContent !== text) element.textContent = text;
+}
+
+/** Set a text that is read out, also where it is the same as before. */
+function say(element, text) {
+  element.textContent = "";
+  if (text) requestAnimationFrame(() => put(element, text));
 }
 
 function show(element, isShown) {
@@ -152,6 +160,7 @@ class WorkerRow {
     this.error = make("div", { class: "hive-error" });
     this.said = make("div", { role: "status" });
     this.question = make("div", { class: "hive-question" });
+    this.logs = button("Logs", () => this.toggleLog(), { "aria-expanded": "false" });
     this.log = make("pre", { tabindex: "0", "aria-label": `Log of ${name}` });
     show(this.log, false);
     show(this.question, false);
@@ -168,7 +177,7 @@ class WorkerRow {
           { class: "hive-buttons" },
           button("Restart…", (event) => this.do(event, "restart")),
           button("Stop…", (event) => this.do(event, "stop")),
-          button("Logs", () => this.toggleLog()),
+          this.logs,
         ),
         this.question,
         this.said,
@@ -200,23 +209,29 @@ class WorkerRow {
       this.ask({ do: what, worker: this.name });
       close();
     });
-    this.question.replaceChildren("Its variables are lost. ", yes, " ", button("Keep it", close));
+    const no = button("Keep it", close);
+    this.question.replaceChildren("Its variables are lost. ", yes, " ", no);
     this.unfold(true);
     show(this.question, true);
-    yes.focus();
+    no.focus();
   }
 
   toggleLog() {
     if (this.log.hidden) this.ask({ do: "logs", worker: this.name });
-    else show(this.log, false);
+    else this.showLog(false);
+  }
+
+  showLog(isOpen) {
+    show(this.log, isOpen);
+    this.logs.setAttribute("aria-expanded", String(isOpen));
   }
 
   hear(message) {
     if (message.kind === "log") {
       put(this.log, message.text);
-      show(this.log, true);
+      this.showLog(true);
     } else {
-      put(this.said, message.text);
+      say(this.said, message.text);
       this.said.classList.toggle("hive-error", Boolean(message.failed));
       if (message.text) this.unfold(true);
     }
@@ -267,6 +282,9 @@ class WorkerRow {
         if (this.samples[name].length > SAMPLES) this.samples[name].shift();
       }
     }
+    const percent = Math.round(100 * (this.values.cpu ?? 0));
+    this.cpu.setAttribute("aria-label", `Processor time of ${this.name}: ${percent} %`);
+    this.memory.setAttribute("aria-label", `Memory of ${this.name}: ${this.values.holds}`);
     draw(this.cpu, this.samples.cpu, Math.max(1, ...this.samples.cpu));
     draw(this.memory, this.samples.memory, 1.2 * Math.max(1, ...this.samples.memory));
   }
@@ -310,11 +328,14 @@ class Card {
     this.files = [];
     this.moved = performance.now();
     this.top = null;
-    this.isConfirming = false;
+    this.confirming = null;
+    this.isSent = false;
     this.bar = make("i");
     this.timer = make("span", { class: "hive-quiet", role: "timer" });
-    this.outcome = make("div", { class: "hive-outcome", role: "status" });
+    this.outcome = make("div", { class: "hive-outcome", tabindex: "-1" });
+    // What the page itself has to say, and what the kernel has answered, which stays.
     this.said = make("div", { class: "hive-error", role: "alert" });
+    this.answer = make("div", { class: "hive-outcome", role: "alert" });
     this.foot = make("div", { class: "hive-foot" });
     this.root = make("div", { class: "hive-card", role: "group" });
     this.build(values);
@@ -324,10 +345,13 @@ class Card {
   build(values) {
     const isCommit = values.kind === "commit";
     const [subject, ...rest] = (values.message || values.title).split("\n");
-    this.root.setAttribute("aria-label", `Request ${values.id}: ${subject}`);
-    this.approve = button(isCommit ? "Approve and commit" : "Approve the call", (event) => this.yes(event), {
+    this.root.setAttribute("aria-label", `Request ${values.id}: ${subject.slice(0, 100)}`);
+    this.label = isCommit ? "Approve and commit" : "Approve the call";
+    this.approve = button(this.label, (event) => this.yes(event), {
       class: "hive-yes",
     });
+    // Enter that is held down is one yes
+    this.approve.addEventListener("keydown", (event) => event.repeat && event.preventDefault());
     this.reason = make("input", { type: "text", "aria-label": "Why, for who asked", placeholder: "Why?" });
     this.refusal = make(
       "span",
@@ -348,7 +372,7 @@ class Card {
     );
     show(this.refusal, false);
     this.reason.addEventListener("keydown", (event) => {
-      if (event.key === "Enter") this.no(event);
+      if (event.key === "Enter" && !event.isComposing) this.no(event);
       if (event.key === "Escape") this.refuse(false);
     });
     this.marks = make(
@@ -379,7 +403,7 @@ class Card {
     if (!isCommit) this.root.lastChild.open = true;
     (values.files ?? []).forEach((file, number) => this.addFile(file, number, values.id));
     if (values.problem) this.root.append(make("div", { class: "hive-error" }, values.problem));
-    this.root.append(this.said, this.foot, this.outcome);
+    this.root.append(this.said, this.foot, this.outcome, this.answer);
   }
 
   summary(values) {
@@ -419,7 +443,7 @@ class Card {
     } else {
       put(hint, `${count(file.lines, "line", "lines")}: open this before you approve`);
       root.addEventListener("toggle", () => {
-        if (!root.open || entry.isAsked) return;
+        if (!root.open || entry.isSeen || entry.isAsked || !this.isPending) return;
         entry.isAsked = true;
         this.ask({ do: "open", request: this.values.id, file: number });
       });
@@ -448,10 +472,15 @@ class Card {
     const before = this.values.state;
     this.values = { ...this.values, ...values };
     this.root.classList.toggle("hive-decided", !this.isPending);
-    show(this.foot, this.isPending);
+    // what is approved and not carried out can still be denied
+    const hadFocus = this.foot.contains(document.activeElement);
+    show(this.foot, this.isPending || this.values.state === "approved");
+    show(this.approve, this.isPending);
     this.renew();
     if (!this.isPending) {
       put(this.outcome, became(this.values));
+      for (const file of this.files) if (!file.isSeen) put(file.hint, "not looked at");
+      if (hadFocus && before === "pending") this.outcome.focus();
       if (before === "pending") {
         put(this.said, "");
         this.announce(`Request ${this.values.id}: ${became(this.values)}`);
@@ -484,27 +513,36 @@ class Card {
     if (this.top !== top || this.left !== left) {
       [this.top, this.left, this.moved] = [top, left, performance.now()];
     }
+    if (this.confirming && performance.now() - this.confirming > SECOND_YES) this.calmDown();
+  }
+
+  calmDown() {
+    this.confirming = null;
+    put(this.approve, this.label);
+    put(this.said, "");
   }
 
   yes(event) {
     if (!event.isTrusted || !this.isPending) return;
+    if (this.isSent) return;
     this.watch();
     if (this.obstacle) {
-      put(this.said, this.obstacle);
+      say(this.said, this.obstacle);
       return;
     }
     if (performance.now() - this.moved < SETTLED) {
-      put(this.said, "This has just moved. Look again, then click.");
+      if (!this.confirming) say(this.said, "This has just moved. Look again, then click.");
       return;
     }
-    if (this.values.marks.length && !this.isConfirming) {
-      this.isConfirming = true;
-      this.moved = performance.now();
+    if (this.values.marks.length && !this.confirming) {
+      this.confirming = this.moved = performance.now();
       put(this.approve, "Approve all the same");
-      put(this.said, `Look closely at: ${this.values.marks.join("; ")}`);
+      say(this.said, `Look closely at: ${this.values.marks.join("; ")}`);
       return;
     }
-    put(this.said, "");
+    this.calmDown();
+    this.isSent = true;
+    put(this.approve, "Under way …");
     this.ask({ do: "approve", request: this.values.id, digest: this.values.digest });
   }
 
@@ -522,16 +560,25 @@ class Card {
   hear(message) {
     if (message.kind === "patch") {
       const file = this.files[message.file];
+      if (!file || file.isSeen) return;
       file.root.append(patchOf(message.patch));
       file.isSeen = true;
       put(file.hint, "");
       this.renew();
-    } else if (message.failed) {
-      put(this.said, message.text);
-    } else if (message.text) {
-      this.announce(message.text);
-      put(this.outcome, message.text);
+      return;
     }
+    if (message.text) say(this.answer, message.text);
+    this.answer.classList.toggle("hive-error", Boolean(message.failed));
+    if (message.failed) this.giveUp(message);
+  }
+
+  /** Let a wish that came to nothing be wished again. */
+  giveUp(message) {
+    if (message.do === "approve") {
+      this.isSent = false;
+      put(this.approve, this.label);
+    }
+    if (message.do === "open" && this.files[message.file]) this.files[message.file].isAsked = false;
   }
 }
 
@@ -540,17 +587,21 @@ class Card {
 class Panel {
   constructor(model) {
     this.model = model;
+    this.view = Math.random().toString(36).slice(2);
     this.rows = new Map();
     this.cards = new Map();
+    this.lines = new Map();
     this.waiting = new Map();
+    this.news = [];
     this.key = 0;
     this.number = null;
+    this.isLive = true;
     this.hear = (message) => this.take(message);
     this.build();
   }
 
   build() {
-    this.live = make("div", { class: "hive-hidden", role: "status", "aria-live": "polite" });
+    this.spoken = make("div", { class: "hive-hidden", role: "status", "aria-live": "polite" });
     this.counts = make("span", { class: "hive-quiet" });
     this.waits = make("span", { class: "hive-quiet" });
     this.sandbox = make("span", { class: "hive-quiet" });
@@ -596,13 +647,14 @@ class Panel {
       this.doctor,
       this.still,
       this.main,
-      this.live,
+      this.spoken,
     );
     for (const part of [this.notice, this.doctor, this.still, this.main]) show(part, false);
   }
 
   open() {
     this.model.on("msg:custom", this.hear);
+    this.model.on("comm_live_update", () => this.lookAgain());
     this.timers = [
       setInterval(() => this.tick(), SECOND),
       setInterval(() => this.cards.forEach((card) => card.isPending && card.watch()), LOOKS),
@@ -611,23 +663,42 @@ class Panel {
   }
 
   close() {
+    this.ask({ do: "leave" });
     this.model.off("msg:custom", this.hear);
+    this.model.off("comm_live_update");
     this.timers.forEach(clearInterval);
-    this.waiting.forEach(clearTimeout);
+    this.waiting.forEach(({ timer }) => clearTimeout(timer));
+  }
+
+  /** The way to the kernel has changed: see whether anybody answers. */
+  lookAgain() {
+    this.ask({ do: "look" });
   }
 
   /** Send a wish; where nobody says that it was heard, say so. */
   ask(message) {
     const key = `${(this.key += 1)}`;
-    this.waiting.set(key, setTimeout(() => this.miss(message), PATIENCE));
+    this.waiting.set(key, { message, timer: setTimeout(() => this.miss(key), PATIENCE) });
     try {
-      this.model.send({ ...message, key });
+      this.model.send({ ...message, key, view: this.view });
     } catch {
-      this.miss(message);
+      this.miss(key);
     }
   }
 
-  miss(message) {
+  /** What is shown goes on, or stands still and says so. */
+  live(isLive) {
+    this.isLive = isLive;
+    this.main.classList.toggle("hive-old", !isLive);
+  }
+
+  miss(key) {
+    if (!this.waiting.has(key)) return;
+    const { message, timer } = this.waiting.get(key);
+    clearTimeout(timer);
+    this.waiting.delete(key);
+    this.cards.get(message.request)?.giveUp(message);
+    this.live(false);
     if (this.number === null) {
       const { text } = this.model.get("still");
       put(this.still, text);
@@ -638,7 +709,7 @@ class Panel {
       this.notice,
       this.number === null
         ? "No kernel answers, so this is how it was when the panel was made. To see it live: %hive panel"
-        : `The kernel has not heard this yet: it has ended, or this front-end passes clicks on only when the running cell has ended. It can be done in a terminal: ${instead}`,
+        : `The kernel does not hear: it has ended, or this front-end passes clicks on only when the running cell has ended. What you see is old. In a terminal: ${instead}`,
     );
     show(this.notice, true);
   }
@@ -653,15 +724,27 @@ class Panel {
     this.ask({ do: "doctor" });
   }
 
+  /** Have all that happens at once read out together. */
   announce(text) {
-    put(this.live, text);
+    if (this.news.push(text) > 1) return;
+    setTimeout(() => {
+      say(this.spoken, this.news.join(" "));
+      this.news = [];
+    }, 100);
   }
 
   take(message) {
-    if (message.kind === "heard") {
-      clearTimeout(this.waiting.get(message.key));
+    if (message.kind === "ended") {
+      this.live(false);
+      put(this.notice, "This hive is closed. What you see is old.");
+      show(this.notice, true);
+    } else if (message.kind !== "change" && message.view !== this.view) {
+      // an answer to another view of this panel
+    } else if (message.kind === "heard") {
+      clearTimeout(this.waiting.get(message.key)?.timer);
       this.waiting.delete(message.key);
-      show(this.notice, false);
+      if (!this.isLive || message.do !== "look") show(this.notice, false);
+      this.live(true);
     } else if (message.kind === "all") {
       this.renew(message);
     } else if (message.kind === "change") {
@@ -691,14 +774,14 @@ class Panel {
   /** Draw all of a board anew. */
   renew({ number, board }) {
     this.number = number;
-    for (const part of [this.rows, this.cards]) part.clear();
+    for (const part of [this.rows, this.cards, this.lines]) part.clear();
     for (const part of [this.body, this.requests, this.decided]) part.replaceChildren();
     show(this.still, false);
     show(this.main, true);
     this.update(board);
   }
 
-  update({ workers = {}, requests = {}, notes, sandbox, no_workers: gone = [] }) {
+  update({ workers = {}, requests = {}, notes, sandbox, no_workers: gone = [], no_requests: old = [] }) {
     for (const [name, values] of Object.entries(workers)) this.updateWorker(name, values);
     for (const name of gone) {
       const row = this.rows.get(name);
@@ -708,6 +791,11 @@ class Panel {
     }
     const inOrder = Object.entries(requests).sort(([, one], [, other]) => (one.asked ?? 0) - (other.asked ?? 0));
     for (const [id, values] of inOrder) this.updateRequest(id, values);
+    for (const id of old) {
+      (this.cards.get(id)?.root ?? this.lines.get(id)?.line)?.remove();
+      this.cards.delete(id);
+      this.lines.delete(id);
+    }
     if (notes) this.notes.replaceChildren(...notes.map((note) => make("li", {}, note)));
     if (sandbox) put(this.sandbox, `sandbox: ${sandbox}`);
     this.summarise();
@@ -728,25 +816,34 @@ class Panel {
 
   updateRequest(id, values) {
     const card = this.cards.get(id);
-    if (card) {
+    if (card && values.files && card.isPending) {
+      // what could not be shown can be shown now
+      const made = this.makeCard({ ...card.values, problem: "", ...values });
+      card.root.replaceWith(made.root);
+    } else if (card) {
       card.update(values);
     } else if (values.state === "pending") {
-      const made = new Card(values, (message) => this.ask(message), (text) => this.announce(text));
-      this.cards.set(id, made);
-      this.requests.append(made.root);
-      made.watch();
+      this.requests.append(this.makeCard(values).root);
       this.announce(`Request ${id} waits for you: ${values.title}`);
     } else {
       this.updateDecided(id, values);
     }
   }
 
-  updateDecided(id, values) {
+  makeCard(values) {
+    const ask = (message) => this.ask(message);
+    const card = new Card(values, ask, (text) => this.announce(text));
+    this.cards.set(values.id, card);
+    return card;
+  }
+
+  updateDecided(id, changed) {
+    const before = this.lines.get(id);
+    const values = { ...before?.values, ...changed };
     const line = make("div", {}, make("code", {}, id), ` ${values.title}: ${became(values)}`);
-    line.dataset.request = id;
-    const old = [...this.decided.children].find((one) => one.dataset.request === id);
-    if (old) old.replaceWith(line);
+    if (before) before.line.replaceWith(line);
     else this.decided.prepend(line);
+    this.lines.set(id, { values, line });
   }
 
   summarise() {
@@ -759,6 +856,7 @@ class Panel {
   }
 
   tick() {
+    if (!this.isLive) return;
     for (const row of this.rows.values()) {
       row.tick();
       row.sample();

@@ -80,7 +80,7 @@ def notebook(place, request):
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         page.wait_for_function("window.jupyterapp !== undefined")
         page.evaluate(BEGIN_ALL)
-        expect(page.get_by_role("table", name="Workers")).to_be_visible()
+        expect(page.get_by_role("table", name="Workers").first).to_be_visible()
         return page
 
     yield run
@@ -260,6 +260,43 @@ def test_without_a_kernel_the_panel_says_that_it_is_old(notebook):
     row(page, "coder").get_by_role("button", name="Start").click()
 
     expect(page.get_by_role("region", name="Hive")).to_contain_text("jupyter hive")
+
+
+def test_after_a_restart_of_the_kernel_the_panel_does_not_look_live(notebook):
+    page = notebook(PANEL)
+    expect(row(page, "coder")).to_be_visible()
+
+    page.evaluate(f"{KERNEL}.restart()")
+
+    expect(page.get_by_role("region", name="Hive")).to_contain_text("What you see is old")
+
+
+def test_two_views_of_one_panel_do_not_disturb_each_other(notebook, place):
+    long = "".join(f"rail {number}\n" for number in range(1000))
+    page = notebook(commit_of(place, long, "rails.txt"), "panel = hive.panel()\npanel", "panel")
+    one, other = card(page).nth(0), card(page).nth(1)
+    expect(other).to_be_visible()
+    one.get_by_role("button", name="Deny…").click()
+    page.keyboard.type("not yet")
+
+    other.get_by_text("open this before you approve").click()
+    expect(other).to_contain_text("+rail 999")
+
+    expect(one).not_to_contain_text("+rail 999")
+    expect(one.get_by_role("textbox")).to_have_value("not yet")
+    approve = one.get_by_role("button", name="Approve and commit")
+    expect(approve).to_have_attribute("aria-disabled", "true")
+
+
+def test_after_a_yes_on_the_keyboard_the_focus_stays_in_the_card(notebook, place):
+    page = notebook(commit_of(place, "posts = 11\n"), PANEL)
+    approve = card(page).get_by_role("button", name="Approve and commit")
+    settled(page)
+    approve.focus()
+    page.keyboard.press("Enter")
+    expect(card(page)).to_contain_text("Committed")
+
+    assert card(page).evaluate("card => card.contains(document.activeElement)")
 
 
 def test_a_hundred_workers_are_shown_and_nothing_is_sent_while_nothing_happens(notebook):
