@@ -50,6 +50,7 @@ from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
 from hive_jupyter.swarm import confinement, kernels
+from hive_jupyter.swarm.aside import Completions
 from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import examine
@@ -92,6 +93,8 @@ _HOOKS = "hooks"
 
 # What the portal's event loop opens, and what asking for it opens.
 _LOOPS_DESCRIPTORS = 5
+# Who presses Tab waits no longer for a worker (seconds).
+_AT_ONCE = 0.1
 # So long after a death it is written down (seconds).
 _QUIET = 1.0
 # As much of an error is told to a worker (characters).
@@ -535,6 +538,54 @@ class HiveManager:
             return await node.health_check() if node is not None else "cold"
 
         return self._on_worker(name, check)
+
+    def complete(self, name: str, code: str, position: int) -> Completions | None:
+        """
+        Complete a word from what a worker has, without starting it.
+
+        Args:
+            name: of the worker.
+            code: with the word.
+            position: of the cursor, in characters.
+
+        Returns:
+            None where the worker has not started, runs something else than Python, or does not
+            answer at once.
+        """
+        return self._ask_aside(name, lambda node: node.complete(code, position))
+
+    def inspect(self, name: str, code: str, position: int, detail: int = 0) -> str | None:
+        """
+        Tell of a name that a worker has, without starting it.
+
+        Args:
+            name: of the worker.
+            code: with the name.
+            position: of the cursor, in characters.
+            detail: 0, or 1 for its source.
+
+        Returns:
+            Text, "" where there is nothing to tell; None as ``complete``.
+        """
+        return self._ask_aside(name, lambda node: node.inspect(code, position, detail))
+
+    def _ask_aside(
+        self, name: str, ask: Callable[[SwarmNode], Coroutine[Any, Any, _T | None]]
+    ) -> _T | None:
+        node = self._nodes.get(name)
+        if not isinstance(node, SwarmNode):
+            return None
+
+        async def in_time() -> _T | None:
+            with contextlib.suppress(TimeoutError, HiveError):
+                async with asyncio.timeout(_AT_ONCE):
+                    return await ask(node)
+            return None
+
+        try:
+            return self._portal.call(in_time())
+        except (HiveError, RuntimeError):  # closed meanwhile; the system gives no further thread
+            return None
 
     def workers(self) -> list[str]:
         """Names of all known workers, started or not."""

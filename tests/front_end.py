@@ -139,6 +139,14 @@ class FrontEnd:
             if reply["parent_header"]["msg_id"] == key:
                 return reply["content"]
 
+    def inspect(self, code, position=None):
+        """What Shift-Tab shows."""
+        key = self.client.inspect(code, position)
+        while True:
+            reply = self.client.get_shell_msg(timeout=60)
+            if reply["parent_header"]["msg_id"] == key:
+                return reply["content"]
+
     def _answer(self, answers):
         if answers is None:
             return

@@ -314,3 +314,16 @@ def test_config_knows_a_configurable_while_it_is_there(shell, capsys):
     shell.run_line_magic("config", "")
 
     assert "HiveConfig" not in capsys.readouterr().out
+
+
+def test_shift_tab_can_be_answered_by_somebody_else(kernel):
+    said(
+        kernel,
+        "compat.ask_first(kernel, lambda code, *_: 'told' if 'mine' in code else None)",
+    )
+    assert kernel.inspect("mine")["data"] == {"text/plain": "told"}
+    assert "number of items" in kernel.inspect("len")["data"]["text/plain"]
+
+    said(kernel, "compat.ask_no_more(kernel)")
+
+    assert not kernel.inspect("mine")["found"]

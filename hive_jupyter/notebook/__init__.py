@@ -66,8 +66,11 @@ class _Extension:
         self._manager = manager
         magics = HiveMagics(self._shell, manager)
         self._register(magics.magics)
-        self._matchers.append(HiveCompleter(magics).match)
+        completer = HiveCompleter(magics)
+        self._matchers.append(completer.match)
         compat.add_matcher(self._shell, self._matchers[0])
+        if (kernel := compat.kernel_of(self._shell)) is not None:
+            compat.ask_first(kernel, completer.inspect)
         # IPython appends every Magics itself.
         self._configurables += [magics, manager.config]
         compat.add_configurable(self._shell, manager.config)
@@ -82,6 +85,8 @@ class _Extension:
                 compat.remove_magic(self._shell, kind, name)
         for matcher in self._matchers:
             compat.remove_matcher(self._shell, matcher)
+        if (kernel := compat.kernel_of(self._shell)) is not None:
+            compat.ask_no_more(kernel)
         for configurable in self._configurables:
             compat.remove_configurable(self._shell, configurable)
         if self._manager is not None:

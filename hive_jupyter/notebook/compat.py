@@ -243,6 +243,25 @@ def remove_matcher(shell: Any, matcher: Callable[..., Any]) -> None:
         shell.Completer.custom_matchers.remove(matcher)
 
 
+def ask_first(kernel: Any, inspect: Callable[[str, int, int], str | None]) -> None:
+    """Have ``inspect`` answer to Shift-Tab where it knows; it is given code, place and detail."""
+    own = kernel.do_inspect
+
+    def do_inspect(code: str, cursor_pos: int, detail_level: int = 0, *others: Any) -> Any:
+        text = inspect(code, cursor_pos, detail_level)
+        if text is None:
+            return own(code, cursor_pos, detail_level, *others)
+        data = {"text/plain": text} if text else {}
+        return {"status": "ok", "found": bool(text), "data": data, "metadata": {}}
+
+    kernel.do_inspect = do_inspect
+
+
+def ask_no_more(kernel: Any) -> None:
+    """Do so no more."""
+    vars(kernel).pop("do_inspect", None)
+
+
 def add_configurable(shell: Any, configurable: Configurable) -> None:
     """Let ``%config`` show and set its traits."""
     shell.configurables.append(configurable)

@@ -46,6 +46,8 @@ if TYPE_CHECKING:
 
 # The magic, the words before the cursor's, and the cursor's.
 _LINE = re.compile(r"\s*(%hive|%commit|%?%delegate)\s(.*?)(\S*)", re.DOTALL)
+# A delegated cell: its first line, behind the magic.
+_BODY = re.compile(r"%%delegate(?=\s)(.*)\n")
 # The details of a tool: whole words, and the cursor's, in which a quote may be open.
 _WORD = r"""(?:\\.|"[^"]*"|'[^']*'|[^\s"'\\])"""
 _DETAILS = re.compile(rf"""((?:{_WORD}+\s+)*)({_WORD}*(?:"[^"]*|'[^']*)?)""", re.DOTALL)
@@ -94,6 +96,8 @@ class HiveCompleter:
     def match(self, context: CompletionContext) -> SimpleMatcherResult:
         """IPython's protocol: what the word at the cursor could become."""
         line = context.text_until_cursor
+        if context.cursor_line > 0 and (body := _BODY.match(context.full_text)):
+            return self._in_worker(body[1], context)
         match = _LINE.fullmatch(line)
         offer = _UNKNOWN
         if match and (context.cursor_line == 0 or not match[1].startswith("%%")):
@@ -111,6 +115,51 @@ class HiveCompleter:
             "suppress": offer.alone,
             "matched_fragment": offer.typed,
         }
+
+    def _in_worker(self, line: str, context: CompletionContext) -> SimpleMatcherResult:
+        """What a name in a delegated cell could become, as its worker knows it."""
+        lines = context.full_text.split("\n")[1:]
+        before = sum(len(one) + 1 for one in lines[: context.cursor_line - 1])
+        code, position = "\n".join(lines), before + context.cursor_position
+        worker = self._worker_of(line)
+        found = worker and self._magics.manager.complete(worker, code, position)
+        if not found:
+            return {"completions": [], "suppress": False}
+        return {
+            "completions": [SimpleCompletion(word, type=kind) for word, kind in found.words]
+            or compat.NO_COMPLETIONS,
+            "suppress": True,
+            "matched_fragment": code[found.start : position],
+        }
+
+    def inspect(self, code: str, position: int, detail: int) -> str | None:
+        """
+        What a name in a delegated cell is, as its worker knows it.
+
+        Args:
+            code: of the whole cell.
+            position: of the cursor, in characters.
+            detail: 0, or 1 for its source.
+
+        Returns:
+            Text; None where this is no delegated cell, or its worker does not tell.
+        """
+        match = _BODY.match(code)
+        if match is None or position < match.end():
+            return None
+        worker, body = self._worker_of(match[1]), code[match.end() :]
+        if worker is None:
+            return None
+        return self._magics.manager.inspect(worker, body, position - match.end(), detail)
+
+    def _worker_of(self, line: str) -> str | None:
+        """The worker of a delegated cell by its first line; None where it runs no code."""
+        try:
+            words, task = DELEGATE.options_of(line)
+            worker: str | None = DELEGATE.parse_args(words).worker
+        except ConfigError:  # the magic will say so
+            return None
+        return None if task else worker or self._magics.manager.config.worker
 
     def _hive(self, before: str, typed: str) -> _Offer:
         command, *words = before.split() or [""]

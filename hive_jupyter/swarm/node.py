@@ -34,6 +34,7 @@ from hive_jupyter.errors import (
     remote_error,
 )
 from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.swarm.aside import Aside, Completions
 from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
@@ -141,6 +142,7 @@ class SwarmNode:
         self._turn = asyncio.Lock()
         self._queue = 0
         self._running: Run | None = None
+        self._aside: Aside | None = None
         self._names: tuple[str, ...] = ()
         self._last_log = ""
         self._broke_protocol: str | None = None
@@ -305,6 +307,35 @@ class SwarmNode:
             return False
         run.stop()
         return True
+
+    async def complete(self, code: str, position: int) -> Completions | None:
+        """
+        Complete a word from what the worker has; None where it has not started.
+
+        Args:
+            code: with the word.
+            position: of the cursor, in characters.
+
+        Raises:
+            TransferError: the worker's answer is none.
+        """
+        self._life.belong_here()
+        return await self._aside.complete(code, position) if self._aside else None
+
+    async def inspect(self, code: str, position: int, detail: int) -> str | None:
+        """
+        Tell of a name that the worker has, in text; None where it has not started.
+
+        Args:
+            code: with the name.
+            position: of the cursor, in characters.
+            detail: 0, or 1 for its source.
+
+        Raises:
+            TransferError: the worker's answer is none.
+        """
+        self._life.belong_here()
+        return await self._aside.inspect(code, position, detail) if self._aside else None
 
     def pause_output(self, run: Run) -> None:
         """Read no output for now, since this run's does not get away; it waits in the worker."""
@@ -513,6 +544,7 @@ class SwarmNode:
             msg = "its process ended while it started"
             raise HiveError(msg)
         self._info = probe.result()
+        self._aside = Aside(channels)
         process.exited.add_done_callback(lambda _: self._worker_ended(process))
 
     def _start_error(self, error: Exception) -> NodeStartError:
@@ -872,7 +904,7 @@ class SwarmNode:
         if self._channels is not None:
             self._channels.close()
             self._channels = None
-        self._info = {}
+        self._info, self._aside = {}, None
 
     def _refill_later(self) -> None:
         """After a result, so that the fork does not slow down the cell that caused it."""

@@ -541,6 +541,8 @@ def _config() -> Config:
     config = Config()
     # A history file would mean a thread, and one SQLite handle for all forks.
     config.HistoryManager.hist_file = ":memory:"
+    # It takes a tenth of a second or more, and finds nothing in a subshell from the third time on.
+    config.Completer.use_jedi = False
     return config
 
 

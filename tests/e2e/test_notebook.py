@@ -10,6 +10,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from tests.front_end import ROOT, FrontEnd
+from tests.processes import wait_until
 
 # On a busy machine a worker takes long enough to start to be spoken of; here that is noise.
 LOADING = (
@@ -1029,3 +1030,37 @@ def test_nbclient_reports_the_users_own_exception(tmp_path, monkeypatch):
     assert outputs[1][-1].data["text/plain"] == "2"  # a slow start was spoken of before
     assert outputs[1][-1].execution_count == written.cells[1].execution_count
     assert [output.ename for output in outputs[2]] == ["ValueError"]
+
+
+# --- Tab and Shift-Tab in a delegated cell ---
+
+
+def test_tab_in_a_delegated_cell_offers_what_the_worker_has(notebook):
+    ok(notebook.play("%%delegate\nkept_in_worker = 1"))
+    cell = "%%delegate\nx = 1\nprint(kept_in_w"
+
+    offered = wait_until(lambda: notebook.complete(cell)["matches"])
+
+    assert offered == ["kept_in_worker"]
+
+
+def test_tab_in_a_cell_for_a_worker_that_has_not_started_offers_what_the_kernel_has(notebook):
+    ok(notebook.play("kept_at_home = 1"))
+
+    offered = notebook.complete("%%delegate -w never_started\nkept_at_ho")["matches"]
+
+    assert "kept_at_home" in offered
+    assert "never_started" not in ok(notebook.play("%hive workers")).stream()
+
+
+def test_shift_tab_in_a_delegated_cell_explains_what_the_worker_has(notebook):
+    ok(notebook.play("%%delegate\ndef doubled(x):\n    'Twice as much.'"))
+
+    def told():
+        return notebook.inspect("%%delegate\ndoubled(")["data"].get("text/plain", "")
+
+    assert "Twice as much." in wait_until(told)
+
+
+def test_shift_tab_elsewhere_explains_as_ever(notebook):
+    assert "number of items" in notebook.inspect("len")["data"]["text/plain"]
