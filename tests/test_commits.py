@@ -738,7 +738,7 @@ def test_colours_are_the_fronts_own(type_in, hive, repo):
     st.integers(0, 200),
 )
 def test_what_is_cut_is_counted(texts, most_lines, most_letters):
-    showing = Showing(None, tuple(Line("plain", text) for text in texts), ())
+    showing = Showing(None, (), tuple(Line("plain", text) for text in texts), ())
     lines, left = showing.cut(most_lines, most_letters)
 
     assert len(lines) <= most_lines

@@ -294,7 +294,7 @@ def test_cells_run_meanwhile(doctored, monkeypatch):
 
 
 def test_ctrl_c_ends_it_and_leaves_nothing(doctored, monkeypatch):
-    go = threading.Event()
+    before, go = family(), threading.Event()
 
     def press(_folder):
         os.kill(os.getpid(), signal.SIGINT)
@@ -306,7 +306,10 @@ def test_ctrl_c_ends_it_and_leaves_nothing(doctored, monkeypatch):
         doctored.doctor()
     go.set()
 
-    wait_until(lambda: not titled(family(), "hive: supervisor"))
+    def left():
+        return [process for process in family() if process not in before]
+
+    wait_until(lambda: not titled(left(), "hive: supervisor"))
 
 
 def test_closing_the_hive_ends_it(runtime, monkeypatch):
@@ -360,8 +363,12 @@ def test_a_worker_that_does_not_finish_is_reported(doctored, monkeypatch, code, 
         doctored.config.connect_timeout = 1
     monkeypatch.setattr(confinement, "_CODE", code)
 
+    before = family()
+
     untried(doctored.doctor(), reason)
-    assert [] == titled(family(), "hive: supervisor")
+
+    left = [process for process in family() if process not in before]
+    assert [] == titled(left, "hive: supervisor")
 
 
 async def test_who_gives_up_waiting_for_a_worker_does_not_keep_it_from_being_ready():

@@ -122,6 +122,7 @@ def test_processes_and_threads_count_together():
     assert excess.used > 32
 
 
+@alone
 def test_nothing_is_looked_at_where_there_is_nothing_to_keep():
     limits = {"memory": LIMIT, "processes": 32}
 
@@ -170,6 +171,7 @@ def test_who_does_nothing_is_looked_at_at_leisure():
         wait_until(rested, 5)
 
 
+@alone
 def test_a_file_behind_many_descriptors_is_found_by_and_by(monkeypatch):
     """Each look goes on where the last one stopped, also where the worker has come to rest."""
     monkeypatch.setattr(watch_module, "_MOST_DESCRIPTORS", 50)

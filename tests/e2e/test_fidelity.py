@@ -1,5 +1,6 @@
 """Code does the same in a worker as at home: each piece runs in both, message by message."""
 
+import ast
 import re
 from itertools import pairwise
 
@@ -521,8 +522,9 @@ def test_threads_wait_for_their_turn_in_one_worker(notebook):
     played = notebook.play("""
 import threading
 def work(number):
-    code = f"for i in range(50): print({number}, flush=True)"
+    code = f"for i in range(50): turns.append({number}); print({number}, flush=True)"
     get_ipython().run_cell_magic("delegate", f"-o turn{number}", code)
+get_ipython().run_line_magic("delegate", "turns = []")
 threads = [threading.Thread(target=work, args=(number,)) for number in range(4)]
 for thread in threads: thread.start()
 for thread in threads: thread.join()
@@ -533,4 +535,5 @@ for number in range(4):
     assert played.reply["status"] == "ok", played.reply
     lines = played.stream().split()
     assert sorted(lines) == [str(number) for number in range(4) for _ in range(50)]
-    assert sum(a != b for a, b in pairwise(lines)) == 3
+    turns = ast.literal_eval(notebook.play("%delegate print(turns)").stream())
+    assert sum(a != b for a, b in pairwise(turns)) == 3
