@@ -7,7 +7,7 @@ import pytest
 from hive_jupyter import manager as manager_module
 from hive_jupyter.errors import RemoteError
 from hive_jupyter.manager import HiveManager
-from hive_jupyter.swarm.aside import Aside, Completions
+from hive_jupyter.swarm.aside import Aside
 from hive_jupyter.swarm.messages import Message
 from tests.processes import wait_until
 
@@ -25,7 +25,8 @@ def words(found):
 def test_a_name_is_completed_from_what_the_worker_has(hive):
     hive.delegate("kept_name = 1; import math")
 
-    assert hive.complete("coder", "x = kept_na", 11) == Completions((("kept_name", "variable"),), 4)
+    name = hive.complete("coder", "x = kept_na", 11)
+    assert (words(name), name.start) == (["kept_name"], 4)
     attribute = hive.complete("coder", "math.sq", 7)
     assert "math.sq"[: attribute.start] + words(attribute)[0] == "math.sqrt"
 
