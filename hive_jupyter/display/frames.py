@@ -49,7 +49,23 @@ _TRUST = (
     "This part of the output is shown in a trusted notebook only: use Trust Notebook in the "
     "notebook's commands."
 )
+# Those need messages back to their worker.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_LIVELESS = (
+    "Widgets of a worker are not live yet: this is what one said of itself when it was shown."
+)
+_EVERYTHING = (
+    "`%hive config outputs=trusted`, then `%hive restart`, shows everything; docs/outputs.md tells "
+    "what that allows."
+)
+_NO_PROGRAM = (
+    "The rest of this output is a program in JavaScript, which is not run here. A picture of "
+    "it can be shown, PNG for instance."
+)
 _HOST = r"(?:https?:)?//([\w.-]{1,100})"
+_PLACE = r"""(?<![\w-])src\s*=\s*["']?(?!data:)([^"'\s<>]{1,500})"""
+_PICTURE = re.compile(rf"<img\b[^<>]*{_PLACE}", re.IGNORECASE)
+_PAGE = re.compile(rf"<iframe\b[^<>]*{_PLACE}", re.IGNORECASE)
 _REMOTE = [
     re.compile(rf"<script\b[^<>]*\bsrc\s*=\s*[\"']?{_HOST}", re.IGNORECASE),
     re.compile(rf"from\s*[\"']{_HOST}"),
@@ -71,21 +87,35 @@ def framed(html: str, text: str) -> str:
         html: of a worker.
         text: the same as text, or "".
     """
-    return _still(html, text) + _to_run(html)
+    return _still(html, text) + (_page_from_elsewhere(html) or _to_run(html))
 
 
 def inert(html: str, text: str) -> str:
     """The same, where nothing may run."""
-    return _still(html, text) + _note(
-        "The rest of this output is a program in JavaScript, which is not run here. A picture of "
-        "it can be shown, PNG for instance."
-    )
+    return _still(html, text) + (_page_from_elsewhere(html) or _note(_NO_PROGRAM))
 
 
 def instead(kinds: list[str], text: str) -> str:
     """HTML that says what is not shown, below what is: a text."""
     names = ", ".join(kinds)
-    return _preformatted(text) + _note(f"Not shown: {names}.{_advice(names)}")
+    why = _LIVELESS if kinds == [_WIDGET] else _EVERYTHING
+    return _preformatted(text) + _note(f"Not shown: {names}.{_advice(names)} {why}")
+
+
+def rebuilt(html: str) -> str:
+    """HTML that is shown without a frame: as ``markup.clean`` makes it, and what it lacks."""
+    return markup.clean(html) + missing_pictures(html)
+
+
+def missing_pictures(html: str) -> str:
+    """A line about the pictures of HTML that are not part of it; "" where there are none."""
+    places = dict.fromkeys(map(escapes.unescape, _PICTURE.findall(html)))
+    if not places:
+        return ""
+    return _note(
+        f"Not loaded: {', '.join([*places][:3])}. A picture of a worker is shown where it is part "
+        "of the output: Image(url=..., embed=True), or Image(filename=...)."
+    )
 
 
 def at_rest(html: str, text: str) -> str:
@@ -115,6 +145,17 @@ def _still(html: str, text: str) -> str:
         if markup.text_of(seen).strip() or "<img" in seen:
             return at_rest(html, text) if markup.needs_style(html) else f"<div>{seen}</div>"
     return _preformatted(text)
+
+
+def _page_from_elsewhere(html: str) -> str:
+    """A line, where all that runs in HTML is a page that cannot be loaded."""
+    found = _PAGE.search(html)
+    if found is None or markup.needs_script(_PAGE.sub("", html)):
+        return ""
+    return _note(
+        f"Not loaded: {escapes.unescape(found[1])}. What a worker made loads no page; your browser "
+        "can open it."
+    )
 
 
 def _to_run(html: str) -> str:
