@@ -92,6 +92,21 @@ def test_what_the_policy_has_nothing_to_do_with_is_not_explained(error):
     assert explained(error) is None
 
 
+def test_a_file_that_is_missing_in_a_folder_of_the_workers_own_may_be_there_for_others():
+    refusals = Refusals(SandboxPolicy(), BOUNDARY, ["/elsewhere", "/var/elsewhere"])
+    line = refusals.explain(refused("/var/elsewhere/data.csv", number=errno.ENOENT), "coder")
+
+    assert line.startswith("/var/elsewhere is this worker's own")
+    assert "Put it into the project" in line
+
+
+@pytest.mark.parametrize("name", ["/project/x", "/usr/x", "/elsewhere/x"])
+def test_a_file_that_is_missing_for_all_is_not_explained(name):
+    refusals = Refusals(SandboxPolicy(), BOUNDARY, ["/project", "/usr"])
+
+    assert refusals.explain(refused(name, number=errno.ENOENT), "coder") is None
+
+
 def test_without_a_network_names_cannot_be_looked_up():
     error = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 

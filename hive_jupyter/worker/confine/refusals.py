@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.units import memory_option
@@ -22,11 +22,15 @@ class Refusals:
     Args:
         policy: what it may touch.
         boundary: its paths; None: it has no boundary.
+        own: folders that it has for itself, where others have another one of that name.
     """
 
-    def __init__(self, policy: SandboxPolicy, boundary: Boundary | None) -> None:
+    def __init__(
+        self, policy: SandboxPolicy, boundary: Boundary | None, own: Sequence[str] = ()
+    ) -> None:
         self._policy = policy
         self._boundary = boundary
+        self._own = own
 
     def explain(self, error: BaseException | None, worker: str) -> str | None:
         """
@@ -44,6 +48,8 @@ class Refusals:
             if limit is not None:
                 what, setting = limit
                 return f"A limit of this worker: {what}. {self._way_out(setting, worker)}"
+            if isinstance(one, FileNotFoundError) and (missing := self._missing(one)):
+                return missing
             reason = self._reason(one)
             if reason is not None:
                 what, setting = reason
@@ -53,16 +59,27 @@ class Refusals:
                 )
         return None
 
+    def _missing(self, error: FileNotFoundError) -> str | None:
+        """What there is to say of a file that is not there, and may be for others."""
+        for path in _paths(error):
+            real = os.path.realpath(path)
+            own = [folder for folder in self._own if is_below(real, folder)]
+            if own and self._boundary and not _is_in(real, self._boundary):
+                return (
+                    f"{own[0]} is this worker's own: a file that you have there, it does not see. "
+                    "Put it into the project, or name it in `readable_paths`."
+                )
+        return None
+
     def _reason(self, error: BaseException) -> tuple[str, str] | None:
         """What was refused, and the setting for it; "" where only another profile allows it."""
         if self._boundary is None:
             return None
         if isinstance(error, OSError) and error.errno in _REFUSED:
-            names = [name for name in (error.filename, error.filename2) if name is not None]
-            paths = [os.fsdecode(name) for name in names if isinstance(name, str | bytes)]
+            paths = _paths(error)
             if paths:
                 return _of_path(self._boundary, paths)
-            if names:
+            if error.filename is not None:
                 return None
             return self._of_connection() if error.errno == errno.EACCES else self._of_call()
         if isinstance(error, socket.gaierror) and not self._policy.writes_project:
@@ -86,6 +103,15 @@ class Refusals:
             twice = memory_option(2 * (self._policy.memory or 0))
             return f"`%hive restart {worker} --memory {twice}` gives it more."
         return f"`%hive config {setting}=...`, then `%hive restart {worker}`, allows more."
+
+
+def _paths(error: OSError) -> list[str]:
+    names = (error.filename, error.filename2)
+    return [os.fsdecode(name) for name in names if isinstance(name, str | bytes)]
+
+
+def _is_in(path: str, boundary: Boundary) -> bool:
+    return any(is_below(path, folder) for folder in (*boundary.read, *boundary.write))
 
 
 def _of_path(boundary: Boundary, paths: list[str]) -> tuple[str, str] | None:
