@@ -37,7 +37,13 @@ def refused(*names, number=errno.EACCES):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (refused("/home/me/.ssh/id"), ["/home/me/.ssh/id is none of its files", "readable_paths"]),
+        (
+            refused("/etc/passwd"),
+            ["/etc/passwd is none of its files", "readable_paths=/etc/passwd`"],
+        ),
+        (refused("/etc/passwd", number=errno.EROFS), ["%hive config writable_paths=/etc/passwd`"]),
+        (refused("/etc/hive-new"), ["%hive config writable_paths=/etc/hive-new`"]),
+        (refused("/etc/hive new"), ["%hive config writable_paths=...`"]),
         (refused("/usr/x"), ["/usr/x may be read only", "writable_paths"]),
         (refused(b"/usr/x"), ["/usr/x may be read only"]),
         (
@@ -50,7 +56,7 @@ def refused(*names, number=errno.EACCES):
             refused("/project/new.py"),
             ["in /project nothing can be made", "/project/.git has to stay"],
         ),
-        (refused(), ["may connect to 443", "connect_ports", "%hive restart coder"]),
+        (refused(), ["may connect to 443", "connect_ports=443,...`", "%hive restart coder"]),
         (refused(number=errno.EPERM), ["no unix sockets", "%hive restart coder --sandbox open"]),
     ],
 )
@@ -112,6 +118,13 @@ def test_without_a_network_names_cannot_be_looked_up():
 
     assert "no network" in explained(error, profile="strict")
     assert "no network" in explained(refused(), profile="strict")
+    assert "--sandbox workspace` lets it reach TCP port 443" in explained(error, profile="strict")
+
+
+def test_what_a_setting_names_already_stays_in_the_command():
+    line = explained(refused("/etc/passwd"), readable=("/data",))
+
+    assert "`%hive config readable_paths=/data:/etc/passwd`" in line
 
 
 @pytest.fixture

@@ -13,6 +13,8 @@ from hive_jupyter.worker.confine import limits
 from hive_jupyter.worker.confine.boundary import Boundary, is_below
 
 _REFUSED = {errno.EACCES, errno.EPERM, errno.EROFS}
+# In place of a setting: what another profile has.
+_CALLS = "network"
 
 
 class Refusals:
@@ -78,7 +80,7 @@ class Refusals:
         if isinstance(error, OSError) and error.errno in _REFUSED:
             paths = _paths(error)
             if paths:
-                return _of_path(self._boundary, paths)
+                return self._of_path(self._boundary, paths, error.errno)
             if error.filename is not None:
                 return None
             return self._of_connection() if error.errno == errno.EACCES else self._of_call()
@@ -86,23 +88,65 @@ class Refusals:
             return self._of_call()
         return None
 
+    def _of_path(
+        self, boundary: Boundary, paths: list[str], number: int | None
+    ) -> tuple[str, str] | None:
+        for name in paths:
+            path = os.path.realpath(name)
+            folder, link = os.path.split(os.path.abspath(name))
+            for place in (path, os.path.join(os.path.realpath(folder), link)):
+                if any(is_below(place, kept) for kept in boundary.never):
+                    return f"{place} runs with your rights later, so no worker writes it", ""
+            if any(is_below(path, folder) for folder in boundary.write):
+                continue
+            folder = os.path.dirname(path)
+            kept = [never for never in boundary.never if is_below(never, folder)]
+            if kept:
+                what = (
+                    f"in {folder} nothing can be made or removed, as {kept[0]} has to stay there; "
+                    "the folders in it are free"
+                )
+                return what, ""
+            if any(is_below(path, folder) for folder in boundary.read):
+                return f"{path} may be read only", self._with("writable_paths", path)
+            if number == errno.EROFS or _is_missing(path):
+                return f"{path} is none of its files", self._with("writable_paths", path)
+            what = f"{path} is none of its files (writable_paths, if it was to be written)"
+            return what, self._with("readable_paths", path)
+        return None
+
+    def _with(self, setting: str, path: str) -> str:
+        """A setting with what it names already, and one path more."""
+        policy = self._policy
+        named = policy.readable if setting == "readable_paths" else policy.writable
+        value = ":".join([*named, path])
+        return setting if any(letter.isspace() for letter in value) else f"{setting}={value}"
+
     def _of_connection(self) -> tuple[str, str]:
         if not self._policy.writes_project:
             return self._of_call()
         ports = ", ".join(map(str, self._policy.connect)) or "none"
-        return f"of TCP ports a worker may connect to {ports}", "connect_ports"
+        value = ",".join([*map(str, self._policy.connect), "..."])
+        return f"of TCP ports a worker may connect to {ports}", f"connect_ports={value}"
 
     def _of_call(self) -> tuple[str, str]:
-        lacks = "unix sockets" if self._policy.writes_project else "network or shared memory"
-        return f"a worker reaches no other programs, and has no {lacks}", ""
+        if not self._policy.writes_project:
+            return "a worker reaches no other programs, and has no network or shared memory", _CALLS
+        return "a worker reaches no other programs, and has no unix sockets", ""
 
     def _way_out(self, setting: str, worker: str) -> str:
         if not setting:
             return f"`%hive restart {worker} --sandbox open` takes the boundary away."
+        if setting == _CALLS:
+            return (
+                f"`%hive restart {worker} --sandbox workspace` lets it reach TCP port 443, "
+                "`--sandbox open` takes the boundary away."
+            )
         if setting == "memory":
             twice = memory_option(2 * (self._policy.memory or 0))
             return f"`%hive restart {worker} --memory {twice}` gives it more."
-        return f"`%hive config {setting}=...`, then `%hive restart {worker}`, allows more."
+        command = setting if "=" in setting else f"{setting}=..."
+        return f"`%hive config {command}`, then `%hive restart {worker}`, allows more."
 
 
 def _paths(error: OSError) -> list[str]:
@@ -110,31 +154,18 @@ def _paths(error: OSError) -> list[str]:
     return [os.fsdecode(name) for name in names if isinstance(name, str | bytes)]
 
 
+def _is_missing(path: str) -> bool:
+    try:
+        os.lstat(path)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _is_in(path: str, boundary: Boundary) -> bool:
     return any(is_below(path, folder) for folder in (*boundary.read, *boundary.write))
-
-
-def _of_path(boundary: Boundary, paths: list[str]) -> tuple[str, str] | None:
-    for name in paths:
-        path = os.path.realpath(name)
-        folder, link = os.path.split(os.path.abspath(name))
-        for place in (path, os.path.join(os.path.realpath(folder), link)):
-            if any(is_below(place, kept) for kept in boundary.never):
-                return f"{place} runs with your rights later, so no worker writes it", ""
-        if any(is_below(path, folder) for folder in boundary.write):
-            continue
-        folder = os.path.dirname(path)
-        kept = [never for never in boundary.never if is_below(never, folder)]
-        if kept:
-            what = (
-                f"in {folder} nothing can be made or removed, as {kept[0]} has to stay there; "
-                "the folders in it are free"
-            )
-            return what, ""
-        if any(is_below(path, folder) for folder in boundary.read):
-            return f"{path} may be read only", "writable_paths"
-        return f"{path} is none of its files", "readable_paths"
-    return None
 
 
 def _chain(error: BaseException | None) -> Iterator[BaseException]:
