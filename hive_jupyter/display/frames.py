@@ -52,7 +52,8 @@ _TRUST = (
 # Those need messages back to their worker.
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _LIVELESS = (
-    "Widgets of a worker are not live yet: this is what one said of itself when it was shown."
+    "Widgets of a worker are not live yet: this is what one said of itself when it was shown. For "
+    "a progress bar: from tqdm import tqdm."
 )
 _EVERYTHING = (
     "`%hive config outputs=trusted`, then `%hive restart`, shows everything; docs/outputs.md tells "
