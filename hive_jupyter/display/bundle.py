@@ -62,8 +62,8 @@ def _html(data: Mapping[str, Any], text: str, *, runs: bool) -> str | None:
         if markup.needs_script(html):
             return frames.framed(html, text) if runs else frames.inert(html, text)
         if markup.needs_style(html) or not markup.is_short(html):
-            return frames.at_rest(html, text) + frames.missing_pictures(html)
-        return frames.rebuilt(html)
+            return frames.at_rest(html, text) + markup.missing_pictures(html)
+        return markup.rebuilt(html)
     if marked is not None:
         return markdown.rendered(plain(marked))
     return None if drawing is None else markup.picture(plain(drawing))

@@ -64,9 +64,7 @@ _NO_PROGRAM = (
     "it can be shown, PNG for instance."
 )
 _HOST = r"(?:https?:)?//([\w.-]{1,100})"
-_PLACE = r"""(?<![\w-])src\s*=\s*["']?(?!data:)([^"'\s<>]{1,500})"""
-_PICTURE = re.compile(rf"<img\b[^<>]*{_PLACE}", re.IGNORECASE)
-_PAGE = re.compile(rf"<iframe\b[^<>]*{_PLACE}", re.IGNORECASE)
+_PAGE = re.compile(rf"<iframe\b[^<>]*{markup.PLACE}", re.IGNORECASE)
 _REMOTE = [
     re.compile(rf"<script\b[^<>]*\bsrc\s*=\s*[\"']?{_HOST}", re.IGNORECASE),
     re.compile(rf"from\s*[\"']{_HOST}"),
@@ -93,30 +91,14 @@ def framed(html: str, text: str) -> str:
 
 def inert(html: str, text: str) -> str:
     """The same, where nothing may run."""
-    return _still(html, text) + (_page_from_elsewhere(html) or _note(_NO_PROGRAM))
+    return _still(html, text) + (_page_from_elsewhere(html) or markup.note(_NO_PROGRAM))
 
 
 def instead(kinds: list[str], text: str) -> str:
     """HTML that says what is not shown, below what is: a text."""
     names = ", ".join(kinds)
     why = _LIVELESS if kinds == [_WIDGET] else _EVERYTHING
-    return _preformatted(text) + _note(f"Not shown: {names}.{_advice(names)} {why}")
-
-
-def rebuilt(html: str) -> str:
-    """HTML that is shown without a frame: as ``markup.clean`` makes it, and what it lacks."""
-    return markup.clean(html) + missing_pictures(html)
-
-
-def missing_pictures(html: str) -> str:
-    """A line about the pictures of HTML that are not part of it; "" where there are none."""
-    places = dict.fromkeys(map(escapes.unescape, _PICTURE.findall(html)))
-    if not places:
-        return ""
-    return _note(
-        f"Not loaded: {', '.join([*places][:3])}. A picture of a worker is shown where it is part "
-        "of the output: Image(url=..., embed=True), or Image(filename=...)."
-    )
+    return _preformatted(text) + markup.note(f"Not shown: {names}.{_advice(names)} {why}")
 
 
 def at_rest(html: str, text: str) -> str:
@@ -153,7 +135,7 @@ def _page_from_elsewhere(html: str) -> str:
     found = _PAGE.search(html)
     if found is None or markup.needs_script(_PAGE.sub("", html)):
         return ""
-    return _note(
+    return markup.note(
         f"Not loaded: {escapes.unescape(found[1])}. What a worker made loads no page; your browser "
         "can open it."
     )
@@ -162,7 +144,7 @@ def _page_from_elsewhere(html: str) -> str:
 def _to_run(html: str) -> str:
     hosts = sorted({host for way in _REMOTE for host in way.findall(html)})
     if hosts:
-        return _note(
+        return markup.note(
             f"This output wants to load a program from {', '.join(hosts[:3])}, and what a worker "
             f"made loads nothing.{_advice(html)}"
         )
@@ -200,7 +182,3 @@ def _advice(of: str) -> str:
         if name in of.lower():
             return f" This does the same and loads nothing: {way}"
     return ""
-
-
-def _note(text: str) -> str:
-    return f"<p><em>{escapes.escape(text)}</em></p>"

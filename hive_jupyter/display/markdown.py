@@ -7,7 +7,7 @@ import html as escapes
 import re
 from typing import TYPE_CHECKING
 
-from hive_jupyter.display import frames, markup
+from hive_jupyter.display import markup
 
 if TYPE_CHECKING:
     from markdown_it import MarkdownIt
@@ -27,11 +27,11 @@ _PLACE = re.compile(f"{_OPEN}(\\d+){_CLOSE}", re.ASCII)
 
 
 def rendered(text: str) -> str:
-    """HTML, as ``frames.rebuilt`` makes it."""
+    """HTML, as ``markup.rebuilt`` makes it."""
     html = _html(text) if len(text) <= _LONGEST else ""
     if not html or not markup.is_short(html):
         return f"<pre>{escapes.escape(text)}</pre>"
-    return frames.rebuilt(html)
+    return markup.rebuilt(html)
 
 
 def _html(text: str) -> str:
