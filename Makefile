@@ -47,7 +47,7 @@ export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
 help:
 	@echo 'make demo      run the quickstart notebook in this terminal'
-	@echo 'make lab       open it in JupyterLab'
+	@echo 'make lab       open it in JupyterLab; as root: make lab LAB_ARGS=--allow-root'
 	@echo 'make test      run the tests, two at a time'
 	@echo 'make browser   see what workers show in a real JupyterLab (needs Chromium)'
 	@echo 'make lowest    run the tests with the lowest versions that pyproject.toml allows'

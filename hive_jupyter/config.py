@@ -201,6 +201,20 @@ class FilterNames(Names):
         return _FILTER.fullmatch(name) is not None
 
 
+class Rule(Enum[Any]):
+    """A rule for outputs; None, and "none" as text: by the profile."""
+
+    def from_string(self, s: str) -> Any:
+        word = s.strip().lower()
+        rules = OUTPUT_RULES.values()
+        if word == "none":
+            return None
+        if word not in rules:
+            msg = f"{s!r} is no rule. Write {', '.join(rules)}, or none.{nearest(word, rules)}"
+            raise ConfigError(msg)
+        return word
+
+
 class Paths(ListTrait[str]):
     """Files and folders, with colons between them as text: "/data:~/models"."""
 
@@ -292,7 +306,7 @@ class HiveConfig(Configurable):
     file_size = Size(
         None, allow_none=True, help="The largest file that a worker may write; None: no limit."
     ).tag(config=True)
-    outputs = Enum(
+    outputs = Rule(
         tuple(OUTPUT_RULES.values()),
         None,
         allow_none=True,

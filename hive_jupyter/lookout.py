@@ -198,7 +198,7 @@ class _Project:
         self._took = time.monotonic() - began
         if findings:
             log.info("%s: %s", self._root, findings)
-            self._found.append(summary(findings, workers))
+            self._found.append(summary(findings, workers, self._root))
             self._tell(self._latest or workers[0], report(findings, workers, self._root))
 
     async def _apart(self, work: Callable[[], object]) -> bool:

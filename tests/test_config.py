@@ -263,3 +263,16 @@ def test_no_variable_that_grants_a_right_is_passed():
         for pattern in PASSED_VARIABLES
         if pattern.endswith("*") and secret.startswith(pattern[:-1])
     ]
+
+
+def test_the_rule_for_outputs_is_none_by_that_word(monkeypatch):
+    monkeypatch.setenv("HIVE_JUPYTER_OUTPUTS", "None")
+
+    assert HiveConfig().outputs is None
+
+
+def test_what_is_no_rule_for_outputs_is_answered_with_the_rules(monkeypatch):
+    monkeypatch.setenv("HIVE_JUPYTER_OUTPUTS", "trustd")
+
+    with pytest.raises(ConfigError, match=r"Write trusted, framed, inert, or none\..*trusted"):
+        HiveConfig()

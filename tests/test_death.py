@@ -155,6 +155,40 @@ def test_a_crash_close_to_the_limit_names_the_limit():
     assert "memory" not in str(explain("a", far, (), during=True))
 
 
+SPOKE_OF_MEMORY = [
+    "OpenBLAS error: Memory allocation still failed after 10 retries, giving up.",
+    "OpenBLAS: malloc failed in gemm_driver",
+    "OSError: [Errno 12] Cannot allocate memory",
+    "terminate called after throwing an instance of 'std::bad_alloc'",
+    "MemoryError",
+    "fatal: Out of memory, malloc failed (tried to allocate 1 bytes)",
+]
+
+
+@pytest.mark.parametrize("said", SPOKE_OF_MEMORY)
+@pytest.mark.parametrize("how", [{"code": 1}, {"signal": 6}])
+def test_an_end_that_speaks_of_memory_names_the_limit(how, said):
+    """What is refused was never used: the peak says nothing of it."""
+    end = Exit(**how, memory_limit=GIGABYTE, memory_used=2**20, last_words={"stderr": said})
+    error = explain("a", end, (), during=True)
+
+    assert "Its last words are of memory, and its limit is 1 GB." in str(error)
+    assert "`%hive restart a --memory 2G`" in str(error)
+
+
+@pytest.mark.parametrize(
+    "end",
+    [
+        Exit(code=1, memory_limit=GIGABYTE, last_words={"stderr": "no such file"}),
+        Exit(code=1, last_words={"stderr": "MemoryError"}),
+        Exit(code=1, memory_limit=GIGABYTE, last_words={"stdout": "a MemoryError is an Exception"}),
+        Exit(code=0, memory_limit=GIGABYTE, memory_used=GIGABYTE),
+    ],
+)
+def test_no_other_end_is_blamed_on_memory(end):
+    assert "--memory" not in str(explain("a", end, (), during=True))
+
+
 def test_a_death_between_cells_is_not_blamed_on_a_cell():
     """It says so."""
     error = explain("coder", Exit(signal=11), (), during=False)

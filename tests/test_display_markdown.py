@@ -29,12 +29,17 @@ def test_no_markdown_takes_hold_of_the_page(text):
         ("- a\n- b", "<ul>\n<li>a</li>\n<li>b</li>\n</ul>\n"),
         ("a <b>b</b> <script>c</script>", "<p>a <b>b</b> </p>\n"),
         ("`a < b`", "<p><code>a &lt; b</code></p>\n"),
-        ("![a](https://x.y/?secret)", '<p><img alt="a"></p>\n'),
+        ("![a]()", '<p><img alt="a"></p>\n'),
         ("[a](javascript:1)", "<p>[a](javascript:1)</p>\n"),
     ],
 )
 def test_what_becomes_of_it(text, html):
     assert html == rendered(text)
+
+
+def test_a_picture_from_elsewhere_is_named_and_not_loaded():
+    html = rendered("![a](https://x.y/?secret)")
+    assert html.startswith('<p><img alt="a"></p>\n<p><em>Not loaded: https://x.y/?secret. ')
 
 
 def test_a_table_is_one():

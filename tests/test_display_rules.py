@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from IPython.display import IFrame, YouTubeVideo
 from sklearn.linear_model import LogisticRegression
 
 from hive_jupyter.display.rules import FRAMED, INERT, RULES, TRUSTED, passed, stricter
@@ -146,9 +147,60 @@ def test_what_is_shown_otherwise_is_not_excused():
     assert {"image/png": PNG} == shown
 
 
-def test_of_a_widget_its_text_is_shown():
+@pytest.mark.parametrize("rule", [FRAMED, INERT])
+def test_of_a_widget_its_text_is_shown_and_that_it_is_not_live(rule):
     data = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}, "text/plain": "Slider"}
-    assert {"text/plain": "Slider"} == display(data)["data"]
+    shown = display(data, rule=rule)["data"]
+    assert "Slider" == shown["text/plain"]
+    assert "<pre>Slider</pre>" in shown["text/html"]
+    assert "Widgets of a worker are not live yet" in shown["text/html"]
+    assert "trusted" not in shown["text/html"]
+
+
+@pytest.mark.parametrize("kind", ["application/javascript", "application/vnd.plotly.v1+json"])
+def test_what_is_not_shown_comes_with_the_way_to_see_it(kind):
+    shown = display({kind: "x"})["data"]["text/html"]
+    assert "`%hive config outputs=trusted`" in shown
+
+
+@pytest.mark.parametrize("rule", [FRAMED, INERT])
+@pytest.mark.parametrize(
+    "data",
+    [
+        {"text/html": '<img src="https://x.y/a.png?b=1&amp;c"/>'},
+        {"text/html": "<p>text<IMG alt=a SRC=https://x.y/a.png?b=1&amp;c>"},
+        {"text/html": "<svg/><img src='https://x.y/a.png?b=1&amp;c'>"},
+        {"text/markdown": "![a](https://x.y/a.png?b=1&c)"},
+    ],
+)
+def test_a_picture_from_elsewhere_is_named(rule, data):
+    shown = display(data, rule=rule)["data"]["text/html"]
+    assert "Not loaded: https://x.y/a.png?b=1&amp;c." in shown
+    assert "embed=True" in shown
+
+
+@pytest.mark.parametrize(
+    "html", [f'<img src="data:image/png;base64,{PNG}">', "<img data-src=a.png>", "<b>src=a.png</b>"]
+)
+def test_no_other_picture_is_named(html):
+    assert "Not loaded" not in display({"text/html": html})["data"]["text/html"]
+
+
+@pytest.mark.parametrize("rule", [FRAMED, INERT])
+@pytest.mark.parametrize(
+    "page", [IFrame("https://x.y/z?a=1", 400, 300), YouTubeVideo("abc"), IFrame("a.html", 1, 2)]
+)
+def test_a_page_from_elsewhere_is_named_and_offers_nothing_to_run(rule, page):
+    shown = display({"text/html": page._repr_html_()}, rule=rule)["data"]["text/html"]
+    assert f"Not loaded: {page.src}" in shown
+    assert "Run this output" not in shown
+    assert "JavaScript" not in shown
+
+
+def test_a_page_that_is_part_of_the_output_can_be_run():
+    html = "<iframe srcdoc='<script>1</script>' src=https://x.y></iframe>"
+    for page in (html.replace(" src=https://x.y", ""), f"<script>1</script>{html}"):
+        assert "Run this output" in display({"text/html": page})["data"]["text/html"]
 
 
 @pytest.mark.parametrize("value", ["AAAA", encoded(drawn("image/gif")), 5, None, {}, ["x", 1]])

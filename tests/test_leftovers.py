@@ -880,7 +880,17 @@ def test_a_report_of_much_is_short():
     assert "4/.gitattributes and 995 more (new)" in text
     assert 2 == text.count("  and 995 more")
     assert len(text) < 3000
-    assert summary(many, ["a"]).endswith(" and 1995 more")
+    line = summary(many, ["a"], "/project")
+    assert " and 1995 more; set aside, back in /project by: mv -- " in line
+    assert line.endswith(" and 999 more")
+
+
+def test_the_status_names_the_place_of_a_repository_that_was_set_aside():
+    found = [finding(".git", REPOSITORY, moves=((".git", ".git.aside"),)), finding(".envrc")]
+
+    line = summary(found, ["coder"], "/my project")
+
+    assert ".envrc, .git; set aside, back in /my project by: mv -- .git.aside .git" in line
 
 
 def test_nothing_in_a_report_hides():

@@ -37,7 +37,13 @@ def refused(*names, number=errno.EACCES):
 @pytest.mark.parametrize(
     ("error", "words"),
     [
-        (refused("/home/me/.ssh/id"), ["/home/me/.ssh/id is none of its files", "readable_paths"]),
+        (
+            refused("/etc/passwd"),
+            ["/etc/passwd is none of its files", "readable_paths=/etc/passwd`"],
+        ),
+        (refused("/etc/passwd", number=errno.EROFS), ["%hive config writable_paths=/etc/passwd`"]),
+        (refused("/etc/hive-new"), ["%hive config writable_paths=/etc/hive-new`"]),
+        (refused("/etc/hive new"), ["%hive config writable_paths=...`"]),
         (refused("/usr/x"), ["/usr/x may be read only", "writable_paths"]),
         (refused(b"/usr/x"), ["/usr/x may be read only"]),
         (
@@ -50,7 +56,7 @@ def refused(*names, number=errno.EACCES):
             refused("/project/new.py"),
             ["in /project nothing can be made", "/project/.git has to stay"],
         ),
-        (refused(), ["may connect to 443", "connect_ports", "%hive restart coder"]),
+        (refused(), ["may connect to 443", "connect_ports=443,...`", "%hive restart coder"]),
         (refused(number=errno.EPERM), ["no unix sockets", "%hive restart coder --sandbox open"]),
     ],
 )
@@ -92,11 +98,33 @@ def test_what_the_policy_has_nothing_to_do_with_is_not_explained(error):
     assert explained(error) is None
 
 
+def test_a_file_that_is_missing_in_a_folder_of_the_workers_own_may_be_there_for_others():
+    refusals = Refusals(SandboxPolicy(), BOUNDARY, ["/elsewhere", "/var/elsewhere"])
+    line = refusals.explain(refused("/var/elsewhere/data.csv", number=errno.ENOENT), "coder")
+
+    assert line.startswith("/var/elsewhere is this worker's own")
+    assert "Put it into the project" in line
+
+
+@pytest.mark.parametrize("name", ["/project/x", "/usr/x", "/elsewhere/x"])
+def test_a_file_that_is_missing_for_all_is_not_explained(name):
+    refusals = Refusals(SandboxPolicy(), BOUNDARY, ["/project", "/usr"])
+
+    assert refusals.explain(refused(name, number=errno.ENOENT), "coder") is None
+
+
 def test_without_a_network_names_cannot_be_looked_up():
     error = socket.gaierror(socket.EAI_AGAIN, "Temporary failure in name resolution")
 
     assert "no network" in explained(error, profile="strict")
     assert "no network" in explained(refused(), profile="strict")
+    assert "--sandbox workspace` lets it reach TCP port 443" in explained(error, profile="strict")
+
+
+def test_what_a_setting_names_already_stays_in_the_command():
+    line = explained(refused("/etc/passwd"), readable=("/data",))
+
+    assert "`%hive config readable_paths=/data:/etc/passwd`" in line
 
 
 @pytest.fixture

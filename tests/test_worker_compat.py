@@ -101,3 +101,19 @@ os.wait()
         [sys.executable, "-c", program], check=True, timeout=60, capture_output=True, text=True
     )
     assert played.stdout.split() == ["thread", "exit"]
+
+
+@pytest.mark.parametrize(
+    ("command", "is_told"),
+    [
+        ("%pip install --no-index hive-nothing", True),
+        ("!pip3 install --no-such-option", True),
+        ("!true pip install fine", False),
+        ("!pip --no-such-option", False),
+    ],
+)
+def test_a_worker_that_cannot_install_says_who_can(hive, command, is_told):
+    """pip itself names a file system that is read-only."""
+    result = hive.delegate(command, worker="confined", sandbox="workspace")
+
+    assert is_told == ("Run %pip in your own kernel" in result.stderr)

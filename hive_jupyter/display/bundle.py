@@ -13,8 +13,6 @@ _HTML = "text/html"
 _MARKDOWN = "text/markdown"
 _DRAWING = "image/svg+xml"
 _JSON = "application/json"
-# Their text does, where there is one; to say so each time would tell nobody anything.
-_WIDGET = "application/vnd.jupyter.widget-view+json"
 _LARGEST_SIDE = 20_000
 
 
@@ -35,7 +33,7 @@ def shown(
         passed = _passed(kind, value)
         if passed is not None:
             kept[kind] = passed
-        elif kind not in (_HTML, _MARKDOWN, _DRAWING, _WIDGET):
+        elif kind not in (_HTML, _MARKDOWN, _DRAWING):
             refused.append(kind)
     html = _html(data, kept.get("text/plain", ""), runs=runs)
     if html is None and refused and kept.keys() <= _TEXTS:
@@ -64,8 +62,8 @@ def _html(data: Mapping[str, Any], text: str, *, runs: bool) -> str | None:
         if markup.needs_script(html):
             return frames.framed(html, text) if runs else frames.inert(html, text)
         if markup.needs_style(html) or not markup.is_short(html):
-            return frames.at_rest(html, text)
-        return markup.clean(html)
+            return frames.at_rest(html, text) + markup.missing_pictures(html)
+        return markup.rebuilt(html)
     if marked is not None:
         return markdown.rendered(plain(marked))
     return None if drawing is None else markup.picture(plain(drawing))

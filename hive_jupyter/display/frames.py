@@ -49,7 +49,22 @@ _TRUST = (
     "This part of the output is shown in a trusted notebook only: use Trust Notebook in the "
     "notebook's commands."
 )
+# Those need messages back to their worker.
+_WIDGET = "application/vnd.jupyter.widget-view+json"
+_LIVELESS = (
+    "Widgets of a worker are not live yet: this is what one said of itself when it was shown. For "
+    "a progress bar: from tqdm import tqdm."
+)
+_EVERYTHING = (
+    "`%hive config outputs=trusted`, then `%hive restart`, shows everything; docs/outputs.md tells "
+    "what that allows."
+)
+_NO_PROGRAM = (
+    "The rest of this output is a program in JavaScript, which is not run here. A picture of "
+    "it can be shown, PNG for instance."
+)
 _HOST = r"(?:https?:)?//([\w.-]{1,100})"
+_PAGE = re.compile(rf"<iframe\b[^<>]*{markup.PLACE}", re.IGNORECASE)
 _REMOTE = [
     re.compile(rf"<script\b[^<>]*\bsrc\s*=\s*[\"']?{_HOST}", re.IGNORECASE),
     re.compile(rf"from\s*[\"']{_HOST}"),
@@ -71,21 +86,19 @@ def framed(html: str, text: str) -> str:
         html: of a worker.
         text: the same as text, or "".
     """
-    return _still(html, text) + _to_run(html)
+    return _still(html, text) + (_page_from_elsewhere(html) or _to_run(html))
 
 
 def inert(html: str, text: str) -> str:
     """The same, where nothing may run."""
-    return _still(html, text) + _note(
-        "The rest of this output is a program in JavaScript, which is not run here. A picture of "
-        "it can be shown, PNG for instance."
-    )
+    return _still(html, text) + (_page_from_elsewhere(html) or markup.note(_NO_PROGRAM))
 
 
 def instead(kinds: list[str], text: str) -> str:
     """HTML that says what is not shown, below what is: a text."""
     names = ", ".join(kinds)
-    return _preformatted(text) + _note(f"Not shown: {names}.{_advice(names)}")
+    why = _LIVELESS if kinds == [_WIDGET] else _EVERYTHING
+    return _preformatted(text) + markup.note(f"Not shown: {names}.{_advice(names)} {why}")
 
 
 def at_rest(html: str, text: str) -> str:
@@ -117,10 +130,21 @@ def _still(html: str, text: str) -> str:
     return _preformatted(text)
 
 
+def _page_from_elsewhere(html: str) -> str:
+    """A line, where all that runs in HTML is a page that cannot be loaded."""
+    found = _PAGE.search(html)
+    if found is None or markup.needs_script(_PAGE.sub("", html)):
+        return ""
+    return markup.note(
+        f"Not loaded: {escapes.unescape(found[1])}. What a worker made loads no page; your browser "
+        "can open it."
+    )
+
+
 def _to_run(html: str) -> str:
     hosts = sorted({host for way in _REMOTE for host in way.findall(html)})
     if hosts:
-        return _note(
+        return markup.note(
             f"This output wants to load a program from {', '.join(hosts[:3])}, and what a worker "
             f"made loads nothing.{_advice(html)}"
         )
@@ -158,7 +182,3 @@ def _advice(of: str) -> str:
         if name in of.lower():
             return f" This does the same and loads nothing: {way}"
     return ""
-
-
-def _note(text: str) -> str:
-    return f"<p><em>{escapes.escape(text)}</em></p>"

@@ -27,11 +27,11 @@ _PLACE = re.compile(f"{_OPEN}(\\d+){_CLOSE}", re.ASCII)
 
 
 def rendered(text: str) -> str:
-    """HTML, as ``markup.clean`` leaves it."""
+    """HTML, as ``markup.rebuilt`` makes it."""
     html = _html(text) if len(text) <= _LONGEST else ""
     if not html or not markup.is_short(html):
         return f"<pre>{escapes.escape(text)}</pre>"
-    return markup.clean(html)
+    return markup.rebuilt(html)
 
 
 def _html(text: str) -> str:

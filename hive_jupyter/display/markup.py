@@ -46,6 +46,9 @@ _SHEET = re.compile(r"<style\b[^<>]*>([^<]*)", re.IGNORECASE)
 # What pandas and polars call a table; JupyterLab has a style for it.
 _TABLE_CLASS = "dataframe"
 _ELEMENT = re.compile(r"<[^<>]*>")
+# An address that is to be fetched, of an element.
+PLACE = r"""(?<![\w-])src\s*=\s*["']?(?!data:)([^"'\s<>]{1,500})"""
+_FETCHED_PICTURE = re.compile(rf"<img\b[^<>]*{PLACE}", re.IGNORECASE)
 
 
 def clean(html: str) -> str:
@@ -66,6 +69,27 @@ def clean(html: str) -> str:
         url_schemes={"http", "https", "mailto", "data"},
         link_rel="noopener noreferrer",
     )
+
+
+def rebuilt(html: str) -> str:
+    """HTML as ``clean`` makes it, and a line about the pictures in it that are not loaded."""
+    return clean(html) + missing_pictures(html)
+
+
+def missing_pictures(html: str) -> str:
+    """A line about the pictures of HTML that are not part of it; "" where there are none."""
+    places = dict.fromkeys(map(escapes.unescape, _FETCHED_PICTURE.findall(html)))
+    if not places:
+        return ""
+    return note(
+        f"Not loaded: {', '.join([*places][:3])}. A picture of a worker is shown where it is part "
+        "of the output: Image(url=..., embed=True), or Image(filename=...)."
+    )
+
+
+def note(text: str) -> str:
+    """HTML in which Hive says something below an output."""
+    return f"<p><em>{escapes.escape(text)}</em></p>"
 
 
 def text_of(html: str) -> str:

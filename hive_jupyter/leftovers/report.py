@@ -42,10 +42,15 @@ def report(findings: Sequence[Finding], workers: Sequence[str], root: str) -> st
     return "\n".join(lines)
 
 
-def summary(findings: Sequence[Finding], workers: Sequence[str]) -> str:
+def summary(findings: Sequence[Finding], workers: Sequence[str], root: str) -> str:
     """The same in one line."""
     names = _named(sorted({finding.path for finding in findings}))
-    return f"{_who(workers)} may have left what your tools act on by themselves: {names}"
+    told = f"{_who(workers)} may have left what your tools act on by themselves: {names}"
+    moved = [_command(finding) for finding in findings if finding.moves]
+    if not moved:
+        return told
+    more = f" and {len(moved) - 1} more" if len(moved) > 1 else ""
+    return f"{told}; set aside, back in {visible(root, '')} by: {moved[0]}{more}"
 
 
 def _who(workers: Sequence[str]) -> str:

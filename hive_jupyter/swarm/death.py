@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import signal
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,11 @@ _SHELL_SIGNAL = 128
 _LIMITS = ("memory", "processes")
 # Above this part of its limit, a crash in C code may well be a failed allocation.
 _NEARLY = 0.8
+# What libraries and programs say of a failed allocation before they give up.
+_NO_MEMORY = re.compile(
+    r"memory allocation|allocate memory|malloc failed|bad_alloc|MemoryError|out of memory",
+    re.IGNORECASE,
+)
 _GIGABYTE = 2**30
 
 _MEANINGS = {
@@ -175,7 +181,7 @@ def _cause(worker: str, end: Exit) -> tuple[str, str, str]:
     if end.signal is not None:
         return "signal", f"was killed by {_signal(end.signal)}", _doubt(worker, end)
     if end.code is not None:
-        return "exit", _left(end.code), _doubt(worker, end)
+        return "exit", _left(end.code), _doubt(worker, end) if end.code else ""
     if end.lost_supervisor:
         return "lost", "ended, because the process that watches over it was killed,", ""
     return "lost", "ended, and how is not known,", ""
@@ -201,10 +207,16 @@ def _left(code: int) -> str:
 
 def _doubt(worker: str, end: Exit) -> str:
     """Where a crash may really be a lack of memory."""
-    if not end.memory_limit or (end.memory_used or 0) < _NEARLY * end.memory_limit:
+    if not end.memory_limit:
         return ""
     limit = format_size(end.memory_limit)
-    return f"It was close to its memory limit of {limit}. {_more_memory(worker, end)}"
+    if (end.memory_used or 0) >= _NEARLY * end.memory_limit:
+        return f"It was close to its memory limit of {limit}. {_more_memory(worker, end)}"
+    if _NO_MEMORY.search(end.last_words.get("stderr", "")):
+        return (
+            f"Its last words are of memory, and its limit is {limit}. {_more_memory(worker, end)}"
+        )
+    return ""
 
 
 def _more_memory(worker: str, end: Exit) -> str:

@@ -14,6 +14,7 @@ import importlib
 import io
 import multiprocessing
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -24,6 +25,12 @@ from typing import Any, TypeVar
 from ipykernel import zmqshell
 
 _C = TypeVar("_C", bound=type)
+
+_INSTALLS = re.compile(r"\bpip[\d.]*\s+(?:un)?install\b")
+_NO_ENVIRONMENT = (
+    "Hive: no worker writes an environment. Run %pip in your own kernel; %hive restart, where the "
+    "worker has imported an older version."
+)
 
 
 def called_as_its_base(kind: _C) -> _C:
@@ -87,9 +94,12 @@ def live_without_sockets() -> None:
 def _run_through_pipes(command: str) -> int:
     """Run what the user wrote behind ``!``; return its exit code, or the signal's, negative."""
     try:
-        return subprocess.call(command, shell=True, executable=os.environ.get("SHELL"))  # noqa: S602
+        code = subprocess.call(command, shell=True, executable=os.environ.get("SHELL"))  # noqa: S602
     except KeyboardInterrupt:
         return -signal.SIGINT
+    if code and _INSTALLS.search(command):
+        print(_NO_ENVIRONMENT, file=sys.stderr)  # noqa: T201  below what pip has said
+    return code
 
 
 def end_tracebacks_with(maker: Any, reason: Callable[[BaseException | None], str | None]) -> None:

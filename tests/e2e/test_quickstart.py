@@ -34,6 +34,7 @@ def test_a_cell_fails_if_and_only_if_it_is_tagged_so(played, name):
         ("error-code", "ZeroDivisionError"),
         ("timeout-code", "NodeTimeout"),
         ("crash-code", "NodeDied"),
+        ("refusal-code", "PermissionError"),
     ],
 )
 def test_a_failure_is_reported_under_its_own_name(played, name, expected):

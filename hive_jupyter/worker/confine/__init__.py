@@ -85,7 +85,8 @@ class Confinement:
 
     def refusals(self) -> Refusals:
         """What explains which limit or which part of the boundary is behind an error."""
-        return Refusals(self._spec.policy, self._boundary)
+        own = namespaces.TEMPORARY if self.has_namespaces else ()
+        return Refusals(self._spec.policy, self._boundary, own)
 
     @property
     def kept(self) -> frozenset[str]:

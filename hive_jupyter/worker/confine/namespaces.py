@@ -47,7 +47,7 @@ _SIOCSIFFLAGS = 0x8914
 _IFF_UP = 1
 
 _SHARED_MEMORY = "/dev/shm"  # noqa: S108 (these are what a worker is to see less of)
-_TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
+TEMPORARY = ("/tmp", "/var/tmp")  # noqa: S108
 
 # Unlike CDLL, it keeps the interpreter's lock during a call, as os.fork does.
 _python = ctypes.PyDLL(None, use_errno=True)
@@ -143,7 +143,7 @@ def arrange(mounts: Mounts) -> None:
         # Opened first: what is mounted over /tmp hides what is below.
         temporary = _open(mounts.temporary, opened)
         # On some systems one of the two is a link to the other.
-        folders = {os.path.realpath(path) for path in _TEMPORARY if os.path.isdir(path)}
+        folders = {os.path.realpath(path) for path in TEMPORARY if os.path.isdir(path)}
         kept = {folder: _opened_below(folder, mounts.keep, opened) for folder in folders}
         for folder in folders:
             if not any(f"{folder}/".startswith(f"{path}/") for path in mounts.keep):
