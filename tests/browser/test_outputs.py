@@ -309,7 +309,7 @@ def test_a_running_page_reaches_nothing_around_it(opened, listener):
     assert {*reads, "leave the page", "leave the frame around"} <= refused
     assert "null" == told["open"]
     opened.start("framed: a script")
-    opened.start("framed: a form")
+    expect(opened.output("framed: a form")).to_contain_text("Not loaded")
     opened.start("framed: handlers")
     harmless(opened, listener)
 
