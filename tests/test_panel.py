@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import sqlite3
 import subprocess
 import threading
@@ -463,11 +464,15 @@ def test_a_ledger_that_cannot_be_read_is_said_and_read_again(hive):
     page = Page(hive).open()
     request = asked_for(hive, page)
     path = Path(hive.guard.ledger.path)
-    whole = path.read_bytes()
-    path.write_bytes(b"no database" * 100)
+    kept = path.with_name("kept")
+    shutil.copy(path, kept)
+    other = path.with_name("other")
+    other.write_bytes(b"no database" * 100)
+    other.replace(path)  # at once: a half of it would be another ledger
     page.until(lambda: any("cannot be shown" in note for note in page.board["notes"]))
 
-    path.write_bytes(whole)
+    kept.replace(path)
+    os.utime(path)
 
     page.until(lambda: not any("cannot be shown" in note for note in page.board["notes"]))
     assert page.request(request.id)["state"] == "pending"
