@@ -5,8 +5,9 @@ const SECOND = 1000;
 // A card that has just appeared or moved under somebody's pointer takes no yes.
 const SETTLED = 1000;
 const LOOKS = 200;
-// So long the kernel may take to say that it has heard.
+// So long the kernel may take to say that it has heard, and between two questions to a silent one.
 const PATIENCE = 2500;
+const LONGEST_PAUSE = 60 * SECOND;
 const SAMPLES = 60;
 // A first yes is forgotten when no second one follows.
 const SECOND_YES = 30 * SECOND;
@@ -596,6 +597,7 @@ class Panel {
     this.key = 0;
     this.number = null;
     this.isLive = true;
+    this.pause = PATIENCE;
     this.hear = (message) => this.take(message);
     this.build();
   }
@@ -667,12 +669,21 @@ class Panel {
     this.model.off("msg:custom", this.hear);
     this.model.off("comm_live_update");
     this.timers.forEach(clearInterval);
+    clearTimeout(this.again);
     this.waiting.forEach(({ timer }) => clearTimeout(timer));
   }
 
-  /** The way to the kernel has changed: see whether anybody answers. */
+  /** The way to the kernel may have changed: see whether anybody answers. */
   lookAgain() {
+    clearTimeout(this.again);
     this.ask({ do: "look" });
+  }
+
+  /** Ask a silent kernel again, less and less often: a word can be lost, or wait behind a cell. */
+  lookLater() {
+    clearTimeout(this.again);
+    this.again = setTimeout(() => this.lookAgain(), this.pause);
+    this.pause = Math.min(2 * this.pause, LONGEST_PAUSE);
   }
 
   /** Send a wish; where nobody says that it was heard, say so. */
@@ -699,6 +710,7 @@ class Panel {
     this.waiting.delete(key);
     this.cards.get(message.request)?.giveUp(message);
     this.live(false);
+    this.lookLater();
     if (this.number === null) {
       const { text } = this.model.get("still");
       put(this.still, text);
@@ -743,6 +755,8 @@ class Panel {
     } else if (message.kind === "heard") {
       clearTimeout(this.waiting.get(message.key)?.timer);
       this.waiting.delete(message.key);
+      clearTimeout(this.again);
+      this.pause = PATIENCE;
       if (!this.isLive || message.do !== "look") show(this.notice, false);
       this.live(true);
     } else if (message.kind === "all") {
