@@ -569,6 +569,21 @@ class HiveManager:
         """
         return self._ask_aside(name, lambda node: node.inspect(code, position, detail))
 
+    def pass_on(self, worker: str, message: Message, header: Mapping[str, Any], sink: Sink) -> None:
+        """
+        Pass on what a front-end says to a comm of a worker; returns at once.
+
+        Args:
+            worker: its name.
+            message: a comm_msg or comm_close.
+            header: that it came with.
+            sink: is called on the portal's thread with what the worker says because of it, and at
+                last with a "status" that is idle; must not block.
+        """
+        node = self._nodes.get(worker)
+        if isinstance(node, SwarmNode):
+            self._portal.post(lambda: node.pass_on(message, header, sink))
+
     def _ask_aside(
         self, name: str, ask: Callable[[SwarmNode], Coroutine[Any, Any, _T | None]]
     ) -> _T | None:

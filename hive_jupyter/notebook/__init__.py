@@ -14,6 +14,7 @@ from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.notebook import compat
+from hive_jupyter.notebook.comms import FrontEndComms
 from hive_jupyter.notebook.completion import HiveCompleter
 from hive_jupyter.notebook.magics import REFUSALS, HiveMagics
 from hive_jupyter.protocol import WORKER_VARIABLE
@@ -53,6 +54,7 @@ class _Extension:
         self._manager: HiveManager | None = None
         self._matchers: list[Callable[..., Any]] = []
         self._configurables: list[Configurable] = []
+        self._comms: FrontEndComms | None = None
 
     def load(self) -> None:
         if WORKER_VARIABLE in os.environ:
@@ -64,12 +66,15 @@ class _Extension:
             compat.render_briefly(error)
             raise
         self._manager = manager
-        magics = HiveMagics(self._shell, manager)
+        kernel = compat.kernel_of(self._shell)
+        if kernel is not None:
+            self._comms = FrontEndComms(kernel, manager.pass_on)
+        magics = HiveMagics(self._shell, manager, self._comms)
         self._register(magics.magics)
         completer = HiveCompleter(magics)
         self._matchers.append(completer.match)
         compat.add_matcher(self._shell, self._matchers[0])
-        if (kernel := compat.kernel_of(self._shell)) is not None:
+        if kernel is not None:
             compat.ask_first(kernel, completer.inspect)
         # IPython appends every Magics itself.
         self._configurables += [magics, manager.config]
@@ -92,6 +97,8 @@ class _Extension:
         if self._manager is not None:
             compat.remove_display(self._shell, ToolResult)
             self._manager.close()
+        if self._comms is not None:
+            self._comms.close()
 
     def _register(self, tables: Mapping[str, Mapping[str, Callable[..., Any]]]) -> None:
         for kind, table in tables.items():

@@ -12,6 +12,7 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
+from comm.base_comm import BaseComm
 from IPython.core import page as page_module
 from IPython.core.displaypub import CapturingDisplayPublisher
 
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from traitlets.config import Configurable
 
 
+# Where the header is among the parts of a message; the signature comes before.
+_HEADER = 1
 # Columns that also a narrow notebook shows.
 _WIDTH = 80
 
@@ -260,6 +263,75 @@ def ask_first(kernel: Any, inspect: Callable[[str, int, int], str | None]) -> No
 def ask_no_more(kernel: Any) -> None:
     """Do so no more."""
     vars(kernel).pop("do_inspect", None)
+
+
+class _Comm(BaseComm):
+    """Stands in the list of comms for one that is a worker's; nothing of it is the kernel's."""
+
+    def publish_msg(self, *_: Any, **__: Any) -> None:
+        """The worker speaks for itself."""
+
+
+def has_comm(kernel: Any, name: str) -> bool:
+    """Whether the kernel knows a comm of that id."""
+    return name in kernel.comm_manager.comms
+
+
+def add_comm(kernel: Any, name: str, target: str) -> None:
+    """Have the kernel name a comm to front-ends that ask for all of them."""
+    kernel.comm_manager.comms[name] = _Comm(target, comm_id=name, primary=False)
+
+
+def remove_comm(kernel: Any, name: str) -> None:
+    """Do so no more."""
+    kernel.comm_manager.comms.pop(name, None)
+
+
+def hear_comms_first(kernel: Any, hear: Callable[[Mapping[str, Any]], bool]) -> None:
+    """
+    Offer what front-ends say through comms to ``hear`` before the kernel gets it.
+
+    The kernel's own way is as long as the running cell, with some front-ends. Where a kernel has no
+    thread for its shell channel, nothing is offered.
+
+    Args:
+        kernel: of the notebook.
+        hear: is called on that thread with each message, its content parsed; True takes it away.
+    """
+    own = kernel.shell_channel_thread_main
+
+    def take(frames: list[Any]) -> Any:
+        message = _comm_message(kernel.session, frames)
+        return None if message is not None and hear(message) else own(frames)
+
+    _hear_with(kernel, take)
+
+
+def hear_comms_no_more(kernel: Any) -> None:
+    """Do so no more."""
+    _hear_with(kernel, type(kernel).shell_channel_thread_main.__get__(kernel))
+
+
+def _hear_with(kernel: Any, take: Callable[[list[Any]], Any]) -> None:
+    thread = getattr(kernel, "shell_channel_thread", None)
+    if thread is not None:
+        # for a kernel that starts, and for one that has
+        kernel.shell_channel_thread_main = take
+        thread.io_loop.add_callback(kernel.shell_stream.on_recv, take, copy=False)
+
+
+def _comm_message(session: Any, frames: list[Any]) -> Mapping[str, Any] | None:
+    """The message, with its content, if it is one for a comm and signed."""
+    _, parts = session.feed_identities(frames, copy=False)
+    if len(parts) < _HEADER + 1 or b'"comm_' not in bytes(parts[_HEADER].bytes):
+        return None
+    try:
+        # the content stays as it is, or the kernel would take it for a message that came twice
+        message: dict[str, Any] = session.deserialize(parts, content=False, copy=False)
+        content = session.unpack(message["content"])
+    except Exception:  # the kernel's own reading tells of it
+        return None
+    return {**message, "content": content} if isinstance(content, dict) else None
 
 
 def add_configurable(shell: Any, configurable: Configurable) -> None:

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from hive_jupyter.delegation import Delegation, RunRecord, ToolDelegation
     from hive_jupyter.manager import HiveManager
     from hive_jupyter.notebook.approval import Approvals
+    from hive_jupyter.notebook.comms import FrontEndComms
     from hive_jupyter.swarm.life import NodeStatus
 
 _CODE_SHOWN = 60
@@ -257,9 +258,12 @@ class HiveMagics(Magics):
         notebook: the folder of the notebook, or where IPython runs.
     """
 
-    def __init__(self, shell: InteractiveShell, manager: HiveManager) -> None:
+    def __init__(
+        self, shell: InteractiveShell, manager: HiveManager, comms: FrontEndComms | None = None
+    ) -> None:
         super().__init__(shell)
         self.manager = manager
+        self._comms = comms
         self.notebook = _notebook_folder()
         self._shell = shell
         self._set_here: dict[str, Any] = {}
@@ -397,7 +401,8 @@ class HiveMagics(Magics):
         compat.render_as(error, [*compat.rendered(error), *map(visible, filter(None, hints))])
 
     def _run(self, code: str, options: argparse.Namespace) -> Relayed:
-        cell = Cell(self._shell)
+        worker = self._worker(options)
+        cell = Cell(self._shell, worker, self._comms)
         chosen = {
             name: getattr(options, name)
             for name in ("worker", "timeout", "memory", "sandbox")
@@ -414,7 +419,7 @@ class HiveMagics(Magics):
                 **chosen,
             )
 
-        return relay(cell, begin, worker=self._worker(options), quiet=options.quiet)
+        return relay(cell, begin, worker=worker, quiet=options.quiet)
 
     def _call_tool(
         self, word: str, details: str, body: str | None, options: argparse.Namespace

@@ -20,18 +20,19 @@ from typing import TYPE_CHECKING, Any, Self
 
 from hive_jupyter.errors import HiveError, NodeDied, RemoteError
 from hive_jupyter.notebook import compat
+from hive_jupyter.notebook.comms import FrontEndComms, Publisher
+from hive_jupyter.swarm.messages import COMMS, Message
 from hive_jupyter.swarm.portal import handle_sigint
 from hive_jupyter.units import without_colours
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable
     from types import FrameType
 
     from IPython.core.interactiveshell import InteractiveShell
 
     from hive_jupyter.delegation import BaseDelegation, Result
     from hive_jupyter.swarm.fallback import Instructions
-    from hive_jupyter.swarm.messages import Message
     from hive_jupyter.tools import ToolResult
 
 # What code raises that Ctrl-C stopped; an awaiting cell is cancelled.
@@ -40,7 +41,6 @@ _STOPPED = ("KeyboardInterrupt", "CancelledError")
 _END_OF_INPUT = "\x04"
 # Nobody reacts faster (seconds): Ctrl-C during a shorter run was meant for the loop around it.
 _REACTION = 0.3
-_WIDGET = "application/vnd.jupyter.widget-view+json"
 _CLEAR_LINE = "\r\033[K"
 # Messages a second on their way to the front-ends, and how many may go ahead of that.
 # jupyter_server drops what reaches it above 1000 a second over three seconds, a stall of its own
@@ -67,12 +67,19 @@ class Cell:
     """
     The cell that calls: a sink for messages.
 
+    Args:
+        shell: that runs it.
+        worker: that it calls.
+        comms: of the hive, or None: then widgets are shown as text.
+
     Attributes:
         header: under which the worker is to run; None in a terminal.
         allow_stdin: whether somebody answers to ``input()``.
     """
 
-    def __init__(self, shell: InteractiveShell) -> None:
+    def __init__(
+        self, shell: InteractiveShell, worker: str = "", comms: FrontEndComms | None = None
+    ) -> None:
         self._shell: Any = shell
         self._kernel = compat.kernel_of(shell)
         self._parent = {} if self._kernel is None else compat.parent_of(shell)
@@ -82,6 +89,7 @@ class Cell:
         self.allow_stdin = self._kernel is None or compat.allows_stdin(self._parent)
         # late output may need it long after; the rest of the request is the cell's whole code
         self._parent = {"header": self._parent["header"]} if "header" in self._parent else {}
+        self._publisher = Publisher(self._kernel, self._parent, worker, comms)
         self._sinks: dict[str, Callable[[Message], None]] = {
             "stream": self._stream,
             "display_data": self._display,
@@ -91,28 +99,21 @@ class Cell:
             "error": self._error,
             "payload": self._payload,
             "progress": self._progress,
+            **dict.fromkeys(COMMS, self._comm),
         }
 
     def show(self, message: Message) -> None:
         """Show what a worker said, as if the cell itself had; other messages have no place here."""
         sink = self._sinks.get(message.type)
         if sink is not None:
-            sink(_without_widget(message))
+            sink(self._publisher.without_dead_view(message))
 
     def show_late(self, message: Message) -> None:
         """Show what threads and tasks of the worker's code say after the cell; from any thread."""
-        message = _without_widget(message)
         if self._kernel is None:
             self.show(message)
         else:
-            compat.publish(
-                self._kernel,
-                message.type,
-                message.content,
-                parent=self._parent,
-                metadata=message.metadata,
-                buffers=message.buffers,
-            )
+            self._publisher(message)
 
     def ask(self, prompt: str, *, password: bool) -> str:
         """Ask the person in front of the cell; the end of input is a character, as on the wire."""
@@ -141,7 +142,8 @@ class Cell:
                 "metadata": {},
                 "transient": {"display_id": shown or self._progress_id},
             }
-            self._publish("update_display_data" if shown else "display_data", content)
+            kind = "update_display_data" if shown else "display_data"
+            self._publish(Message(kind, content))
 
     def _progress(self, message: Message) -> None:
         self.progress(message.content["text"])
@@ -158,14 +160,14 @@ class Cell:
         name = "stderr" if message.content["name"] == "stderr" else "stdout"
         stream = getattr(sys, name)
         if self._kernel is not None and compat.is_kernel_stream(self._kernel, stream):
-            self._publish("stream", {"name": name, "text": message.content["text"]})
+            self._publish(Message("stream", {"name": name, "text": message.content["text"]}))
         else:
             stream.write(message.content["text"])
             stream.flush()
 
     def _display(self, message: Message) -> None:
         if self._is_live():
-            self._republish(message)
+            self._publish(message)
         else:
             content = message.content
             self._shell.display_pub.publish(
@@ -177,14 +179,14 @@ class Cell:
 
     def _clear(self, message: Message) -> None:
         if self._is_live():
-            self._republish(message)
+            self._publish(message)
         else:
             self._shell.display_pub.clear_output(wait=bool(message.content.get("wait")))
 
     def _result(self, message: Message) -> None:
         if self._is_live():
             content = {**message.content, "execution_count": compat.execution_count(self._shell)}
-            self._publish("execute_result", content, message)
+            self._publish(replace(message, content=content))
         elif self._kernel is None and not compat.is_capturing(self._shell):
             compat.print_result(self._shell, message.content["data"])
         else:
@@ -192,9 +194,13 @@ class Cell:
 
     def _error(self, message: Message) -> None:
         if self._is_live():
-            self._republish(message)
+            self._publish(message)
         else:
             sys.stderr.write("\n".join(message.content["traceback"]) + "\n")
+
+    def _comm(self, message: Message) -> None:
+        if self._kernel is not None:
+            self._publish(message)
 
     def _payload(self, message: Message) -> None:
         if self._kernel is not None:
@@ -211,21 +217,9 @@ class Cell:
         compat.flush_streams()
         return True
 
-    def _republish(self, message: Message) -> None:
-        self._publish(message.type, message.content, message)
-
-    def _publish(
-        self, kind: str, content: Mapping[str, Any], message: Message | None = None
-    ) -> None:
+    def _publish(self, message: Message) -> None:
         self._wait_for_turn()
-        compat.publish(
-            self._kernel,
-            kind,
-            content,
-            parent=self._parent,
-            metadata=message.metadata if message else None,
-            buffers=message.buffers if message else (),
-        )
+        self._publisher(message)
 
     def _wait_for_turn(self) -> None:
         """Slow down a flood; the worker's messages wait, none is lost."""
@@ -233,15 +227,6 @@ class Cell:
         self._next_turn = max(self._next_turn, now - _BURST / _RATE) + 1 / _RATE
         if self._next_turn > now:
             time.sleep(self._next_turn - now)
-
-
-def _without_widget(message: Message) -> Message:
-    """Leave a widget's text, where it has one: the front-end knows no model of the worker's."""
-    data = message.content.get("data")
-    if not isinstance(data, dict) or _WIDGET not in data or len(data) == 1:
-        return message
-    shown = {kind: part for kind, part in data.items() if kind != _WIDGET}
-    return replace(message, content={**message.content, "data": shown})
 
 
 def relay(

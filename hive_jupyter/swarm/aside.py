@@ -1,13 +1,11 @@
 """
 What a worker's kernel is asked beside what it runs: completions, and help on a name.
 
-A subshell of the kernel answers, so that a worker that is busy does, too; it is made when somebody
-asks for the first time. See Jupyter's enhancement proposal 91.
+A subshell of the kernel answers, so that a worker that is busy does, too.
 """
 
 from __future__ import annotations
 
-import asyncio
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -16,7 +14,7 @@ from typing import Any
 from hive_jupyter.display.text import plain
 from hive_jupyter.errors import TransferError
 from hive_jupyter.swarm.channels import Channels
-from hive_jupyter.swarm.process import note_failure
+from hive_jupyter.swarm.subshell import Subshell
 
 # As much as anybody reads: completions, characters of one, and characters of a help.
 _MOST = 500
@@ -50,7 +48,7 @@ class Aside:
 
     def __init__(self, channels: Channels) -> None:
         self._channels = channels
-        self._opening: asyncio.Task[str] | None = None
+        self._subshell = Subshell(channels.request)
 
     async def complete(self, code: str, position: int) -> Completions:
         """
@@ -95,22 +93,9 @@ class Aside:
         return plain(text[:_LONGEST_HELP])
 
     async def _ask(self, kind: str, content: Mapping[str, Any]) -> Mapping[str, Any]:
-        if self._opening is None:
-            self._opening = asyncio.create_task(self._open())
-            self._opening.add_done_callback(note_failure)
-        # who asks may give up; the next one finds it open
-        subshell = await asyncio.shield(self._opening)
-        header = {"subshell_id": subshell}
+        header = {"subshell_id": await self._subshell.name()}
         reply = await self._channels.request("shell", kind, content, header)
         return reply.content
-
-    async def _open(self) -> str:
-        reply = await self._channels.request("control", "create_subshell_request", {})
-        name = reply.content.get("subshell_id")
-        if not isinstance(name, str):
-            msg = "a create_subshell_reply without a subshell"
-            raise TransferError(msg)
-        return name
 
 
 def _is_word(word: object) -> bool:

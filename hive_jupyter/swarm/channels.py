@@ -30,8 +30,9 @@ from jupyter_client.session import Session
 from hive_jupyter.display.rules import INERT, TRUSTED, stricter
 from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY, WORKER_NAME
+from hive_jupyter.swarm.comms import WorkerComms
 from hive_jupyter.swarm.late import LateOutput
-from hive_jupyter.swarm.messages import OUTPUTS, Message, Sink, progress
+from hive_jupyter.swarm.messages import COMMS, OUTPUTS, Message, Sink, progress
 from hive_jupyter.swarm.outlet import Outlet
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.units import format_size
@@ -115,8 +116,12 @@ _REQUIRED: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "run_hooks_reply": {"status": str},
     "tool_progress": {"progress": (int, float), "message": str},
     "commit_request": {"id": str},
+    "comm_open": {"comm_id": str, "target_name": str},
+    "comm_msg": {"comm_id": str},
+    "comm_close": {"comm_id": str},
 }
 _OPTIONAL: Mapping[str, type] = {
+    "data": dict,
     "metadata": dict,
     "transient": dict,
     "wait": bool,
@@ -148,10 +153,10 @@ def _check_content(kind: str, content: Mapping[str, Any], metadata: Mapping[str,
     if wrong:
         msg = f"a {kind} message whose {', '.join(wrong)} is not what Jupyter's protocol says"
         raise TransferError(msg)
-    if "data" in required and len(content["data"]) > _MOST_FORMS:
+    if required.get("data") is dict and len(content["data"]) > _MOST_FORMS:
         msg = f"a {kind} message of more than {_MOST_FORMS} MIME types"
         raise TransferError(msg)
-    if kind in OUTPUTS and kind != "stream" and _is_deep([content, metadata]):
+    if kind in OUTPUTS | COMMS and kind != "stream" and _is_deep([content, metadata]):
         msg = f"a {kind} message that is nested more than {_DEEPEST} levels deep"
         raise TransferError(msg)
 
@@ -197,6 +202,9 @@ class Channels:
         on_violation: is called once with a reason when the worker breaks the protocol.
         rule: for what of its output may pass; one of ``display.rules.RULES``.
         folder: the worker's private one, for output that is too much to be shown.
+
+    Attributes:
+        comms: of the worker.
     """
 
     def __init__(
@@ -230,6 +238,7 @@ class Channels:
         self._pauses: set[str] = set()
         self._draining = False
         self._late = LateOutput(self._hold)
+        self.comms = WorkerComms(self._late, self._pass_on, lambda: Outlet(rule, name))
         self._disconnected = asyncio.Event()
         identity = uuid.uuid4().bytes
         self._sockets = {
@@ -301,7 +310,7 @@ class Channels:
         own = {**self._session.msg_header(kind), WORKER_NAME: self._name, **(header or {})}
         future = self._waiting[own["msg_id"]] = self._loop.create_future()
         try:
-            self._send(channel, kind, content, own)
+            self._send(channel, Message(kind, content), own)
             reply: Message = await future
             return reply
         finally:
@@ -325,7 +334,7 @@ class Channels:
         # some kernels hand back only the header's standard keys
         self._keys[header["msg_id"]] = run.key
         self.resume("late")
-        self._send("shell", run.type, run.content, header)
+        self._send("shell", Message(run.type, run.content), header)
 
     def end(self, run: Run) -> None:
         """Route nothing to this run any more, but what comes late."""
@@ -342,7 +351,7 @@ class Channels:
         if run.key in self._asking:
             self._asking.discard(run.key)
             header = self._session.msg_header("input_reply")
-            self._send("stdin", "input_reply", {"value": text}, header)
+            self._send("stdin", Message("input_reply", {"value": text}), header)
 
     def answer_commit(self, run: Run, asked: Message, answer: Mapping[str, str]) -> None:
         """
@@ -359,10 +368,10 @@ class Channels:
     def _reply_to_commit(self, asked: Message, answer: Mapping[str, str]) -> None:
         if self._closed:
             return
-        content = {"id": asked.content["id"], **answer}
+        reply = Message("commit_reply", {"id": asked.content["id"], **answer})
         # who asks without an end and reads no answer gets none
         with contextlib.suppress(zmq.Again):
-            self._send("control", "commit_reply", content, self._session.msg_header("commit_reply"))
+            self._send("control", reply, self._session.msg_header("commit_reply"))
 
     async def beat(self, seconds: float) -> bool:
         """Whether the worker's heartbeat, which needs no Python, answers within ``seconds``."""
@@ -420,6 +429,7 @@ class Channels:
             return
         self._closed = True
         self._late.close()
+        self.comms.close()
         for channel, monitor in self._monitors.items():
             self._loop.remove_reader(monitor.FD)
             self._sockets[channel].disable_monitor()
@@ -453,11 +463,20 @@ class Channels:
         socket.connect(f"{connection['transport']}://{connection['ip']}{separator}{port}")
         return socket
 
-    def _send(
-        self, channel: str, kind: str, content: Mapping[str, Any], header: Mapping[str, Any]
-    ) -> None:
-        message = self._session.msg(kind, content=dict(content), header=dict(header))
-        self._sockets[channel].send_multipart(self._session.serialize(message), zmq.NOBLOCK)
+    def _pass_on(self, message: Message, header: Mapping[str, Any]) -> None:
+        """Send what a front-end said to a comm."""
+        own = {**header, WORKER_NAME: self._name}
+        self._send("shell", message, own)
+
+    def _send(self, channel: str, message: Message, header: Mapping[str, Any]) -> None:
+        parts = self._session.msg(
+            message.type,
+            dict(message.content),
+            header=dict(header),
+            metadata=dict(message.metadata),
+        )
+        frames = [*self._session.serialize(parts), *message.buffers]
+        self._sockets[channel].send_multipart(frames, zmq.NOBLOCK)
         # zmq's descriptor tells of changes only, and sending may have swallowed one.
         self._read_soon(channel)
 
@@ -567,9 +586,17 @@ class Channels:
             self._take_status(message, run, key)
         elif message.type == "commit_request":
             self._take_commit_request(run, message)
-        elif run is None:
+        elif message.type in COMMS:
+            if self._rule == TRUSTED:
+                self.comms.take(message, run, key)
+        elif run is not None:
+            self._take_of_run(run, message)
+        elif not self.comms.take_output(message, key):
             self._late.take(key, message)
-        elif message.type in OUTPUTS:
+
+    @staticmethod
+    def _take_of_run(run: Run, message: Message) -> None:
+        if message.type in OUTPUTS:
             run.take_output(message)
         elif message.type == "tool_progress":
             run.say(_progress(message))
@@ -609,6 +636,7 @@ class Channels:
             heard.set()
         if run is not None:
             run.take_idle()
+        self.comms.take_idle(key)
 
     def _check(self, frames: list[bytes]) -> tuple[Message, dict[str, Any]]:
         """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -18,6 +19,7 @@ _REMEMBERED = 1000
 # jupyter_server drops some.
 _INTERVAL = 0.05
 _BATCH = 25
+_RATE = _BATCH / _INTERVAL
 # So much may wait (messages and bytes) before no more is read from the worker. While a run is on
 # it is read all the same: then the oldest are left out once twice as much waits.
 _MOST_MESSAGES = 4000
@@ -43,6 +45,7 @@ class LateOutput:
     _waiting: deque[tuple[Sink, Message]] = field(default_factory=deque)
     _bytes: int = 0
     _timer: asyncio.TimerHandle | None = None
+    _next_turn: float = 0.0
     _holds: bool = False
     _left_out: int = 0
 
@@ -52,14 +55,23 @@ class LateOutput:
         if len(self._sinks) > _REMEMBERED:
             del self._sinks[next(iter(self._sinks))]
 
+    def sink_of(self, key: str) -> Sink | None:
+        """Who takes what the run of that key still says."""
+        return self._sinks.get(key)
+
     def take(self, key: str, message: Message) -> None:
         """Hand a message on soon, if it belongs to one of these runs."""
         sink = self._sinks.get(key)
-        if sink is None or message.type not in _LATE:
-            return
+        if sink is not None and message.type in _LATE:
+            self.add(sink, message)
+
+    def add(self, sink: Sink, message: Message) -> None:
+        """Hand a message on soon; what is no output at once, for somebody moves a slider."""
         self._waiting.append((sink, message))
         self._bytes += message.size
-        if self._timer is None:
+        if message.type not in OUTPUTS and len(self._waiting) == 1 and self._is_slow():
+            self._hand_on_next()
+        elif self._timer is None:
             self._hand_on_later()
         if self._is_more_than(1):
             self._holds = True
@@ -78,6 +90,12 @@ class LateOutput:
     def _is_more_than(self, times: int) -> bool:
         messages, size = len(self._waiting), self._bytes
         return messages > times * _MOST_MESSAGES or size > times * _MOST_BYTES
+
+    def _is_slow(self) -> bool:
+        """Whether one more at once is not too many."""
+        now = time.monotonic()
+        self._next_turn = max(self._next_turn, now - _INTERVAL) + 1 / _RATE
+        return self._next_turn <= now
 
     def _hand_on_later(self) -> None:
         self._timer = asyncio.get_running_loop().call_later(_INTERVAL, self._hand_on)

@@ -19,6 +19,8 @@ OUTPUTS = frozenset(
     }
 )
 
+COMMS = frozenset({"comm_open", "comm_msg", "comm_close"})
+
 
 # Of what a tool says that it does, in characters.
 _LONGEST_PROGRESS = 200

@@ -36,6 +36,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm.aside import Aside, Completions
 from hive_jupyter.swarm.channels import Channels, Context
+from hive_jupyter.swarm.comms import IDLE
 from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.forkserver import ForkServer, ForkServers
@@ -52,6 +53,7 @@ from hive_jupyter.swarm.process import (
 from hive_jupyter.swarm.replies import asks_to_exit, payloads, users_error, variables
 from hive_jupyter.swarm.run import Request, Run, or_stopped
 from hive_jupyter.swarm.runtime import LEAST_SPACE, RuntimeFolder, remove_apart
+from hive_jupyter.swarm.subshell import Subshell
 from hive_jupyter.swarm.tool_call import ToolCall, listed_tools
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
@@ -337,6 +339,13 @@ class SwarmNode:
         self._life.belong_here()
         return await self._aside.inspect(code, position, detail) if self._aside else None
 
+    def pass_on(self, message: Message, header: Mapping[str, Any], sink: Sink) -> None:
+        """Pass on what a front-end says to a comm of the worker; see ``WorkerComms.pass_on``."""
+        if self._channels is None:
+            sink(IDLE)
+        else:
+            self._channels.comms.pass_on(message, header, sink)
+
     def pause_output(self, run: Run) -> None:
         """Read no output for now, since this run's does not get away; it waits in the worker."""
         if self._channels is not None:
@@ -544,7 +553,9 @@ class SwarmNode:
             msg = "its process ended while it started"
             raise HiveError(msg)
         self._info = probe.result()
-        self._aside = Aside(channels)
+        if "kernel subshells" in self._info.get("supported_features", ()):
+            self._aside = Aside(channels)
+            channels.comms.subshell = Subshell(channels.request)
         process.exited.add_done_callback(lambda _: self._worker_ended(process))
 
     def _start_error(self, error: Exception) -> NodeStartError:

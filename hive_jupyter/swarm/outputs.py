@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from hive_jupyter.swarm.messages import Message
+from hive_jupyter.swarm.messages import COMMS, Message
 
 
 class Outputs:
@@ -45,6 +45,8 @@ class Outputs:
 
     def take(self, message: Message) -> None:
         """Take the run's next message."""
+        if message.type in COMMS:
+            return
         message = self._as_far_as_there_is_room(message)
         content = message.content
         if message.type == "clear_output":

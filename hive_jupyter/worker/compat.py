@@ -23,6 +23,7 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 from ipykernel import zmqshell
+from ipykernel.comm.comm import BaseComm
 
 _C = TypeVar("_C", bound=type)
 
@@ -76,6 +77,17 @@ def reply_through_the_stream(kernel: Any) -> None:
     manager = kernel.shell_channel_thread.manager
     if hasattr(manager, "_shell_socket"):
         setattr(manager, "_shell_socket", kernel.shell_stream)  # noqa: B010  private in ipykernel
+
+
+def hear_comms_on_any_subshell() -> None:
+    """
+    Have a comm's messages taken up by the subshell that they are sent to.
+
+    ipykernel 7.4 takes them to the one that spoke through the comm last, as a rule the main shell,
+    where they wait for the running cell.
+    """
+    if hasattr(BaseComm, "_reply_subshell_for"):
+        setattr(BaseComm, "_reply_subshell_for", lambda _self, _data, default: default)  # noqa: B010
 
 
 def live_without_sockets() -> None:

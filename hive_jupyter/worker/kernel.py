@@ -103,6 +103,14 @@ class CoderWorker(IPythonKernel):
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
         self.commit_requests = CommitRequests(self._publish_commit_request)
+        self.shell_handlers["comm_msg"] = self.comm_msg
+
+    def comm_msg(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Take what a front-end says to a comm; as a rule on a subshell's thread."""
+        self.comm_manager.comm_msg(stream, ident, parent)
+        # a callback may have resolved what a cell awaits, and a future does not wake a loop that
+        # sleeps in another thread
+        self.io_loop.add_callback(lambda: None)
 
     def kernel_info_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> Any:
         """Answer as any kernel does; the first request tells a spare its name."""
@@ -346,6 +354,7 @@ class WorkerApp(IPKernelApp):
         compat.reply_through_the_stream(self.kernel)
         self.shell = self.kernel.shell
         compat.join(self.shell, self.kernel)
+        compat.hear_comms_on_any_subshell()
         self.kernel.toolbox = Toolbox(spec.tools, spec.root)
         workspace.enter(spec.root or spec.cwd, spec.cwd)
         self.kernel.io_loop = None

@@ -5,9 +5,7 @@ The panel, in a real JupyterLab: what a person sees, clicks and types, also whil
 """
 
 import shutil
-from types import SimpleNamespace
 
-import nbformat
 import pytest
 
 pytest.importorskip("jupyterlab", reason="make browser runs this")
@@ -15,27 +13,13 @@ pytest.importorskip("playwright.sync_api", reason="make browser runs this")
 BROWSER = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt install chromium")
 
-from playwright.sync_api import expect, sync_playwright  # noqa: E402  it is known to be there
+from playwright.sync_api import expect  # noqa: E402  it is known to be there
 
-from hive_jupyter.guard.authorization import AuthorizationGuard  # noqa: E402
-from tests.repos import Repo  # noqa: E402
-from tools.screenshot import BROWSER_ARGUMENTS, lab  # noqa: E402
-
-PATIENCE = 60_000
-expect.set_options(timeout=PATIENCE)
 MARKUP = '<img src=x onerror="document.body.dataset.marked=1"> <b>bold</b>'
 
-LOADING = "%load_ext hive_jupyter\nhive = get_ipython().find_line_magic('hive').__self__.manager"
 PANEL = "%hive panel"
 FOREVER = "%%delegate -w train\nwhile True: pass"
 
-BEGIN_ALL = """async () => {
-  const app = window.jupyterapp;
-  const notebook = app.shell.currentWidget;
-  await notebook.sessionContext.ready;
-  await notebook.sessionContext.session.kernel.info;
-  app.commands.execute('notebook:run-all-cells');
-}"""
 LOSES_THE_FIRST_LOOK = """
   const send = WebSocket.prototype.send;
   WebSocket.prototype.send = function (data) {
@@ -47,58 +31,16 @@ LOSES_THE_FIRST_LOOK = """
 KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
 
 
-@pytest.fixture(scope="module")
-def place(tmp_path_factory):
-    """A JupyterLab whose folder is a repository, and a browser."""
-    folder = tmp_path_factory.mktemp("lab")
-    (folder / "home").mkdir()
-    patch = pytest.MonkeyPatch()
-    patch.setenv("HOME", str(folder / "home"))
-    patch.setenv("JUPYTER_DATA_DIR", str(folder / "data"))
-    (folder / "home" / ".gitconfig").write_text("[user]\n name = Ada\n email = ada@example.org\n")
-    repo = Repo(folder / "work")
-    repo.write("fence.py", "posts = 3\n")
-    repo.commit_all()
-    try:
-        with lab(folder) as address, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=BROWSER, args=BROWSER_ARGUMENTS, chromium_sandbox=False
-            )
-            yield SimpleNamespace(address=address, browser=browser, repo=repo)
-            browser.close()
-    finally:
-        patch.undo()
-
-
 @pytest.fixture
-def notebook(place, request):
+def notebook(opened):
     """Opens a notebook with some cells, begins to run them, and shows the panel."""
-    opened = []
 
-    def run(*cells, script="", **options):
-        name = f"{request.node.name}.ipynb"
-        page = place.browser.new_page(viewport={"width": 1100, "height": 1400}, **options)
-        page.add_init_script(script)
-        page.set_default_timeout(PATIENCE)
-        opened.append(page)
-        kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        written = [nbformat.v4.new_code_cell(cell) for cell in (LOADING, *cells)]
-        made = nbformat.v4.new_notebook(cells=written, metadata={"kernelspec": kernel})
-        nbformat.write(made, place.repo.folder / name)
-        page.goto(f"{place.address}doc/tree/{name}?reset")
-        page.wait_for_selector(".jp-Notebook .jp-Cell")
-        page.wait_for_function("window.jupyterapp !== undefined")
-        page.evaluate(BEGIN_ALL)
+    def run(*cells, **options):
+        page = opened(*cells, **options)
         expect(page.get_by_role("table", name="Workers").first).to_be_visible()
         return page
 
-    yield run
-    for page in opened:
-        page.evaluate(f"{KERNEL}.shutdown()")
-        page.close()
-    guard = AuthorizationGuard()
-    for waiting in guard.pending():
-        guard.deny(waiting.id, "the test is over")
+    return run
 
 
 def commit_of(place, content, file="fence.py"):

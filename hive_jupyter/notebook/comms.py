@@ -1,0 +1,225 @@
+"""
+Widgets of workers, live in the notebook.
+
+A worker's comms are opened in the front-end by the kernel of the notebook, which lists them among
+its own. What the front-end says to them goes to the worker at once, past whatever the kernel runs.
+When a page is loaded again it asks each comm for its state, so that the worker alone keeps that.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from hive_jupyter.notebook import compat
+from hive_jupyter.swarm.messages import COMMS, Message, Sink
+
+VIEW = "application/vnd.jupyter.widget-view+json"
+
+# Through it a page that was loaded again asks a kernel for all models at once.
+_CONTROL = "jupyter.widget.control"
+
+PassOn = Callable[[str, Message, Mapping[str, Any], Sink], None]
+
+
+@dataclass
+class _Open:
+    """
+    A comm of a worker.
+
+    Attributes:
+        worker: its name.
+        views: the displays that show it, and their text.
+    """
+
+    worker: str
+    views: dict[str, str] = field(default_factory=dict)
+
+
+class FrontEndComms:
+    """
+    The comms of all workers of a hive, as a notebook's kernel has them.
+
+    Args:
+        kernel: of the notebook.
+        pass_on: passes what a front-end says on to a worker, with its header; what comes back goes
+            to a sink, on any thread.
+    """
+
+    def __init__(self, kernel: Any, pass_on: PassOn) -> None:
+        self._kernel = kernel
+        self._pass_on = pass_on
+        self._open: dict[str, _Open] = {}
+        # Of comms that were lost before the cell got to open them.
+        self._lost: set[str] = set()
+        self._controls: set[str] = set()
+        compat.hear_comms_first(kernel, self._hear)
+
+    def close(self) -> None:
+        """Hear nothing more."""
+        compat.hear_comms_no_more(self._kernel)
+        for comm in list(self._open):
+            self._forget(comm)
+
+    def publisher(self, worker: str, parent: dict[str, Any]) -> Publisher:
+        """What publishes that worker's messages as the output of the request ``parent``."""
+        return Publisher(self._kernel, parent, worker, self)
+
+    def knows(self, worker: str, comm: object) -> bool:
+        """Whether a comm is open and the worker's."""
+        opened = self._open.get(comm) if isinstance(comm, str) else None
+        return opened is not None and opened.worker == worker
+
+    def show(self, comm: str, display: str, text: str) -> None:
+        """Note that a display shows a comm's widget; the text is what else is known of it."""
+        self._open[comm].views[display] = text
+
+    def take(self, worker: str, message: Message) -> list[Message]:
+        """What to publish of a worker's message about a comm; nothing where it is not its own."""
+        comm = message.content["comm_id"]
+        if message.type == "comm_lost":
+            return self._lose(worker, comm)
+        if message.type == "comm_open":
+            return [message] if self._begin(worker, comm, message) else []
+        if not self.knows(worker, comm):
+            return []
+        if message.type == "comm_close":
+            self._forget(comm)
+        return [message]
+
+    def _begin(self, worker: str, comm: str, message: Message) -> bool:
+        if comm in self._lost:
+            self._lost.discard(comm)
+            return False
+        if compat.has_comm(self._kernel, comm):
+            return False
+        self._open[comm] = _Open(worker)
+        compat.add_comm(self._kernel, comm, message.content["target_name"])
+        return True
+
+    def _lose(self, worker: str, comm: str) -> list[Message]:
+        """What tells a front-end that a widget's worker has ended."""
+        if not self.knows(worker, comm):
+            self._lost.add(comm)
+            return []
+        views = self._open[comm].views
+        self._forget(comm)
+        told = [
+            Message(
+                "update_display_data",
+                {
+                    "data": {"text/plain": f'{text}\n(Its worker "{worker}" has ended.)'.lstrip()},
+                    "metadata": {},
+                    "transient": {"display_id": display},
+                },
+            )
+            for display, text in views.items()
+        ]
+        return [*told, Message("comm_close", {"comm_id": comm, "data": {}})]
+
+    def _forget(self, comm: str) -> None:
+        self._open.pop(comm, None)
+        compat.remove_comm(self._kernel, comm)
+
+    # On the thread of the kernel's shell channel
+
+    def _hear(self, said: Mapping[str, Any]) -> bool:
+        """Take what is for a worker's comm."""
+        kind, content, header = said["msg_type"], said["content"], said["header"]
+        comm = str(content.get("comm_id"))
+        if self._is_control(comm, kind, content):
+            self._decline(comm, header)
+            return True
+        opened = self._open.get(comm)
+        if opened is None or kind == "comm_open":
+            return False
+        if kind == "comm_close":
+            self._forget(comm)
+        buffers = tuple(map(bytes, said["buffers"]))
+        message = Message(kind, content, said["metadata"], buffers)
+        publisher = self.publisher(opened.worker, {"header": header})
+        self._pass_on(opened.worker, message, header, publisher)
+        return True
+
+    def _is_control(self, comm: str, kind: str, content: Mapping[str, Any]) -> bool:
+        """Whether somebody asks for all models, of which the kernel knows only its own."""
+        if kind == "comm_open" and content.get("target_name") == _CONTROL and self._open:
+            self._controls.add(comm)
+        return comm in self._controls
+
+    def _decline(self, comm: str, header: Mapping[str, Any]) -> None:
+        """Close the way to all models at once: front-ends then ask each for its state."""
+        for kind, content in (
+            ("comm_close", {"comm_id": comm, "data": {}}),
+            ("status", {"execution_state": "idle"}),
+        ):
+            compat.publish(self._kernel, kind, content, parent={"header": header})
+
+
+class Publisher:
+    """
+    Publishes what a worker says, as the output of one request. From any thread.
+
+    Args:
+        kernel: that publishes.
+        parent: the request.
+        worker: its name.
+        comms: of the hive, or None where front-ends cannot be heard: then widgets are text.
+    """
+
+    def __init__(
+        self, kernel: Any, parent: dict[str, Any], worker: str, comms: FrontEndComms | None
+    ) -> None:
+        self._kernel = kernel
+        self._parent = parent
+        self._worker = worker
+        self._comms = comms
+
+    def __call__(self, message: Message) -> None:
+        if message.type in COMMS or message.type == "comm_lost":
+            for each in self._comms.take(self._worker, message) if self._comms else ():
+                self._publish(each)
+        else:
+            self._publish(self._noting_view(self.without_dead_view(message)))
+
+    def without_dead_view(self, message: Message) -> Message:
+        """Leave a widget's text, where it has one, of a model that the front-end does not know."""
+        data = message.content.get("data")
+        if not isinstance(data, dict) or VIEW not in data or len(data) == 1:
+            return message
+        if self._comms and self._comms.knows(self._worker, _model_of(data)):
+            return message
+        shown = {kind: part for kind, part in data.items() if kind != VIEW}
+        return replace(message, content={**message.content, "data": shown})
+
+    def _noting_view(self, message: Message) -> Message:
+        """Give a widget's display a name, so that it can be told when its worker has ended."""
+        data = message.content.get("data")
+        if not isinstance(data, dict) or VIEW not in data or self._comms is None:
+            return message
+        if not self._comms.knows(self._worker, _model_of(data)):
+            return message
+        content = {key: part for key, part in message.content.items() if key != "execution_count"}
+        transient = dict(content.get("transient") or {})
+        display = transient.setdefault("display_id", uuid.uuid4().hex)
+        self._comms.show(_model_of(data), display, str(data.get("text/plain", "")))
+        # front-ends let no result be updated, only a display
+        kind = "display_data" if message.type == "execute_result" else message.type
+        return replace(message, type=kind, content={**content, "transient": transient})
+
+    def _publish(self, message: Message) -> None:
+        compat.publish(
+            self._kernel,
+            message.type,
+            message.content,
+            parent=self._parent,
+            metadata=message.metadata,
+            buffers=message.buffers,
+        )
+
+
+def _model_of(data: Mapping[str, Any]) -> Any:
+    view = data[VIEW]
+    return view.get("model_id") if isinstance(view, dict) else None

@@ -1,0 +1,189 @@
+"""
+Comms: what a worker's widgets say to front-ends, and hear from them.
+
+The protocol is Jupyter's
+(https://jupyter-client.readthedocs.io/en/stable/messaging.html#custom-messages). What a front-end
+says goes to a subshell of the worker, so that it is heard while a cell runs. It keeps its header,
+by which widgets know the answer to what they said, and gets a key as a run does: what the worker
+says then finds its way by that.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from hive_jupyter.errors import TransferError
+from hive_jupyter.protocol import RUN_KEY
+from hive_jupyter.swarm.late import LateOutput
+from hive_jupyter.swarm.messages import OUTPUTS, Message, Sink
+from hive_jupyter.swarm.outlet import Outlet
+from hive_jupyter.swarm.process import note_failure
+from hive_jupyter.swarm.run import Run
+from hive_jupyter.swarm.subshell import Subshell
+
+log = logging.getLogger(__name__)
+
+# So much of what front-ends say may be with the worker, or on its way.
+_MOST_WAITING = 1000
+# Of so many words the threads that they began may say something after the worker has dealt with it.
+_REMEMBERED = 100
+
+# What front-ends wait for before they say more.
+IDLE = Message("status", {"execution_state": "idle"})
+
+Send = Callable[[Message, Mapping[str, Any]], None]
+
+
+@dataclass
+class _Word:
+    """
+    What a front-end said.
+
+    Attributes:
+        message: a comm_msg or comm_close.
+        header: that it came with.
+        sink: takes what the worker says because of it, and at last that it is idle.
+        outlet: through which that goes.
+        is_dealt_with: the worker has said that it is idle.
+    """
+
+    message: Message
+    header: Mapping[str, Any]
+    sink: Sink
+    outlet: Outlet
+    is_dealt_with: bool = False
+
+
+class WorkerComms:
+    """
+    The comms of one worker. Belongs to one loop.
+
+    Args:
+        late: hands on what belongs to no run.
+        send: sends a message with a header on the worker's shell channel.
+        outlet: makes what a word's answers pass through.
+
+    Attributes:
+        subshell: of the worker, where it has such; else its widgets hear nothing while a cell runs.
+    """
+
+    def __init__(self, late: LateOutput, send: Send, outlet: Callable[[], Outlet]) -> None:
+        self.subshell: Subshell | None = None
+        self._late = late
+        self._send = send
+        self._outlet = outlet
+        # Of the comms that are open: where what they say goes when no run and no word is its cause.
+        self._sinks: dict[str, Sink] = {}
+        self._words: dict[str, _Word] = {}
+        self._to_send: deque[tuple[str, _Word]] = deque()
+        self._sending: asyncio.Task[None] | None = None
+
+    def take(self, message: Message, run: Run | None, key: str) -> None:
+        """
+        Hand on what a comm says: in its place among what its run says, or else soon.
+
+        Args:
+            message: one of COMMS.
+            run: that is its cause and not over, or None.
+            key: of the run or word that is its cause.
+        """
+        comm = message.content["comm_id"]
+        word = self._words.get(key)
+        late = run.late if run is not None else self._late.sink_of(key)
+        sink = late if word is None else word.sink
+        if message.type == "comm_open" and sink is not None and comm not in self._sinks:
+            self._sinks[comm] = sink
+        elif comm not in self._sinks or message.type == "comm_open":
+            return  # nobody who takes it could show a widget
+        if run is not None:
+            run.say(message)
+        else:
+            self._late.add(sink or self._sinks[comm], message)
+        if message.type == "comm_close":
+            del self._sinks[comm]
+
+    def take_output(self, message: Message, key: str) -> bool:
+        """Hand on what else the worker says because of a word; False where none is the cause."""
+        word = self._words.get(key)
+        if word is None:
+            return False
+        if message.type in OUTPUTS:
+            for shown in word.outlet.passed(message):
+                self._late.add(word.sink, shown)
+        return True
+
+    def take_idle(self, key: str) -> None:
+        """The worker has dealt with a word, if the key is one's."""
+        word = self._words.get(key)
+        if word is None or word.is_dealt_with:
+            return
+        word.is_dealt_with = True
+        self._late.add(word.sink, IDLE)
+        done = [key for key, word in self._words.items() if word.is_dealt_with]
+        for old in done[:-_REMEMBERED]:
+            del self._words[old]
+
+    def pass_on(self, message: Message, header: Mapping[str, Any], sink: Sink) -> None:
+        """
+        Pass on what a front-end says to a comm of this worker.
+
+        Args:
+            message: a comm_msg or comm_close.
+            header: that it came with.
+            sink: is called on the loop with what the worker says because of it, and at last, in any
+                case, with a "status" that is idle; must not block.
+        """
+        comm = message.content["comm_id"]
+        waiting = sum(not word.is_dealt_with for word in self._words.values())
+        if comm not in self._sinks or waiting >= _MOST_WAITING:
+            sink(IDLE)
+            return
+        key = secrets.token_hex(8)
+        word = self._words[key] = _Word(message, header, sink, self._outlet())
+        self._to_send.append((key, word))
+        if self._sending is None or self._sending.done():
+            self._sending = asyncio.create_task(self._send_all())
+            self._sending.add_done_callback(note_failure)
+
+    def close(self) -> None:
+        """The worker hears and says nothing more: whoever shows a widget of it is told."""
+        if self._sending is not None:
+            self._sending.cancel()
+        for word in self._words.values():
+            if not word.is_dealt_with:
+                _say(word.sink, IDLE)
+        for comm, sink in self._sinks.items():
+            _say(sink, Message("comm_lost", {"comm_id": comm}))
+        self._words.clear()
+        self._sinks.clear()
+
+    async def _send_all(self) -> None:
+        added: dict[str, Any] = {"subshell_id": None}
+        if self.subshell is not None:
+            try:
+                added = {"subshell_id": await self.subshell.name()}
+            except TransferError as error:
+                log.warning("widgets hear nothing while a cell runs: %s", error)
+        while self._to_send:
+            key, word = self._to_send.popleft()
+            header = {**word.header, **added, RUN_KEY: key}
+            try:
+                self._send(word.message, header)
+            except Exception as error:  # the worker takes nothing any more
+                log.info("a widget's message was lost: %s", error)
+                self.take_idle(key)
+            if word.message.type == "comm_close":
+                self._sinks.pop(word.message.content["comm_id"], None)
+
+
+def _say(sink: Sink, message: Message) -> None:
+    try:
+        sink(message)
+    except Exception as error:  # the cell's kernel is going
+        log.info("a widget's end was not told: %s", error)

@@ -1,0 +1,138 @@
+"""
+Widgets of a worker, in a real JupyterLab: they move, they are heard, they end with their worker.
+
+`make browser` installs what this needs, but for Chromium (`apt install chromium`).
+"""
+
+import re
+import shutil
+
+import pytest
+
+pytest.importorskip("jupyterlab", reason="make browser runs this")
+pytest.importorskip("playwright.sync_api", reason="make browser runs this")
+BROWSER = shutil.which("chromium")
+pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt install chromium")
+
+from playwright.sync_api import expect  # noqa: E402  it is known to be there
+
+PROFILES = ["open", "workspace"]
+SLIDER = """%%delegate
+import ipywidgets as widgets
+slider = widgets.IntSlider(description="depth")
+heard = widgets.Label("nothing yet")
+slider.observe(lambda change: setattr(heard, "value", f"heard {change.new}"), "value")
+widgets.VBox([slider, heard])"""
+
+
+@pytest.fixture(params=PROFILES)
+def sandboxed(request):
+    """The cell with which a worker of each profile is started."""
+    return f"%delegate --sandbox {request.param} 0"
+
+
+def outputs(page):
+    return page.locator(".jp-Cell-outputWrapper")
+
+
+def test_a_slider_moves_and_the_worker_hears_it(opened, sandboxed):
+    page = opened(sandboxed, SLIDER)
+    handle = page.get_by_role("slider")
+    expect(outputs(page).get_by_text("nothing yet")).to_be_visible()
+
+    handle.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("ArrowRight")
+
+    expect(outputs(page).get_by_text("heard 2")).to_be_visible()
+
+
+def test_the_worker_hears_while_it_runs_a_cell(opened, sandboxed):
+    page = opened(
+        sandboxed,
+        SLIDER,
+        "%%delegate\nimport time\nwhile slider.value < 3: time.sleep(0.01)\nprint('deep enough')",
+    )
+    expect(outputs(page).get_by_text("nothing yet")).to_be_visible()
+
+    page.get_by_role("slider").focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+
+    expect(outputs(page).get_by_text("deep enough")).to_be_visible()
+
+
+def test_a_cell_awaits_a_click(opened, sandboxed):
+    page = opened(
+        sandboxed,
+        """%%delegate
+import asyncio
+import ipywidgets as widgets
+button = widgets.Button(description="Go on")
+display(button)
+clicked = asyncio.Future()
+button.on_click(lambda _: clicked.set_result("went on"))
+print(await clicked)""",
+    )
+
+    page.get_by_role("button", name="Go on").click()
+
+    expect(outputs(page).get_by_text("went on")).to_be_visible()
+
+
+def test_what_a_callback_prints_and_shows_lands_in_its_output(opened, sandboxed):
+    page = opened(
+        sandboxed,
+        """%%delegate
+from ipywidgets import interact
+@interact(power=(0, 8))
+def squared(power=2):
+    print(f"squared: {power ** 2}")""",
+    )
+    expect(outputs(page).get_by_text("squared: 4")).to_be_visible()
+
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+
+    expect(outputs(page).get_by_text("squared: 9")).to_be_visible()
+    expect(outputs(page).get_by_text("squared: 4")).to_be_hidden()
+
+
+def test_a_progress_bar_runs(opened, sandboxed):
+    pytest.importorskip("tqdm")
+    page = opened(
+        sandboxed,
+        """%%delegate
+from tqdm.notebook import tqdm
+for _ in tqdm(range(200), desc="planks"):
+    pass""",
+    )
+
+    expect(outputs(page).get_by_text("200/200")).to_be_visible()
+    expect(
+        page.get_by_role("progressbar", name=re.compile("planks"))
+        .or_(page.locator(".widget-hprogress"))
+        .first
+    ).to_be_visible()
+
+
+def test_after_a_reload_the_widgets_are_as_they_were(opened, sandboxed):
+    page = opened(sandboxed, SLIDER)
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    expect(outputs(page).get_by_text("heard 1")).to_be_visible()
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+
+    page.reload()
+
+    expect(outputs(page).get_by_text("heard 1")).to_be_visible()
+    page.get_by_role("slider").focus()
+    page.keyboard.press("ArrowRight")
+    expect(outputs(page).get_by_text("heard 2")).to_be_visible()
+
+
+def test_a_widget_whose_worker_ended_is_told(opened, sandboxed):
+    page = opened(sandboxed, SLIDER, "%%delegate --no-raise-error\nimport os; os._exit(1)")
+
+    expect(outputs(page).get_by_text('Its worker "coder" has ended')).to_be_visible()
+    expect(page.get_by_role("slider")).to_have_count(0)
