@@ -327,3 +327,67 @@ def test_shift_tab_can_be_answered_by_somebody_else(kernel):
     said(kernel, "compat.ask_no_more(kernel)")
 
     assert not kernel.inspect("mine")["found"]
+
+
+HEARING = """
+heard = []
+
+def hear(message):
+    heard.append((message["msg_type"], message["content"]["data"], *map(bytes, message["buffers"])))
+    return message["content"]["comm_id"] == "elsewhere"
+
+compat.hear_comms_first(kernel, hear)
+"""
+
+
+def say(kernel, comm, data, *buffers):
+    """Say something to a comm, and wait until the kernel has dealt with what came before it."""
+    session, socket = kernel.client.session, kernel.client.shell_channel.socket
+    message = session.msg("comm_msg", {"comm_id": comm, "data": data})
+    session.send(socket, message, buffers=list(buffers))
+
+
+def test_what_is_said_through_comms_is_offered_to_somebody_else_first(kernel):
+    said(kernel, HEARING)
+    at_home = """
+from comm import create_comm
+taken = []
+comm = create_comm("home", comm_id="home")
+comm.on_msg(lambda message: taken.append(message["content"]["data"]))
+"""
+    said(kernel, at_home)
+
+    say(kernel, "elsewhere", {"n": 1}, b"bytes")
+    say(kernel, "home", {"n": 2})
+
+    assert said(kernel, "print(heard, taken)") == (
+        "[('comm_msg', {'n': 1}, b'bytes'), ('comm_msg', {'n': 2})] [{'n': 2}]\n"
+    )
+    said(kernel, "compat.hear_comms_no_more(kernel)")
+    say(kernel, "home", {"n": 3})
+    assert said(kernel, "print(len(heard), taken)") == "2 [{'n': 2}, {'n': 3}]\n"
+
+
+def test_what_is_said_to_a_comm_without_a_signature_is_left_to_the_kernel(kernel):
+    said(kernel, f"{HEARING}\nheard.clear()")
+    session, socket = kernel.client.session, kernel.client.shell_channel.socket
+    message = session.msg("comm_msg", {"comm_id": "elsewhere", "data": {}})
+    key, session.key = session.key, b"another"
+
+    session.send(socket, message)
+
+    session.key = key
+    assert said(kernel, "print(heard)") == "[]\n"
+    said(kernel, "compat.hear_comms_no_more(kernel)")
+
+
+def test_a_comm_of_others_is_named_to_front_ends_while_it_is_there(kernel):
+    names = "print(compat.has_comm(kernel, 'theirs'))"
+    assert said(kernel, f"compat.add_comm(kernel, 'theirs', 'a.target')\n{names}") == "True\n"
+    key = kernel.client.comm_info("a.target")
+    reply = kernel.client.get_shell_msg(timeout=30)
+    while reply["parent_header"]["msg_id"] != key:
+        reply = kernel.client.get_shell_msg(timeout=30)
+    assert reply["content"]["comms"] == {"theirs": {"target_name": "a.target"}}
+
+    assert said(kernel, f"compat.remove_comm(kernel, 'theirs')\n{names}") == "False\n"

@@ -109,6 +109,7 @@ def lab(folder: Path) -> Iterator[str]:
         "--IdentityProvider.token=",
         "--KernelManager.transport=ipc",
         "--LabApp.news_url=",
+        "--JupyterNotebookApp.expose_app_in_browser=True",
         f"--ServerApp.root_dir={folder / 'work'}",
     ]
     with (folder / "log").open("wb") as log:

@@ -56,7 +56,7 @@ def opened(place, request):
     """Opens a notebook with some cells, the extension loaded, and begins to run them."""
     pages = []
 
-    def run(*cells, script="", **options):
+    def run(*cells, script="", front_end="doc/tree", **options):
         name = f"{request.node.name}.ipynb"
         page = place.browser.new_page(viewport={"width": 1100, "height": 1400}, **options)
         page.add_init_script(script)
@@ -66,7 +66,7 @@ def opened(place, request):
         written = [nbformat.v4.new_code_cell(cell) for cell in (LOADING, *cells)]
         made = nbformat.v4.new_notebook(cells=written, metadata={"kernelspec": kernel})
         nbformat.write(made, place.repo.folder / name)
-        page.goto(f"{place.address}doc/tree/{name}?reset")
+        page.goto(f"{place.address}{front_end}/{name}?reset")
         page.wait_for_selector(".jp-Notebook .jp-Cell")
         page.wait_for_function("window.jupyterapp !== undefined")
         page.evaluate(BEGIN_ALL)

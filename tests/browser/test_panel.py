@@ -62,17 +62,19 @@ def settled(page):
     page.wait_for_timeout(1500)
 
 
-def test_a_commit_is_approved_with_the_mouse_while_a_cell_runs(notebook, place):
-    page = notebook(commit_of(place, "posts = 4\n"), PANEL, FOREVER)
+@pytest.mark.parametrize("front_end", ["doc/tree", "notebooks"], ids=["JupyterLab", "Notebook"])
+def test_a_commit_is_approved_with_the_mouse_while_a_cell_runs(notebook, place, front_end):
+    content = f"posts = {41 if front_end == 'notebooks' else 40}\n"
+    page = notebook(commit_of(place, content), PANEL, FOREVER, front_end=front_end)
     expect(row(page, "train")).to_contain_text("busy")
-    expect(card(page)).to_contain_text("+posts = 4")
+    expect(card(page)).to_contain_text(f"+{content.strip()}")
     settled(page)
 
     card(page).get_by_role("button", name="Approve and commit").click()
 
     expect(card(page)).to_contain_text("Committed")
     assert "Mend the fence" in place.repo("log", "-1", "--format=%s")
-    assert place.repo.show("fence.py") == "posts = 4"
+    assert place.repo.show("fence.py") == content.strip()
     expect(row(page, "train")).to_contain_text("busy")
 
     row(page, "train").get_by_role("button", name="Interrupt").click()

@@ -136,3 +136,32 @@ def test_a_widget_whose_worker_ended_is_told(opened, sandboxed):
 
     expect(outputs(page).get_by_text('Its worker "coder" has ended')).to_be_visible()
     expect(page.get_by_role("slider")).to_have_count(0)
+
+
+def test_a_figure_of_matplotlib_is_live_in_an_open_worker(opened):
+    pytest.importorskip("ipympl")
+    page = opened(
+        "%delegate --sandbox open 0",
+        """%%delegate
+%matplotlib widget
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+figure, axes = plt.subplots()
+axes.plot([1, 2, 3])
+heard = widgets.Label("nothing yet")
+figure.canvas.mpl_connect("button_press_event", lambda event: setattr(heard, "value", "pressed"))
+display(heard)""",
+    )
+    canvas = page.locator(".jupyter-matplotlib canvas").first
+    expect(canvas).to_be_visible()
+
+    page.locator(".jupyter-matplotlib-canvas-div").click()
+
+    expect(outputs(page).get_by_text("pressed", exact=True)).to_be_visible()
+    is_drawn = """canvas => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return data.some((value, place) => place % 4 === 0 && value > 0 && value < 255);
+    }"""
+    page.wait_for_function(
+        f"() => ({is_drawn})(document.querySelector('.jupyter-matplotlib canvas'))"
+    )

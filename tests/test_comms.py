@@ -1,0 +1,189 @@
+"""What becomes of what widgets say and hear, without processes."""
+
+import asyncio
+
+import pytest
+
+from hive_jupyter.errors import TransferError
+from hive_jupyter.protocol import RUN_KEY
+from hive_jupyter.swarm import comms as module
+from hive_jupyter.swarm.comms import IDLE, WorkerComms
+from hive_jupyter.swarm.late import LateOutput
+from hive_jupyter.swarm.messages import Message, ignore
+from hive_jupyter.swarm.outlet import Outlet
+from hive_jupyter.swarm.run import Run
+
+HEADER = {"msg_id": "click", "session": "page"}
+
+
+class Subshell:
+    """One that is there when the test says so."""
+
+    def __init__(self):
+        self.opened = asyncio.Event()
+        self.error = None
+
+    async def name(self):
+        await self.opened.wait()
+        if self.error is not None:
+            raise self.error
+        return "aside"
+
+
+class Worker:
+    """The other end: what it was sent, and what it may say."""
+
+    def __init__(self):
+        self.sent = []
+        self.late = LateOutput(ignore)
+        self.comms = WorkerComms(self.late, self.send, Outlet)
+        self.said = []
+
+    def send(self, message, header):
+        self.sent.append((message.content["data"], header))
+
+    async def opens(self, name):
+        """A run opens a comm and is over."""
+        run = Run("", self.said.append, late=self.said.append)
+        self.comms.take(opening(name), run, run.key)
+        self.late.expect(run.key, self.said.append)
+        return run
+
+
+@pytest.fixture
+async def worker():
+    return Worker()
+
+
+def opening(name):
+    return Message("comm_open", {"comm_id": name, "target_name": "jupyter.widget", "data": {}})
+
+
+def saying(name, data=None):
+    return Message("comm_msg", {"comm_id": name, "data": data or {}})
+
+
+async def test_words_reach_the_worker_in_order_also_while_its_subshell_opens(worker):
+    await worker.opens("slider")
+    subshell = worker.comms.subshell = Subshell()
+    for number in range(3):
+        worker.comms.pass_on(saying("slider", {"n": number}), HEADER, ignore)
+    await asyncio.sleep(0)
+    assert worker.sent == []
+
+    subshell.opened.set()
+    worker.comms.pass_on(saying("slider", {"n": 3}), HEADER, ignore)
+    async with asyncio.timeout(10):
+        while len(worker.sent) < 4:
+            await asyncio.sleep(0)
+
+    assert [data["n"] for data, _ in worker.sent] == [0, 1, 2, 3]
+    headers = [header for _, header in worker.sent]
+    assert {header["subshell_id"] for header in headers} == {"aside"}
+    assert {header["msg_id"] for header in headers} == {"click"}
+    assert len({header[RUN_KEY] for header in headers}) == 4
+
+
+async def test_without_a_subshell_the_main_shell_hears(worker):
+    await worker.opens("slider")
+    subshell = worker.comms.subshell = Subshell()
+    subshell.error = TransferError("none")
+    subshell.opened.set()
+
+    worker.comms.pass_on(saying("slider"), HEADER, ignore)
+    async with asyncio.timeout(10):
+        while not worker.sent:
+            await asyncio.sleep(0)
+
+    assert worker.sent[0][1]["subshell_id"] is None
+
+
+async def test_what_nobody_can_take_is_over_at_once(worker):
+    answers = []
+    worker.comms.pass_on(saying("unknown"), HEADER, answers.append)
+    assert answers == [IDLE]
+
+
+async def test_a_worker_that_hears_nothing_is_not_flooded(worker, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_WAITING", 3)
+    await worker.opens("slider")
+    answers = []
+    for _ in range(5):
+        worker.comms.pass_on(saying("slider"), HEADER, answers.append)
+    assert answers == [IDLE, IDLE]
+
+
+async def test_the_end_of_the_worker_ends_what_waits_and_what_is_shown(worker):
+    await worker.opens("slider")
+    worker.comms.subshell = Subshell()
+    answers = []
+    worker.comms.pass_on(saying("slider"), HEADER, answers.append)
+
+    worker.comms.close()
+
+    assert answers == [IDLE]
+    assert worker.said[-1] == Message("comm_lost", {"comm_id": "slider"})
+    worker.comms.close()
+    assert len(worker.said) == 2
+
+
+async def test_a_sink_that_fails_keeps_the_others_from_nothing(worker):
+    def broken(_message):
+        raise ValueError
+
+    await worker.opens("slider")
+    worker.comms.pass_on(saying("slider"), HEADER, broken)
+
+    worker.comms.close()
+
+    assert worker.said[-1].type == "comm_lost"
+
+
+async def test_what_is_said_of_a_comm_that_nobody_opened_is_not_handed_on(worker):
+    run = await worker.opens("slider")
+    for message in (saying("other"), Message("comm_close", {"comm_id": "other"})):
+        worker.comms.take(message, run, run.key)
+        worker.comms.take(message, None, run.key)
+    worker.comms.take(opening("slider"), run, run.key)
+
+    assert [message.type for message in worker.said] == ["comm_open"]
+
+
+async def test_where_nobody_shows_widgets_none_is_opened(worker):
+    run = Run("", worker.said.append)
+    worker.comms.take(opening("slider"), run, run.key)
+    worker.comms.take(saying("slider"), run, run.key)
+    assert worker.said == []
+
+
+async def test_answers_come_to_who_asked_and_the_rest_to_who_opened(worker):
+    run = await worker.opens("slider")
+    answers = []
+    worker.comms.pass_on(saying("slider"), HEADER, answers.append)
+    async with asyncio.timeout(10):
+        while not worker.sent:
+            await asyncio.sleep(0)
+    key = worker.sent[0][1][RUN_KEY]
+
+    worker.comms.take(saying("slider", {"method": "echo_update"}), None, key)
+    worker.comms.take(saying("slider", {"method": "update"}), None, "a thread of nobody's")
+    worker.comms.take_idle(key)
+    worker.comms.take_idle(key)
+    assert not worker.comms.take_output(Message("stream", {}), run.key)
+
+    assert [message.type for message in answers] == ["comm_msg", "status"]
+    assert worker.said[-1].content["data"] == {"method": "update"}
+
+
+async def test_the_words_of_a_long_evening_are_forgotten(worker, monkeypatch):
+    monkeypatch.setattr(module, "_REMEMBERED", 2)
+    await worker.opens("slider")
+    for number in range(5):
+        worker.comms.pass_on(saying("slider"), HEADER, ignore)
+        async with asyncio.timeout(10):
+            while len(worker.sent) <= number:
+                await asyncio.sleep(0)
+        worker.comms.take_idle(worker.sent[-1][1][RUN_KEY])
+    keys = [header[RUN_KEY] for _, header in worker.sent]
+    text = Message("stream", {"name": "stdout", "text": "late"})
+    assert [worker.comms.take_output(text, key) for key in keys] == [False] * 3 + [True] * 2
