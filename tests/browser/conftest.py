@@ -1,6 +1,7 @@
 """A JupyterLab of the tests' own, and notebooks that are opened and run in it."""
 
 import shutil
+from pathlib import Path
 from types import SimpleNamespace
 
 import nbformat
@@ -10,6 +11,8 @@ from hive_jupyter.guard.authorization import AuthorizationGuard
 from tests.repos import Repo
 
 PATIENCE = 60_000
+# What each test has seen at its end, for whoever wants to look.
+PICTURES = Path(__file__).parents[2] / "build" / "screenshots"
 LOADING = "%load_ext hive_jupyter\nhive = get_ipython().find_line_magic('hive').__self__.manager"
 BEGIN_ALL = """async () => {
   const app = window.jupyterapp;
@@ -73,7 +76,8 @@ def opened(place, request):
         return page
 
     yield run
-    for page in pages:
+    for number, page in enumerate(pages):
+        page.screenshot(path=PICTURES / f"{request.node.name}-{number}.png")
         page.evaluate(f"{KERNEL}.shutdown()")
         page.close()
     guard = AuthorizationGuard()
