@@ -40,7 +40,7 @@ nb_execution_timeout = 60
 # The notebooks show a ledger: not that of whoever builds, with their requests.
 _home = tempfile.TemporaryDirectory(prefix="hive-docs-")
 for _name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
-    os.environ[_name] = os.path.join(_home.name, _name)
+    os.environ[_name] = f"{_home.name}/{_name}"
 
 # Tables in what a cell shows, as notebooks have them.
 nb_render_markdown_format = "gfm"
@@ -71,6 +71,7 @@ def _add_navigation(_app: Sphinx, page: str, text: list[str]) -> None:
 
 
 def setup(app: Sphinx) -> None:
+    """Say what else this site needs; Sphinx calls it."""
     app.connect("source-read", _add_navigation)
     # IPython's own leaves all that is below a %%magic without colours.
     app.add_lexer("ipython3", PythonLexer)
