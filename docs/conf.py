@@ -31,6 +31,8 @@ exclude_patterns = [".*", "build", "dist", "hive_jupyter", "tests", "tools", "**
 # Anchors as a forge makes them; a "$" is a dollar.
 myst_heading_anchors = 4
 myst_enable_extensions: list[str] = []
+# Quotes in a setting's value are to be copied.
+smartquotes = False
 
 # A cell that fails fails the build, unless its tag says that it is meant to.
 nb_execution_mode = "force"
