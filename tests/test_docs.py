@@ -33,7 +33,7 @@ from hive_jupyter.protocol import (
     WORKER_NAME,
 )
 from hive_jupyter.swarm.channels import _REQUIRED as REQUIRED_CONTENT
-from hive_jupyter.swarm.messages import OUTPUTS
+from hive_jupyter.swarm.messages import COMMS, OUTPUTS
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.units import format_duration, format_size
 from hive_jupyter.worker.kernel import CoderWorker
@@ -154,7 +154,8 @@ def added_messages():
     taken = {*CoderWorker.msg_types, *CoderWorker.control_msg_types}
     taken -= {*IPythonKernel.msg_types, *IPythonKernel.control_msg_types}
     answers = {kind.replace("_request", "_reply") for kind in taken}
-    return taken | answers | ({*REQUIRED_CONTENT} - OUTPUTS - {"input_request", "execute_reply"})
+    checked = {*REQUIRED_CONTENT} - OUTPUTS - COMMS - {"input_request", "execute_reply"}
+    return taken | answers | checked
 
 
 def test_the_messages_that_hive_adds_to_jupyters_are_documented():
