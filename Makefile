@@ -43,7 +43,7 @@ export PYTHONNOUSERSITE = 1
 export PIP_USER = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo lab test browser lowest check bench security clean
+.PHONY: help demo lab test browser lowest check docs bench security clean
 
 help:
 	@echo 'make demo      run the quickstart notebook in this terminal'
@@ -52,6 +52,7 @@ help:
 	@echo 'make browser   see what workers show in a real JupyterLab (needs Chromium)'
 	@echo 'make lowest    run the tests with the lowest versions that pyproject.toml allows'
 	@echo 'make check     style, types, import floors, notebooks, links in the docs'
+	@echo 'make docs      build the documentation as a site, in build/docs'
 	@echo 'make bench     measure Hive beside its peers'
 	@echo 'make security  try what the sandbox is to stop, and print what it stops here'
 	@echo 'make clean     remove the environments and all caches'
@@ -83,6 +84,10 @@ check: $(venv)/.installed-check
 	"$(BIN)/lint-imports"
 	"$(BIN)/python" tools/check_notebooks.py
 	"$(BIN)/python" tools/check_links.py
+
+docs: $(venv)/.installed-docs
+	@"$(BIN)/python" -m sphinx -c docs -E -W --keep-going -n -q . build/docs
+	@echo 'The site is in build/docs: open build/docs/index.html.'
 
 bench: $(venv)/.installed-bench
 	@"$(BIN)/python" -m tests.bench $(BENCH_ARGS)
@@ -156,7 +161,7 @@ $(lowest)/.installed-test: stale
 endif
 
 # One stamp for each extra. It lies in the environment and goes with it.
-$(venv)/.installed-demo $(venv)/.installed-lab $(venv)/.installed-test $(venv)/.installed-browser $(venv)/.installed-check $(venv)/.installed-bench: pyproject.toml $(venv)/pyvenv.cfg
+$(venv)/.installed-demo $(venv)/.installed-lab $(venv)/.installed-test $(venv)/.installed-browser $(venv)/.installed-check $(venv)/.installed-docs $(venv)/.installed-bench: pyproject.toml $(venv)/pyvenv.cfg
 	@target="$@"; extra="$${target##*-}"; \
 	echo "Installing Hive for Jupyter with its $$extra extra into $(VENV) ..."; \
 	"$(BIN)/python" -m pip install --quiet --editable ".[$$extra]"

@@ -60,8 +60,9 @@ class SwarmStatus(dict[str, Any]):
         return [*lines, *self["notes"]]
 
     def _repr_markdown_(self) -> str:
-        cells = [_COLUMNS, ("---",) * len(_COLUMNS), *self.rows()]
-        table = "\n".join(f"| {' | '.join(as_markdown(cell) for cell in row)} |" for row in cells)
+        rows = [tuple(map(as_markdown, row)) for row in self.rows()]
+        lines = [_COLUMNS, ("---",) * len(_COLUMNS), *rows]
+        table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
         notes = "\n".join(f"- {as_markdown(note)}" for note in self.notes())
         return f"{table}\n\n{notes}" if notes else table
 

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 
 import pytest
+from ipykernel.ipkernel import IPythonKernel
 from traitlets import import_item
 
 import hive_jupyter
 from hive_jupyter import AuthorizationGuard, HiveManager, SwarmNode
+from hive_jupyter.agents import AGENT_TOOLS
 from hive_jupyter.cli import HiveApp
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, HiveConfig, Size
 from hive_jupyter.delegation import BaseDelegation
@@ -19,9 +21,22 @@ from hive_jupyter.leftovers.kinds import KINDS, REPOSITORY, kind_of_folder
 from hive_jupyter.leftovers.report import report
 from hive_jupyter.leftovers.watch import Finding
 from hive_jupyter.notebook.magics import COMMANDS, COMMIT, DELEGATE
+from hive_jupyter.protocol import (
+    EXIT,
+    FAILED,
+    PROTOCOL_VERSION,
+    READY,
+    REPLY_METADATA,
+    RUN_KEY,
+    SIGNALLED,
+    STARTED,
+    WORKER_NAME,
+)
+from hive_jupyter.swarm.channels import _REQUIRED as REQUIRED_CONTENT
+from hive_jupyter.swarm.messages import COMMS, OUTPUTS
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.units import format_duration, format_size
-from tests.front_end import FrontEnd
+from hive_jupyter.worker.kernel import CoderWorker
 
 ROOT = Path(__file__).parent.parent
 SETTINGS = HiveConfig.class_traits(config=True)
@@ -120,12 +135,51 @@ def test_every_subcommand_has_a_place_in_the_page():
     assert list(HiveApp.subcommands) == re.findall(r"^## `jupyter hive (\w+)`$", page, re.MULTILINE)
 
 
-@pytest.mark.parametrize("tool", BUILT_IN.values(), ids=str)
+# --- docs/tools.md ---
+
+
+@pytest.mark.parametrize("tool", {**BUILT_IN, **AGENT_TOOLS}.values(), ids=lambda tool: tool.name)
 def test_a_tool_is_documented_with_its_arguments(tool):
     (row,) = re.findall(rf"^\| `{tool.name}` \|.*$", read("docs/tools.md"), re.MULTILINE)
     arguments = re.findall(r"`(\w+)`", row.split("|")[2])
 
     assert list(tool.arguments) == arguments
+
+
+# --- docs/protocol.md ---
+
+
+def added_messages():
+    """Those that a worker takes, and those that the host checks, beside Jupyter's own."""
+    taken = {*CoderWorker.msg_types, *CoderWorker.control_msg_types}
+    taken -= {*IPythonKernel.msg_types, *IPythonKernel.control_msg_types}
+    answers = {kind.replace("_request", "_reply") for kind in taken}
+    checked = {*REQUIRED_CONTENT} - OUTPUTS - COMMS - {"input_request", "execute_reply"}
+    return taken | answers | checked
+
+
+def test_the_messages_that_hive_adds_to_jupyters_are_documented():
+    text = section(read("docs/protocol.md"), "## Message types")
+
+    assert added_messages() == set(re.findall(r"^\|[ \w]*\| `(\w+)` \|", text, re.MULTILINE))
+
+
+@pytest.mark.parametrize(
+    ("heading", "words"),
+    [
+        ("## The header of a request", [RUN_KEY, WORKER_NAME]),
+        ("## The metadata of a reply", [REPLY_METADATA]),
+        ("## Host and supervisor", [STARTED, READY, FAILED, SIGNALLED, EXIT]),
+    ],
+)
+def test_the_words_that_host_and_worker_share_are_documented(heading, words):
+    text = section(read("docs/protocol.md"), heading)
+
+    assert words == re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)
+
+
+def test_the_version_of_the_protocol_is_the_one_in_the_page():
+    assert f"It is version {PROTOCOL_VERSION} of these" in read("docs/protocol.md")
 
 
 # --- docs/project-files.md ---
@@ -172,7 +226,7 @@ def test_every_public_name_is_documented():
 
 def test_the_reference_shows_the_signatures_as_they_are():
     """Of each class in it: what a method takes and returns, word by word."""
-    (block,) = re.findall(r"```python\n(class .*?)```", read("docs/python.md"), re.DOTALL)
+    (block,) = re.findall(r"```pyi\n(class .*?)```", read("docs/python.md"), re.DOTALL)
     wrong = []
     for shown in ast.parse(block).body:
         home = inspect.getsourcefile(PUBLIC[shown.name])
@@ -263,30 +317,3 @@ def test_the_python_example_of_the_readme_runs():
     exec(compile(example, "README.md", "exec"), names)
 
     assert "3.0" == names["result"].value_repr
-
-
-# --- Cells of magics, as they are copied ---
-
-# What they take for granted, as files in the notebook's folder.
-STAND_INS = {
-    "huge.csv": "x\n1\n",
-    "risky_library.py": "def run(): pass\n",
-    "training.py": "data = None\ndef fit(data): return Model()\n"
-    "class Model:\n    def score(self): pass\n",
-}
-
-
-@pytest.mark.parametrize("page", ["README.md", "docs/magics.md"])
-def test_a_cell_of_magics_runs_as_it_stands(runtime, tmp_path, page):
-    blocks = re.findall(r"```python\n(.*?)```", read(page), re.DOTALL)
-    cells = [block for block in blocks if re.search(r"^%", block, re.MULTILINE)]
-    for name, text in STAND_INS.items():
-        (tmp_path / name).write_text(text)
-
-    assert cells
-    with FrontEnd(tmp_path) as kernel:
-        kernel.play("%load_ext hive_jupyter")
-        kernel.play("%delegate -w train --memory 2G from training import *")
-        for cell in cells:
-            played = kernel.play(cell)
-            assert "ok" == played.reply["status"], (cell, played.order)

@@ -2,6 +2,8 @@
 
 import json
 
+from markdown_it import MarkdownIt
+
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.status import SwarmStatus, plain_values
 from hive_jupyter.swarm.node import SwarmNode
@@ -72,6 +74,7 @@ def test_markdown_is_a_table_and_words_of_a_worker_are_no_markdown():
     markdown = status(coder=seen)._repr_markdown_()
 
     assert markdown.startswith("| worker | state |")
+    assert "<td>coder</td>" in MarkdownIt().enable("table").render(markdown)
     assert "\\<script\\>" in markdown
     assert "\\*\\*bold\\*\\*" in markdown
     assert "\n# title" not in markdown
