@@ -16,6 +16,7 @@ from hive_jupyter.worker.confine.refusals import Refusals
 
 BOUNDARY = Boundary(
     read=("/usr", "/project"),
+    granted=("/project",),
     write=("/project/src", "/runtime/tmp"),
     never=("/project/.git", "/project/src/.venv"),
     mounted=(),
@@ -56,6 +57,7 @@ def refused(*names, number=errno.EACCES):
             refused("/project/new.py"),
             ["in /project nothing can be made", "/project/.git has to stay"],
         ),
+        (refused("/root"), ["/root is none of its files"]),
         (refused(), ["may connect to 443", "connect_ports=443,...`", "%hive restart coder"]),
         (refused(number=errno.EPERM), ["no unix sockets", "%hive restart coder --sandbox open"]),
     ],

@@ -91,6 +91,13 @@ def test_a_pattern_that_is_no_code_and_finds_nothing_is_an_error(project):
     assert "no complete piece of python" in project.error("ast_search", pattern="print(")
 
 
+def test_a_pattern_need_not_be_a_piece_of_every_language_that_is_there(project):
+    project.write("a.py", CODE)
+    project.write("settings.json", "{}")
+
+    assert [] == places(project.ok("ast_search", pattern="no_such_function($A)"))
+
+
 def test_nothing_found_is_no_error(project):
     project.write("a.py", CODE)
 

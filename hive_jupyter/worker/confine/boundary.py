@@ -128,7 +128,8 @@ class Boundary:
 
     Attributes:
         read: may be read, and run, with all below.
-        write: may be written, too.
+        granted: what the policy means to be written, such as the project.
+        write: may be written, too: that without what is never, and the worker's own.
         never: lie in folders that may be written, and may not be.
         mounted: which of those are to be mounted read-only.
         temporary: the private temporary folder.
@@ -136,6 +137,7 @@ class Boundary:
     """
 
     read: tuple[str, ...]
+    granted: tuple[str, ...]
     write: tuple[str, ...]
     never: tuple[str, ...]
     mounted: tuple[str, ...]
@@ -198,6 +200,7 @@ class Boundary:
         read = [part for path in read for part in _without(path, private)]
         return cls(
             read=tuple(dict.fromkeys(read)),
+            granted=tuple(granted),
             write=tuple(dict.fromkeys(write)),
             never=tuple(dict.fromkeys(protected)),
             mounted=tuple(dict.fromkeys(mounted)),

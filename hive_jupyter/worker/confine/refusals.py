@@ -101,7 +101,7 @@ class Refusals:
                 continue
             folder = os.path.dirname(path)
             kept = [never for never in boundary.never if is_below(never, folder)]
-            if kept:
+            if kept and any(is_below(folder, granted) for granted in boundary.granted):
                 what = (
                     f"in {folder} nothing can be made or removed, as {kept[0]} has to stay there; "
                     "the folders in it are free"

@@ -234,11 +234,14 @@ class Search:
             language, why = next(iter(self._refused.items()))
             msg = f"ast-grep does not take the pattern as {language}: {why}"
             raise ToolError(msg)
-        for language in self._looked_at:
-            alone = self._root(self._pattern.replace("$", "_"), language).root()
-            if alone.find(kind="ERROR"):
-                msg = f"Nothing found; and the pattern is no complete piece of {language}."
-                raise ToolError(msg)
+        if self._looked_at and not any(map(self._is_complete, self._looked_at)):
+            languages = " or ".join(sorted(self._looked_at))
+            msg = f"Nothing found; and the pattern is no complete piece of {languages}."
+            raise ToolError(msg)
+
+    def _is_complete(self, language: str) -> bool:
+        alone = self._root(self._pattern.replace("$", "_"), language).root()
+        return alone.find(kind="ERROR") is None
 
     def _sources(self, there: workspace.Opened, glob: str | None) -> Iterator[Source]:
         if not there.is_folder:
