@@ -49,7 +49,7 @@ help:
 	@echo 'make demo      run the quickstart notebook in this terminal'
 	@echo 'make lab       open it in JupyterLab; as root: make lab LAB_ARGS=--allow-root'
 	@echo 'make test      run the tests, two at a time'
-	@echo 'make browser   see what workers show in a real JupyterLab (needs Chromium)'
+	@echo 'make browser   run those in a real JupyterLab alone (they need Chromium)'
 	@echo 'make lowest    run the tests with the lowest versions that pyproject.toml allows'
 	@echo 'make check     style, types, import floors, notebooks, links in the docs'
 	@echo 'make docs      build the documentation as a site, in build/docs'
@@ -63,11 +63,22 @@ demo: $(venv)/.installed-demo
 lab: $(venv)/.installed-lab
 	@"$(BIN)/jupyter-lab" notebooks/01_quickstart.ipynb $(LAB_ARGS)
 
+# Chromium is installed where that can be done unasked: by root, on Debian and its children.
 test: $(venv)/.installed-test
-	@"$(BIN)/python" $(PYTEST)
+	@"$(BIN)/python" $(PYTEST) --ignore tests/browser
+ifeq ($(PYTEST_ARGS),)
+	@if command -v chromium >/dev/null || \
+	  { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null && apt-get install -qq -y chromium; }; \
+	then \
+	  "$(MAKE)" --no-print-directory browser; \
+	else \
+	  echo 'The tests in a browser were not run, for want of Chromium. Install it (on Debian and'; \
+	  echo 'Ubuntu: sudo apt install chromium), then: make browser'; \
+	fi
+endif
 
 browser: $(venv)/.installed-browser
-	@"$(BIN)/python" -m pytest tests/browser $(PYTEST_ARGS)
+	@"$(BIN)/python" $(PYTEST) tests/browser
 
 lowest: $(lowest)/.installed-test
 	@"$(LOWEST)/bin/python" $(PYTEST)
