@@ -206,3 +206,14 @@ def test_much_html_takes_less_time_than_anybody_sees():
     markup.clean(html)
     assert markup.is_short(html)
     assert time.process_time() - began < 1
+
+
+@pytest.mark.parametrize(
+    "html", [r"$\style{a}{x}$", r"$\sty<wbr title='>'>le{a}{x}$", r"$&#92;st<!-- -->yle{a}{x}$"]
+)
+def test_a_formula_in_html_fetches_nothing(html):
+    assert "$\\\u200bstyle{a}{x}$" == markup.clean(html)
+
+
+def test_a_formula_in_the_name_of_what_is_not_shown_fetches_nothing():
+    assert "\\style" not in markup.rebuilt(r"<img src='x$\style{cursor:url(//y)}{x}$'>")

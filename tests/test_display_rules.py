@@ -113,6 +113,11 @@ def test_what_only_is_looked_at_passes(rule, kind, value):
     assert {kind: value} == display({kind: value}, rule=rule)["data"]
 
 
+def test_a_formula_fetches_nothing():
+    shown = display({"text/latex": r"$\style{cursor: url(//x.y)}{x}$"})["data"]
+    assert "\\style" not in shown["text/latex"]
+
+
 def test_text_may_come_in_lines():
     shown = display({"text/plain": ["a\n", "b"], "text/html": ["<b>", "x</b>"]})["data"]
     assert {"text/plain": "a\nb", "text/html": "<b>x</b>"} == shown

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hive_jupyter.display.text import line, plain
+from hive_jupyter.display.text import fetching_nothing, line, plain
 
 # What terminals obey, in pieces.
 PIECES = st.sampled_from(
@@ -97,3 +97,16 @@ def test_a_line_is_one_line_of_bounded_length(text, most):
 
 def test_a_cut_line_says_so():
     assert "xxxxxx ..." == line("x" * 11, 10)
+
+
+@pytest.mark.parametrize("command", ["style", "bbox", "mmlToken"])
+def test_no_formula_puts_in_what_is_fetched(command):
+    """MathJax fetches what a style or a picture of a formula names, in JupyterLab as well."""
+    formula = rf"$\{command}{{cursor: url(//x.y)}}{{x}} \def\a{{\{command}}} \\{command}$"
+    assert f"\\{command}" not in fetching_nothing(formula)
+    assert formula == fetching_nothing(formula).replace("\u200b", "")
+
+
+@pytest.mark.parametrize("text", [r"$\frac{a}{b} \textstyle \displaystyle \styles$", r"C:\bin", ""])
+def test_another_formula_stays(text):
+    assert text == fetching_nothing(text)

@@ -11,7 +11,7 @@ from hive_jupyter.display import markup
 from hive_jupyter.display.tidy import TAGS, tidy
 from tests.markup_soup import SOUPS
 
-VOID = {"br", "col", "hr", "img", "wbr"}
+VOID = {"br", "col", "hr", "img"}
 
 
 class Nesting(HTMLParser):

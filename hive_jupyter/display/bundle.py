@@ -6,9 +6,10 @@ from collections.abc import Mapping
 from typing import Any
 
 from hive_jupyter.display import frames, images, markdown, markup
-from hive_jupyter.display.text import plain
+from hive_jupyter.display.text import fetching_nothing, plain
 
-_TEXTS = frozenset({"text/plain", "text/latex"})
+_FORMULA = "text/latex"
+_TEXTS = frozenset({"text/plain", _FORMULA})
 _HTML = "text/html"
 _MARKDOWN = "text/markdown"
 _DRAWING = "image/svg+xml"
@@ -50,6 +51,8 @@ def _passed(kind: str, value: Any) -> Any:
     text = _whole(value)
     if text is None:
         return None
+    if kind == _FORMULA:
+        return fetching_nothing(plain(text))
     if kind in _TEXTS:
         return plain(text)
     return images.checked(kind, text) if kind in images.KINDS else None

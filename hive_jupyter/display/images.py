@@ -31,10 +31,18 @@ def checked(kind: str, text: str) -> str | None:
     """
     try:
         data = base64.b64decode("".join(text.split()), validate=True)
-        width, height = _SIZES[kind](data)
-    except (binascii.Error, ValueError, KeyError, IndexError, struct.error):
+    except (binascii.Error, ValueError):
         return None
-    return base64.b64encode(data).decode() if 0 < width * height <= _MOST_PIXELS else None
+    return base64.b64encode(data).decode() if is_one(kind, data) else None
+
+
+def is_one(kind: str, data: bytes) -> bool:
+    """Whether a picture's header is one of that kind, and of no more pixels than may be."""
+    try:
+        width, height = _SIZES[kind](data)
+    except (ValueError, KeyError, IndexError, struct.error):
+        return False
+    return 0 < width * height <= _MOST_PIXELS
 
 
 def _png(data: bytes) -> tuple[int, int]:

@@ -7,6 +7,7 @@ import html as escapes
 import re
 
 from hive_jupyter.display import images
+from hive_jupyter.display.text import fetching_nothing
 from hive_jupyter.display.tidy import ATTRIBUTES, TAGS, tidy
 
 # Longer HTML is not taken apart in the host (characters), nor such that has more of these: nh3
@@ -61,7 +62,7 @@ def clean(html: str) -> str:
     """
     import nh3
 
-    return nh3.clean(
+    cleaned = nh3.clean(
         tidy(html),
         tags=set(TAGS),
         attributes={"*": set(ATTRIBUTES)},
@@ -69,6 +70,7 @@ def clean(html: str) -> str:
         url_schemes={"http", "https", "mailto", "data"},
         link_rel="noopener noreferrer",
     )
+    return fetching_nothing(cleaned)
 
 
 def rebuilt(html: str) -> str:
@@ -89,7 +91,7 @@ def missing_pictures(html: str) -> str:
 
 def note(text: str) -> str:
     """HTML in which Hive says something below an output."""
-    return f"<p><em>{escapes.escape(text)}</em></p>"
+    return f"<p><em>{escapes.escape(fetching_nothing(text))}</em></p>"
 
 
 def text_of(html: str) -> str:

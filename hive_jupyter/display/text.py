@@ -23,6 +23,10 @@ _OBEYED = re.compile(
 _COLOUR = re.compile(r"\x1b\[[\d;:]{0,64}m")
 _SUSPECT = re.compile(r"[\x00-\x07\x0b\x0c\x0e-\x1f\x7f-\x9f]")
 
+# These put a style or a picture into a formula, and MathJax in the browser fetches the address in
+# them: of `cursor: url(...)`, or of an <mglyph>.
+_FETCHING = re.compile(r"\\(?=(?:style|bbox|mmlToken)(?![a-zA-Z]))")
+
 
 def plain(text: str) -> str:
     """
@@ -41,3 +45,9 @@ def line(text: str, most: int) -> str:
     """At most so many characters of a text, on one line, with nothing to obey."""
     cut = printable(plain(text[: 2 * most]))
     return cut if len(cut) <= most else f"{cut[: most - 4]} ..."
+
+
+def fetching_nothing(text: str) -> str:
+    """Text in which no formula of TeX makes a browser fetch what tells where it is read."""
+    # a character of no width: it looks the same where it is no formula
+    return _FETCHING.sub("\\\\\u200b", text)

@@ -18,8 +18,9 @@ def _words(text: str) -> frozenset[str]:
 
 # Repeated by parsers where they are not closed in time.
 _FORMATTING = _words("a b code em i s small strike strong tt u")
+# No <wbr>: MathJax reads over it, and would see one command where here are two pieces.
 _INLINE = _words(
-    "abbr bdi bdo br cite del dfn img ins kbd mark meter progress q samp span sub sup time var wbr"
+    "abbr bdi bdo br cite del dfn img ins kbd mark meter progress q samp span sub sup time var"
 )
 _BLOCKS = _words(
     "address article aside blockquote caption center col colgroup dd details div dl dt figcaption "
@@ -29,7 +30,7 @@ _BLOCKS = _words(
 # What ends where a block begins.
 _LINES = _FORMATTING | {"p"}
 TAGS = _FORMATTING | _INLINE | _BLOCKS
-_VOID = _words("br col hr img wbr")
+_VOID = _words("br col hr img")
 ATTRIBUTES = _words(
     "align alt border class colspan dir height href lang max open reversed rowspan scope span src "
     "start style target title type valign value width"

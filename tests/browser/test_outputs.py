@@ -71,6 +71,16 @@ HOSTILE = {name: f"HTML({html!r})" for name, html in HOSTILE_HTML.items()} | {
     "formulas": r"""Latex(
         r'$\href{javascript:MARK}{x}\class{jp-marked}{x}'
         r'\style{position: fixed; top: 0; background: url(http://listener/formula)}{x}$')""",
+    "formulas that fetch": r"""Latex(
+        r'$\style{cursor: url(http://listener/cursor), auto}{x}$'
+        r'$\def\a#1{\style{cursor: #1rl(http://listener/macro), auto}{x}} \a{u}$'
+        r'$\mmlToken{mglyph}[src="http://listener/glyph" width="9" height="9"]{}$'
+        r'$\mmlToken{mi}[style="cursor: url(http://listener/token), auto"]{x}$')""",
+    "formulas in HTML": r"""HTML(
+        r'<p>$\sty<wbr>le{cursor: url(http://listener/html-cursor), auto}{x}$</p>'
+        r'<p>$&#92;style{cursor: url(http://listener/entity), auto}{x}$</p>')""",
+    "formulas in Markdown": r"""Markdown(
+        r'$\style{cursor: url(http://listener/markdown-cursor), auto}{x}$')""",
     "files of others": """{
         'image/png': 'AAAA',
         'application/vnd.vega.v5+json': {'data': [{'url': 'http://listener/vega'}]},
