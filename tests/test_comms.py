@@ -10,7 +10,6 @@ from hive_jupyter.swarm import comms as module
 from hive_jupyter.swarm.comms import IDLE, WorkerComms
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.messages import Message, ignore
-from hive_jupyter.swarm.outlet import Outlet
 from hive_jupyter.swarm.run import Run
 
 HEADER = {"msg_id": "click", "session": "page"}
@@ -36,7 +35,7 @@ class Worker:
     def __init__(self):
         self.sent = []
         self.late = LateOutput(ignore)
-        self.comms = WorkerComms(self.late, self.send, Outlet)
+        self.comms = WorkerComms(self.late, self.send)
         self.said = []
 
     def send(self, message, header):

@@ -49,11 +49,10 @@ _TRUST = (
     "This part of the output is shown in a trusted notebook only: use Trust Notebook in the "
     "notebook's commands."
 )
-# Those need messages back to their worker.
 _WIDGET = "application/vnd.jupyter.widget-view+json"
 _LIVELESS = (
-    "Widgets of a worker are not live yet: this is what one said of itself when it was shown. For "
-    "a progress bar: from tqdm import tqdm."
+    "This is what the widget said of itself when it was shown. In a notebook those of ipywidgets "
+    "are live, and any other in a worker of the profile open."
 )
 _EVERYTHING = (
     "`%hive config outputs=trusted`, then `%hive restart`, shows everything; docs/outputs.md tells "

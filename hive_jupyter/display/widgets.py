@@ -42,6 +42,7 @@ _LAYOUT = "LayoutModel"
 _HARMLESS_CLASSES = frozenset({"widget-interact"})
 _PICTURES = sorted(images.KINDS)
 
+_Key = tuple[str, str, str]
 _End = tuple[str, str]
 
 
@@ -58,7 +59,7 @@ class Models:
         self._rule = rule
         self._worker = worker
         # By id; None: closed.
-        self._models: dict[str, tuple[str, Model] | None] = {}
+        self._models: dict[str, tuple[_Key, Model] | None] = {}
         self._open = 0
         # By id: what is shown in it as its state says, and what was shown while it took outputs.
         self._below: dict[str, list[str]] = {}
@@ -152,7 +153,7 @@ class Models:
         if model is None or is_full or (self._rule == rules.INERT and said.name in _ASKING):
             self._refuse(f"{key[2]} ({key[0]} {key[1]})")
             return None
-        self._models[identity] = said.name, model
+        self._models[identity] = key, model
         self._open += 1
         state, paths, buffers = self._state(identity, model, said, cells)
         if not {"children", "outputs"}.isdisjoint(model.traits):
@@ -161,13 +162,7 @@ class Models:
             self._closed(identity)
             self._refuse(f"{key[2]} ({key[0]} {key[1]})")
             return None
-        named = dict(
-            zip(("_model_module", "_model_module_version", "_model_name"), key, strict=True)
-        )
-        viewed = dict(
-            zip(("_view_module", "_view_module_version", "_view_name"), model.view, strict=True)
-        )
-        data = {"state": {**named, **viewed, **state}, "buffer_paths": paths}
+        data = {"state": {**_names(key, model), **state}, "buffer_paths": paths}
         return {"target_name": TARGET, "data": data}, buffers
 
     def _updated(
@@ -186,6 +181,8 @@ class Models:
         state, paths, buffers = self._state(identity, known[1], said, cells)
         if not state and not paths:
             return None
+        if said.name:  # to a page that was loaded again, which knows nothing of it
+            state = {**_names(*known), **state}
         return {"data": {"method": method, "state": state, "buffer_paths": paths}}, buffers
 
     def _closed(self, identity: str) -> tuple[dict[str, Any], list[Any]] | None:
@@ -257,7 +254,7 @@ class Models:
     def _reference(self, value: object, fits: Callable[[str], bool]) -> str | None:
         identity = self._referred(value)
         known = self._models.get(identity) if identity is not None else None
-        return f"{_REFERENCE}{identity}" if known is not None and fits(known[0]) else None
+        return f"{_REFERENCE}{identity}" if known is not None and fits(known[0][2]) else None
 
     def _children(self, identity: str, value: object) -> Any:
         if not isinstance(value, list) or len(value) > _MOST_CHILDREN:
@@ -385,6 +382,16 @@ class Models:
 
 
 _NOTHING = object()
+
+
+def _names(key: _Key, model: Model) -> dict[str, str | None]:
+    """The traits by which a page finds the code of a model and of its view."""
+    return {
+        **dict(zip(("_model_module", "_model_module_version", "_model_name"), key, strict=True)),
+        **dict(
+            zip(("_view_module", "_view_module_version", "_view_name"), model.view, strict=True)
+        ),
+    }
 
 
 class _State:

@@ -238,7 +238,7 @@ class Channels:
         self._pauses: set[str] = set()
         self._draining = False
         self._late = LateOutput(self._hold)
-        self.comms = WorkerComms(self._late, self._pass_on, lambda: Outlet(rule, name))
+        self.comms = WorkerComms(self._late, self._pass_on, rule=rule, worker=name)
         self._disconnected = asyncio.Event()
         identity = uuid.uuid4().bytes
         self._sockets = {
@@ -325,12 +325,15 @@ class Channels:
             most_shown: bytes of output that are shown of it, about; None: no limit.
         """
         rule = stricter(self._rule, run.rule)
-        run.outlet = Outlet(rule, self._name, most_shown, self._folder)
         made_up = {**self._session.msg_header(run.type), "msg_id": run.key}
         header = {**made_up, **run.header}
         header.pop("subshell_id", None)
         header.update({"msg_type": run.type, RUN_KEY: run.key, WORKER_NAME: self._name})
+        run.outlet = Outlet(
+            rule, self._name, most_shown, self._folder, self.comms.views_of(header["msg_id"])
+        )
         self._runs[run.key] = run
+        self.comms.expect(header["msg_id"])
         # some kernels hand back only the header's standard keys
         self._keys[header["msg_id"]] = run.key
         self.resume("late")
@@ -340,6 +343,8 @@ class Channels:
         """Route nothing to this run any more, but what comes late."""
         self.resume(run.key)
         self._runs.pop(run.key, None)
+        for msg_id in [msg_id for msg_id, key in self._keys.items() if key == run.key]:
+            self.comms.release(msg_id, run.say)
         self._keys = {msg_id: key for msg_id, key in self._keys.items() if key != run.key}
         if run.late is not None:
             self._late.expect(run.key, _through(run.outlet, run.late))
@@ -587,8 +592,7 @@ class Channels:
         elif message.type == "commit_request":
             self._take_commit_request(run, message)
         elif message.type in COMMS:
-            if self._rule == TRUSTED:
-                self.comms.take(message, run, key)
+            self.comms.take(message, run, key)
         elif run is not None:
             self._take_of_run(run, message)
         elif not self.comms.take_output(message, key):

@@ -18,11 +18,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hive_jupyter.display.rules import TRUSTED
+from hive_jupyter.display.widgets import METADATA, Models
 from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.messages import OUTPUTS, Message, Sink
-from hive_jupyter.swarm.outlet import Outlet
+from hive_jupyter.swarm.outlet import Outlet, View
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.subshell import Subshell
@@ -67,17 +69,23 @@ class WorkerComms:
     Args:
         late: hands on what belongs to no run.
         send: sends a message with a header on the worker's shell channel.
-        outlet: makes what a word's answers pass through.
+        rule: for what may pass; one of ``display.rules.RULES``.
+        worker: its name.
 
     Attributes:
         subshell: of the worker, where it has such; else its widgets hear nothing while a cell runs.
     """
 
-    def __init__(self, late: LateOutput, send: Send, outlet: Callable[[], Outlet]) -> None:
+    def __init__(self, late: LateOutput, send: Send, rule: str = TRUSTED, worker: str = "") -> None:
         self.subshell: Subshell | None = None
         self._late = late
         self._send = send
-        self._outlet = outlet
+        self._rule = rule
+        self._worker = worker
+        self._models = None if rule == TRUSTED else Models(rule, worker)
+        # The message ids of requests that the worker works on.
+        self._cells: set[str] = set()
+        self._told: set[str] = set()
         # Of the comms that are open: where what they say goes when no run and no word is its cause.
         self._sinks: dict[str, Sink] = {}
         self._words: dict[str, _Word] = {}
@@ -97,16 +105,37 @@ class WorkerComms:
         word = self._words.get(key)
         late = run.late if run is not None else self._late.sink_of(key)
         sink = late if word is None else word.sink
-        if message.type == "comm_open" and sink is not None and comm not in self._sinks:
-            self._sinks[comm] = sink
-        elif comm not in self._sinks or message.type == "comm_open":
-            return  # nobody who takes it could show a widget
-        if run is not None:
-            run.say(message)
+        if message.type == "comm_open":
+            if sink is None or comm in self._sinks:
+                return  # nobody could show a widget
+            say = self._sinks[comm] = sink
+        elif comm in self._sinks:
+            say = sink or self._sinks[comm]
         else:
-            self._late.add(sink or self._sinks[comm], message)
-        if message.type == "comm_close":
+            return
+        shown = self._passed(message)
+        if (shown is None and message.type == "comm_open") or message.type == "comm_close":
             del self._sinks[comm]
+        for each in filter(None, (*self._refusals(), shown)):
+            if run is not None:
+                run.say(each)
+            else:
+                self._late.add(say, each)
+
+    def expect(self, cell: str) -> None:
+        """The worker works on a request of that message id: an ``Output`` may take what it says."""
+        self._cells.add(cell)
+
+    def release(self, cell: str, say: Sink) -> None:
+        """It does no more. What else is shown there is not the worker's, and no ``Output``'s."""
+        self._cells.discard(cell)
+        for content in self._models.release(cell) if self._models else ():
+            say(Message("comm_msg", content))
+
+    def views_of(self, cell: str) -> View:
+        """What tells of a widget's view that is shown for a request what of it may pass."""
+        models = self._models
+        return lambda value: None if models is None else models.view(value, cell)
 
     def take_output(self, message: Message, key: str) -> bool:
         """Hand on what else the worker says because of a word; False where none is the cause."""
@@ -124,6 +153,7 @@ class WorkerComms:
         if word is None or word.is_dealt_with:
             return
         word.is_dealt_with = True
+        self.release(word.header["msg_id"], lambda message: self._late.add(word.sink, message))
         self._late.add(word.sink, IDLE)
         done = [key for key, word in self._words.items() if word.is_dealt_with]
         for old in done[:-_REMEMBERED]:
@@ -144,8 +174,10 @@ class WorkerComms:
         if comm not in self._sinks or waiting >= _MOST_WAITING:
             sink(IDLE)
             return
-        key = secrets.token_hex(8)
-        word = self._words[key] = _Word(message, header, sink, self._outlet())
+        key, cell = secrets.token_hex(8), header["msg_id"]
+        outlet = Outlet(self._rule, self._worker, view=self.views_of(cell))
+        word = self._words[key] = _Word(message, header, sink, outlet)
+        self.expect(cell)
         self._to_send.append((key, word))
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
@@ -163,6 +195,32 @@ class WorkerComms:
         self._words.clear()
         self._sinks.clear()
 
+    def _passed(self, message: Message) -> Message | None:
+        """What of a message may pass."""
+        if self._models is None:
+            return message
+        passed = self._models.passed(
+            message.type, message.content, message.buffers, self._cells.__contains__
+        )
+        if passed is None:
+            return None
+        content, buffers = passed
+        metadata = METADATA if message.type == "comm_open" else {}
+        return Message(message.type, content, metadata, tuple(buffers), message.size)
+
+    def _refusals(self) -> list[Message]:
+        """Say once of each kind of widget that it is not shown."""
+        refused = self._models.take_refused() if self._models else []
+        names = [name for name in refused if name not in self._told]
+        self._told.update(names)
+        if not names:
+            return []
+        text = (
+            f"Not shown: widgets of the kind {', '.join(names)}. A confined worker shows those of "
+            f"ipywidgets. `%hive restart {self._worker} --sandbox open` takes the boundary away.\n"
+        )
+        return [Message("stream", {"name": "stderr", "text": text})]
+
     async def _send_all(self) -> None:
         added: dict[str, Any] = {"subshell_id": None}
         if self.subshell is not None:
@@ -179,6 +237,7 @@ class WorkerComms:
                 log.info("a widget's message was lost: %s", error)
                 self.take_idle(key)
             if word.message.type == "comm_close":
+                self._passed(word.message)
                 self._sinks.pop(word.message.content["comm_id"], None)
 
 

@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable, Mapping
 from dataclasses import replace
+from typing import Any
 
 from hive_jupyter.display import rules
+from hive_jupyter.display.widgets import VIEW
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.surplus import Surplus
 from hive_jupyter.units import format_size
+
+View = Callable[[object], Mapping[str, Any] | None]
 
 # Of what may be shown, this part is not for text: a value and a picture come at the end.
 _FOR_DISPLAYS = 0.1
@@ -23,12 +28,19 @@ class Outlet:
         worker: its name.
         most: bytes that a cell shows, about; None: no limit.
         folder: the worker's private one, for what is not shown.
+        view: gives what may pass of a widget's view, or None.
     """
 
     def __init__(
-        self, rule: str = rules.TRUSTED, worker: str = "", most: int | None = None, folder: str = ""
+        self,
+        rule: str = rules.TRUSTED,
+        worker: str = "",
+        most: int | None = None,
+        folder: str = "",
+        view: View = lambda _: None,
     ) -> None:
         self.rule = rule
+        self._view = view
         self._worker = worker
         self._most = most
         self._surplus = Surplus(folder)
@@ -55,8 +67,15 @@ class Outlet:
         """What of a message may pass, however much it is."""
         if self.rule == rules.TRUSTED:
             return message
-        content = rules.passed(self.rule, message.type, message.content, self._worker)
-        return replace(message, content=content, metadata={}, buffers=())
+        content, view = dict(message.content), None
+        if VIEW in content.get("data", ()):
+            view = self._view(content["data"][VIEW])
+        if view is not None:
+            content["data"] = {form: part for form, part in content["data"].items() if form != VIEW}
+        passed = rules.passed(self.rule, message.type, content, self._worker)
+        if view is not None:
+            passed = {**passed, "data": {**passed["data"], VIEW: view}}
+        return replace(message, content=passed, metadata={}, buffers=())
 
     def reply(self, message: Message) -> Message:
         """A reply, in which an exception is told as ``checked`` leaves it."""

@@ -165,3 +165,69 @@ display(heard)""",
     page.wait_for_function(
         f"() => ({is_drawn})(document.querySelector('.jupyter-matplotlib canvas'))"
     )
+
+
+HOSTILE = """%%delegate --no-raise-error
+import ipywidgets as widgets
+MARK = '<img src=x onerror="document.body.dataset.marked = 1">'
+text, html = widgets.Text(MARK), widgets.HTML("here")
+label = widgets.Label("x", description=MARK)
+label.description_allow_html = True
+display(widgets.VBox([widgets.HTML(MARK), widgets.HTMLMath(MARK), label, text, html]))
+display(widgets.jsdlink((text, "value"), (html, "value")))
+out = widgets.Output()
+out.outputs = [{"output_type": "display_data", "data": {"text/html": MARK}, "metadata": {}}]
+display(out)
+out.append_display_data(widgets.HTML(MARK))
+kernel = get_ipython().kernel
+slider = widgets.IntSlider()
+data = {"method": "update", "state": {"readout_format": MARK}, "buffer_paths": []}
+display(slider)
+slider.comm.send(data)"""
+
+
+@pytest.mark.parametrize(("profile", "marked"), [("open", "1"), ("workspace", None)])
+def test_hostile_widgets_do_nothing_to_the_page(opened, profile, marked):
+    page = opened(f"%delegate --sandbox {profile} 0", HOSTILE, "%delegate 'all was shown'")
+    expect(outputs(page).get_by_text("'all was shown'")).to_be_visible()
+    if marked:
+        page.wait_for_function("document.body.dataset.marked !== undefined")
+    errors = page.get_by_text("Click to show javascript error")
+    for number in range(errors.count()):
+        errors.nth(number).click()
+    page.wait_for_timeout(1000)
+
+    assert page.evaluate("document.body.dataset.marked ?? null") == marked
+
+
+def test_a_worker_that_knows_the_panel_cannot_speak_to_it_or_for_it(opened, place):
+    place.repo.write("fence.py", "posts = 99\n")
+    head = place.repo.head
+    page = opened(
+        "request = hive.request_commit('Take the fence', paths=['fence.py'])",
+        "panel = hive.panel()\npanel",
+        """known = f'''
+kernel = get_ipython().kernel
+for kind in ("comm_open", "comm_msg", "comm_close"):
+    for data in (
+        {{"method": "update", "state": {{"still": {{}}}}, "buffer_paths": []}},
+        {{"method": "custom", "content": {{"kind": "ended"}}}},
+        {{"do": "approve", "request": "{request.id}", "digest": "{request.digest}"}},
+    ):
+        content = {{"comm_id": "{panel.comm.comm_id}", "data": data}}
+        content["target_name"] = "jupyter.widget"
+        kernel.session.send(kernel.iopub_socket, kind, content, kernel.get_parent())
+'''
+get_ipython().run_cell_magic("delegate", "", known)
+print("spoke")""",
+    )
+    expect(outputs(page).get_by_text("spoke", exact=True)).to_be_visible()
+    panel = page.get_by_role("region", name="Hive")
+    expect(panel).to_contain_text("+posts = 99")
+    expect(panel).not_to_contain_text("closed")
+    assert place.repo.head == head
+
+    page.get_by_role("button", name="Deny…").click()
+    page.keyboard.press("Enter")
+
+    expect(panel).to_contain_text("Denied")

@@ -275,16 +275,6 @@ def late_messages(notebook, last, *, after):
     return late
 
 
-def test_of_a_widget_its_text_is_shown_and_that_it_is_not_live(notebook):
-    """The front-end could only say that it knows no such model."""
-    played = ok(notebook.play("%%delegate\nimport ipywidgets\nipywidgets.IntSlider(3)"))
-
-    (result,) = played.of("execute_result")
-    assert ["text/plain", "text/html"] == list(result["data"])
-    assert "IntSlider" in result["data"]["text/plain"]
-    assert "not live yet" in result["data"]["text/html"]
-
-
 def test_help_on_an_object_of_the_worker_opens_the_pager(notebook):
     played = ok(notebook.play("%%delegate -w other --sandbox open\nkept = 1\nkept?"))
 

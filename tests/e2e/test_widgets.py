@@ -7,9 +7,13 @@ import nbformat
 import pytest
 from nbclient import NotebookClient
 
+from hive_jupyter import HiveManager
 from tests.front_end import FrontEnd
 
-LOADING = "%load_ext hive_jupyter\n%delegate --sandbox open 0"
+LOADING = "%load_ext hive_jupyter\n%delegate --sandbox {profile} 0"
+PROFILES = ["open", "workspace"]
+# The head of a picture of 2 by 2.
+PICTURE = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\0\x02\0\0\0\x02\x08\0\0\0\0" + bytes(1000)
 VIEW = "application/vnd.jupyter.widget-view+json"
 SLIDER = """%%delegate
 import ipywidgets as widgets
@@ -19,11 +23,16 @@ slider.observe(lambda change: heard.append(change.new), "value")
 display(slider)"""
 
 
-@pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """A kernel with a worker whose output is trusted."""
+@pytest.fixture(scope="module", params=PROFILES)
+def page(tmp_path_factory, request):
+    """A kernel with a worker of each profile."""
     with FrontEnd(tmp_path_factory.mktemp("k")) as front_end:
-        ok(front_end.play(LOADING))
+        front_end.profile = request.param
+        ok(
+            front_end.play(
+                f"{LOADING.format(profile=request.param)}\n%hive config sandbox={request.param}"
+            )
+        )
         yield front_end
 
 
@@ -121,9 +130,9 @@ while hive.delegate('len(heard)').value_repr != '2': time.sleep(0.05)
 
 def test_bytes_travel_both_ways(page):
     played = ok(
-        page.play("""%%delegate
+        page.play(f"""%%delegate
 import ipywidgets as widgets
-picture = widgets.Image(value=b"there" * 1000)""")
+picture = widgets.Image(value={PICTURE!r})""")
     )
     [message] = [
         each
@@ -131,7 +140,7 @@ picture = widgets.Image(value=b"there" * 1000)""")
         if each["content"].get("data", {}).get("state", {}).get("_model_name") == "ImageModel"
     ]
     assert message["content"]["data"]["buffer_paths"] == [["value"]]
-    assert bytes(message["buffers"][0]) == b"there" * 1000
+    assert bytes(message["buffers"][0]) == PICTURE
 
     update = {"method": "update", "state": {}, "buffer_paths": [["value"]]}
     said = send(page, "comm_msg", message["content"]["comm_id"], update, [b"back" * 1000])
@@ -197,7 +206,7 @@ def test_no_worker_speaks_for_a_comm_that_is_not_its_own(page):
     home = ok(page.play("import ipywidgets\nmine = ipywidgets.IntSlider()\nmine.comm.comm_id"))
     mine = home.of("execute_result")[0]["data"]["text/plain"].strip("'")
     others = opened(ok(page.play(SLIDER)), "IntSliderModel")
-    forging = f"""%%delegate -w other --sandbox open
+    forging = f"""%%delegate -w other
 kernel = get_ipython().kernel
 for comm in ({mine!r}, {others!r}):
     for kind in ("comm_open", "comm_msg", "comm_close"):
@@ -211,9 +220,10 @@ for comm in ({mine!r}, {others!r}):
     assert heard(page, is_idle, parent=move(page, others, value=1))[0]["msg_type"] == "comm_msg"
 
 
-def test_a_notebook_is_saved_with_the_state_of_its_widgets(tmp_path):
+@pytest.mark.parametrize("profile", PROFILES)
+def test_a_notebook_is_saved_with_the_state_of_its_widgets(tmp_path, profile):
     cells = [
-        LOADING,
+        LOADING.format(profile=profile),
         SLIDER,
         "%%delegate\nslider.value = 5",
         "%%delegate\nfrom tqdm.notebook import tqdm\nfor _ in tqdm(range(10)): pass",
@@ -232,10 +242,50 @@ def test_a_notebook_is_saved_with_the_state_of_its_widgets(tmp_path):
     assert shown["data"][VIEW]["model_id"] in saved
 
 
-def test_without_a_notebook_a_widget_is_its_text():
-    import hive_jupyter
-
-    with hive_jupyter.HiveManager(sandbox="open") as hive:
+@pytest.mark.parametrize("profile", PROFILES)
+def test_without_a_notebook_a_widget_is_its_text(profile):
+    with HiveManager(sandbox=profile) as hive:
         result = hive.delegate("import ipywidgets\nipywidgets.IntSlider()")
 
     assert "IntSlider(value=0)" in result.value_repr
+
+
+def test_an_output_takes_nothing_more_of_a_cell_than_its_worker_says(page):
+    """What an Output takes is sent to its worker, and the rest of a cell is none of its affair."""
+    capturing = "out = widgets.Output(); out.msg_id = get_ipython().kernel.get_parent()['header']"
+    played = ok(
+        page.play(
+            f"%delegate import ipywidgets as widgets; {capturing}['msg_id']; print('theirs')\n"
+            "print('mine')"
+        )
+    )
+    output = opened(played, "OutputModel")
+    told = [
+        message["content"]["data"]["state"]["msg_id"]
+        for message in played.messages
+        if message["msg_type"] == "comm_msg" and message["content"]["comm_id"] == output
+    ]
+    if page.profile == "workspace":
+        assert told == [played.key, ""]
+        order = [each["msg_type"] for each in played.messages]
+        assert order.index("stream") < len(order) - order[::-1].index("comm_msg")
+    else:
+        assert told == [played.key]
+
+
+def test_a_kind_of_widget_that_is_not_shown_is_named_once(page):
+    making = """%%delegate
+import anywidget
+class Map(anywidget.AnyWidget):
+    _esm = "export default { render() {} }"
+Map()"""
+
+    played, again = ok(page.play(making)), ok(page.play(making))
+
+    if page.profile == "workspace":
+        assert "Not shown: widgets of the kind AnyModel (anywidget" in played.stream("stderr")
+        assert "%hive restart coder --sandbox open" in played.stream("stderr")
+        assert again.stream("stderr") == ""
+        assert [VIEW in shown["data"] for shown in played.of("execute_result")] == [False]
+    else:
+        assert [VIEW in shown["data"] for shown in played.of("display_data")] == [True]
