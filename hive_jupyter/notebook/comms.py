@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 
 from hive_jupyter.notebook import compat
@@ -22,20 +22,6 @@ VIEW = "application/vnd.jupyter.widget-view+json"
 _CONTROL = "jupyter.widget.control"
 
 PassOn = Callable[[str, Message, Mapping[str, Any], Sink], None]
-
-
-@dataclass
-class _Open:
-    """
-    A comm of a worker.
-
-    Attributes:
-        worker: its name.
-        views: the displays that show it, and their text.
-    """
-
-    worker: str
-    views: dict[str, str] = field(default_factory=dict)
 
 
 class FrontEndComms:
@@ -51,7 +37,10 @@ class FrontEndComms:
     def __init__(self, kernel: Any, pass_on: PassOn) -> None:
         self._kernel = kernel
         self._pass_on = pass_on
-        self._open: dict[str, _Open] = {}
+        # The worker of each comm that is open.
+        self._open: dict[str, str] = {}
+        # By display id: the comm whose widget is shown there, and its text.
+        self._views: dict[str, tuple[str, str]] = {}
         # Of comms that were lost before the cell got to open them.
         self._lost: set[str] = set()
         self._controls: set[str] = set()
@@ -69,12 +58,15 @@ class FrontEndComms:
 
     def knows(self, worker: str, comm: object) -> bool:
         """Whether a comm is open and the worker's."""
-        opened = self._open.get(comm) if isinstance(comm, str) else None
-        return opened is not None and opened.worker == worker
+        return isinstance(comm, str) and self._open.get(comm) == worker
 
-    def show(self, comm: str, display: str, text: str) -> None:
+    def show(self, display: str, comm: str, text: str) -> None:
         """Note that a display shows a comm's widget; the text is what else is known of it."""
-        self._open[comm].views[display] = text
+        self._views[display] = comm, text
+
+    def show_other(self, display: str) -> None:
+        """Note that a display shows no widget any more."""
+        self._views.pop(display, None)
 
     def take(self, worker: str, message: Message) -> list[Message]:
         """What to publish of a worker's message about a comm; nothing where it is not its own."""
@@ -95,7 +87,7 @@ class FrontEndComms:
             return False
         if compat.has_comm(self._kernel, comm):
             return False
-        self._open[comm] = _Open(worker)
+        self._open[comm] = worker
         compat.add_comm(self._kernel, comm, message.content["target_name"])
         return True
 
@@ -104,8 +96,7 @@ class FrontEndComms:
         if not self.knows(worker, comm):
             self._lost.add(comm)
             return []
-        views = self._open[comm].views
-        self._forget(comm)
+        views = self._forget(comm)
         told = [
             Message(
                 "update_display_data",
@@ -119,9 +110,14 @@ class FrontEndComms:
         ]
         return [*told, Message("comm_close", {"comm_id": comm, "data": {}})]
 
-    def _forget(self, comm: str) -> None:
+    def _forget(self, comm: str) -> dict[str, str]:
+        """Know a comm no more; the displays that show it, and their text."""
         self._open.pop(comm, None)
         compat.remove_comm(self._kernel, comm)
+        views = {display: text for display, (of, text) in list(self._views.items()) if of == comm}
+        for display in views:
+            del self._views[display]
+        return views
 
     # On the thread of the kernel's shell channel
 
@@ -132,15 +128,15 @@ class FrontEndComms:
         if self._is_control(comm, kind, content):
             self._decline(comm, header)
             return True
-        opened = self._open.get(comm)
-        if opened is None or kind == "comm_open":
+        worker = self._open.get(comm)
+        if worker is None or kind == "comm_open":
             return False
         if kind == "comm_close":
             self._forget(comm)
         buffers = tuple(map(bytes, said["buffers"]))
         message = Message(kind, content, said["metadata"], buffers)
-        publisher = self.publisher(opened.worker, {"header": header})
-        self._pass_on(opened.worker, message, header, publisher)
+        publisher = self.publisher(worker, {"header": header})
+        self._pass_on(worker, message, header, publisher)
         return True
 
     def _is_control(self, comm: str, kind: str, content: Mapping[str, Any]) -> bool:
@@ -182,7 +178,7 @@ class Publisher:
             for each in self._comms.take(self._worker, message) if self._comms else ():
                 self._publish(each)
         else:
-            self._publish(self._noting_view(self.without_dead_view(message)))
+            self._publish(self._noting_display(self.without_dead_view(message)))
 
     def without_dead_view(self, message: Message) -> Message:
         """Leave a widget's text, where it has one, of a model that the front-end does not know."""
@@ -194,17 +190,17 @@ class Publisher:
         shown = {kind: part for kind, part in data.items() if kind != VIEW}
         return replace(message, content={**message.content, "data": shown})
 
-    def _noting_view(self, message: Message) -> Message:
+    def _noting_display(self, message: Message) -> Message:
         """Give a widget's display a name, so that it can be told when its worker has ended."""
-        data = message.content.get("data")
-        if not isinstance(data, dict) or VIEW not in data or self._comms is None:
+        data, transient = message.content.get("data"), dict(message.content.get("transient") or {})
+        if not isinstance(data, dict) or self._comms is None:
             return message
-        if not self._comms.knows(self._worker, _model_of(data)):
+        if VIEW not in data or not self._comms.knows(self._worker, _model_of(data)):
+            self._comms.show_other(str(transient.get("display_id")))
             return message
         content = {key: part for key, part in message.content.items() if key != "execution_count"}
-        transient = dict(content.get("transient") or {})
         display = transient.setdefault("display_id", uuid.uuid4().hex)
-        self._comms.show(_model_of(data), display, str(data.get("text/plain", "")))
+        self._comms.show(display, _model_of(data), str(data.get("text/plain", "")))
         # front-ends let no result be updated, only a display
         kind = "display_data" if message.type == "execute_result" else message.type
         return replace(message, type=kind, content={**content, "transient": transient})

@@ -289,3 +289,19 @@ Map()"""
         assert [VIEW in shown["data"] for shown in played.of("execute_result")] == [False]
     else:
         assert [VIEW in shown["data"] for shown in played.of("display_data")] == [True]
+
+
+def test_what_took_a_widgets_place_stays_when_the_worker_ends(page):
+    played = ok(
+        page.play(
+            f"{SLIDER.removesuffix('display(slider)')}place = display(slider, display_id=True)"
+        )
+    )
+    [display] = played.of("display_data")
+    ok(page.play("%delegate place.update('done')"))
+
+    page.client.execute("%hive restart")
+
+    slider = opened(played, "IntSliderModel")
+    told = heard(page, lambda message: message["content"].get("comm_id") == slider)
+    assert display["transient"] not in [each["content"].get("transient") for each in told]
