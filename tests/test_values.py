@@ -16,6 +16,7 @@ from hive_jupyter.errors import (
     RemoteError,
     TransferError,
 )
+from hive_jupyter.swarm import values as values_module
 from tests.front_end import FrontEnd
 from tests.processes import wait_until
 
@@ -221,12 +222,14 @@ def test_a_worker_that_dies_while_it_hands_over_is_told(hive):
     assert {"x": 2} == hive.pull("x")
 
 
-def test_what_takes_long_is_spoken_of(hive):
-    hive.delegate(INSTEAD.format("time.sleep(1.2)\n    return pack({'x': 1})"))
+def test_what_takes_long_is_spoken_of(hive, monkeypatch):
+    monkeypatch.setattr(values_module, "PROGRESS_AFTER", 0.1)
+    hive.delegate(INSTEAD.format("time.sleep(0.5)\n    return pack({'x': 1})"))
     said = [message.content["text"] for message in hive.begin_pull(["x"])]
     hive.delegate("transfer.pack = pack")
 
-    assert ['pull x, worker "coder" ... 1 s', ""] == said
+    assert {'pull x, worker "coder" ... 0 ms', ""} == set(said)
+    assert "" == said[-1]
 
 
 def test_the_history_tells_of_transfers(hive):
@@ -236,6 +239,74 @@ def test_the_history_tells_of_transfers(hive):
     assert [("push one, two", "ok"), ("pull one", "ok")] == [
         (run.code, run.status) for run in hive.history()[-2:]
     ]
+
+
+# --- a worker that lies ---
+
+# The worker answers by hand, with what it says of x and with the parts that it sends.
+FORGED = """
+import json, os
+kernel = get_ipython().kernel
+async def forged(stream, ident, parent):
+    told, parts = {}
+    kernel.session.send(
+        stream, "pull_reply", {{"status": "ok", **told}}, parent, ident=ident, buffers=parts
+    )
+kernel.shell_handlers["pull_request"] = forged
+"""
+
+
+def values(told, *sizes):
+    return {"values": {"sizes": [*sizes], "values": {"x": told}}}
+
+
+@pytest.mark.parametrize(
+    ("told", "parts"),
+    [
+        (values(["array", "<f8", [10**12], None, 0], 8 * 10**12), "[bytes(8)]"),
+        (values(["array", "<f8", [1], None, 0], 8), "[bytes(8)] * 3"),
+        (values(["array", "|O", [1], None, 0], 8), "[bytes(16)]"),
+        (values(["array", "<f8", [1], None, 0], 8), "[]"),
+        ({"values": {"sizes": [], "values": {"y": 1}}}, "[]"),
+        ({"values": {"sizes": [], "values": {"x": 1, "y": 1}}}, "[]"),
+        ({"values": "x"}, "[]"),
+        ({"missing": 5}, "[]"),
+        ({}, "[]"),
+    ],
+)
+def test_a_worker_that_lies_gets_a_transfer_error_and_no_more(confined, told, parts):
+    confined.delegate(FORGED.format(f"({told!r}, {parts})"))
+    with pytest.raises(TransferError, match='worker "coder"|Worker "coder"'):
+        confined.pull("x")
+
+    assert "2" == value_of(confined, "1 + 1")
+
+
+def test_what_a_worker_gives_as_its_reason_is_shown_as_text(confined):
+    reason = {"refused": "\033[2J" + "x" * 10_000}
+    confined.delegate(FORGED.format(f"({reason!r}, [])"))
+    with pytest.raises(TransferError) as caught:
+        confined.pull("x")
+
+    assert "\033" not in str(caught.value)
+    assert len(str(caught.value)) < 1200
+
+
+@pytest.mark.parametrize("allow_pickle", [False, True])
+def test_a_pickle_that_nobody_asked_for_is_not_opened(runtime, tmp_path, allow_pickle):
+    mark = tmp_path / "ran"
+    pickle = f"cos\nsystem\n(S'touch {mark}'\ntR.".encode()
+    told = values(["pickle", 0], len(pickle))
+    parts = f"[{pickle!r} + bytes({-len(pickle) % 16})]"
+    with HiveManager(sandbox="open", connect_timeout=60) as hive:
+        hive.delegate(FORGED.format(f"({told!r}, {parts})"))
+        if allow_pickle:
+            hive.pull("x", allow_pickle=True)
+        else:
+            with pytest.raises(TransferError, match="not opened"):
+                hive.pull("x")
+
+    assert allow_pickle == mark.exists()
 
 
 # --- memory ---
@@ -277,8 +348,8 @@ def test_memory_is_freed_when_the_worker_is_killed(hive):
 def notebook(tmp_path_factory):
     with FrontEnd(tmp_path_factory.mktemp("k")) as front_end:
         played = front_end.play(
-            "%load_ext hive_jupyter\nimport hive_jupyter.swarm.life\n"
-            "hive_jupyter.swarm.life.PROGRESS_AFTER = 1000\nimport numpy as np"
+            "%load_ext hive_jupyter\nfrom hive_jupyter.swarm import life, values\n"
+            "life.PROGRESS_AFTER = values.PROGRESS_AFTER = 1000\nimport numpy as np"
         )
         assert "ok" == played.reply["status"]
         yield front_end

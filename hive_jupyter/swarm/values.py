@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import keyword
 import time
 from collections.abc import Iterable, Iterator, Mapping
@@ -17,7 +16,7 @@ from hive_jupyter.swarm.run import Request
 from hive_jupyter.units import format_duration, format_size, nearest, printable
 
 # What takes longer is spoken of, and then so often (seconds).
-_PROGRESS_AFTER = 1.0
+PROGRESS_AFTER = 1.0
 # Of what a worker says why it does not hand something over, in characters.
 _LONGEST_REASON = 600
 _TO_A_FILE = (
@@ -171,7 +170,8 @@ class Pull(Request):
             TransferError: there is no such variable, it has no safe form, or the worker lies.
         """
         content = reply.content
-        missing = [name for name in self.names if name in (content.get("missing") or ())]
+        absent = content.get("missing")
+        missing = [name for name in self.names if isinstance(absent, list) and name in absent]
         if missing:
             msg = f'Worker "{worker}" has no variable "{missing[0]}".{nearest(missing[0], known)}'
             raise TransferError(msg)
@@ -197,23 +197,25 @@ class Pull(Request):
 
 @contextlib.contextmanager
 def telling(run: Push | Pull, worker: str) -> Iterator[None]:
-    """Have a run say that it is on its way, from the first second on."""
-    began = time.monotonic()
-    task = asyncio.create_task(_tell(run, worker))
+    """Have a run say that it is on its way, where that takes long."""
+    told: list[str] = []
+    task = asyncio.create_task(_tell(run, worker, told))
     try:
         yield
     finally:
         task.cancel()
-        if time.monotonic() - began > _PROGRESS_AFTER:
+        if told:
             run.say(Message("progress", {"text": ""}))
 
 
-async def _tell(run: Push | Pull, worker: str) -> None:
+async def _tell(run: Push | Pull, worker: str, told: list[str]) -> None:
     what = f"{run.title} ({format_size(run.size)})" if isinstance(run, Push) else run.title
-    for seconds in itertools.count(1):
-        await asyncio.sleep(_PROGRESS_AFTER)
-        text = f'{what}, worker "{worker}" ... {format_duration(seconds * _PROGRESS_AFTER)}'
-        run.say(Message("progress", {"text": text}))
+    while True:
+        await asyncio.sleep(PROGRESS_AFTER)
+        if run.since is not None:  # its turn has come, and its worker is there
+            seconds = format_duration(round(time.monotonic() - run.since))
+            told.append(f'{what}, worker "{worker}" ... {seconds}')
+            run.say(Message("progress", {"text": told[-1]}))
 
 
 def _reason(told: object) -> str:
