@@ -19,6 +19,9 @@ from hive_jupyter.units import format_duration, format_size, nearest, printable
 PROGRESS_AFTER = 1.0
 # Of what a worker says why it does not hand something over, in characters.
 _LONGEST_REASON = 600
+# Bytes of a message that are no value's memory: its description, and what small buffers are padded
+# with.
+_BESIDE = 64 * 2**20
 _TO_A_FILE = (
     "Save it to a file in the project and read it here, or have a worker of the profile open, "
     "which can do what you can, and allow pickles (--allow-pickle, allow_pickle=True)."
@@ -179,7 +182,7 @@ class Pull(Request):
             advice = "" if self._allow_pickle else f" {_TO_A_FILE}"
             msg = f'Worker "{worker}": {_reason(content["refused"])}.{advice}'
             raise TransferError(msg)
-        if self._limit is not None and reply.size > self._limit + transfer.LARGEST_PART:
+        if self._limit is not None and reply.size > self._limit + _BESIDE:
             msg = f'Worker "{worker}" sent more than {format_size(self._limit)}.'
             raise TransferError(msg)
         loads = transfer.unpickled if self._allow_pickle and not self.is_confined else None

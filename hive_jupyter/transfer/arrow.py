@@ -93,9 +93,13 @@ def _children(array: Any) -> list[Any]:
         return [array.indices, array.dictionary]
     if types.is_struct(kind):
         return [array.field(number) for number in range(kind.num_fields)]
-    if types.is_nested(kind):
-        return [array.values]
-    return []
+    return [array.values] if _is_list(kind) else []
+
+
+def _is_list(kind: Any) -> bool:
+    types = arrow().types
+    # before 16, one of them is not called nested
+    return bool(types.is_nested(kind) or types.is_fixed_size_list(kind))
 
 
 def _describe_type(kind: Any) -> Any:
@@ -310,7 +314,7 @@ def _fields(kind: Any) -> list[Any]:
         return [pa.field("entries", pa.struct([kind.key_field, kind.item_field]))]
     if pa.types.is_struct(kind):
         return [kind.field(number) for number in range(kind.num_fields)]
-    return [kind.value_field] if pa.types.is_nested(kind) else []
+    return [kind.value_field] if _is_list(kind) else []
 
 
 PACKERS: dict[type | str, Callable[[Packer, Any], Any]] = {"pyarrow": _pack_arrow}

@@ -64,7 +64,11 @@ def _pack_labels(packer: Packer, index: Any) -> list[Any]:
 def _pack_values(packer: Packer, index: Any) -> list[Any]:
     """Describe an index by what is in it."""
     frequency = getattr(index, "freqstr", None)
-    return [_pack_column(packer, index.array), packer.value(index.name), frequency]
+    if index.dtype == numpy().dtype(object) and set(map(type, index)) != {str}:
+        column = ["plain", packer.items("list", index)]  # there are few labels, of many kinds
+    else:
+        column = _pack_column(packer, index.array)
+    return [column, packer.value(index.name), frequency]
 
 
 def _pack_column(packer: Packer, array: Any) -> list[Any]:
@@ -276,6 +280,13 @@ def _split(offsets: Any, data: memoryview) -> Any:
     return texts
 
 
+def _read_plain(reader: Reader, told: Any) -> Any:
+    values = exactly(reader.value(told), list)
+    array = numpy().empty(len(values), object)
+    array[:] = values
+    return _pandas().Index(array, dtype=object, tupleize_cols=False)
+
+
 def _read_arrow_column(reader: Reader, kind: Any, chunks: Any) -> Any:
     return _pandas().arrays.ArrowExtensionArray(read_chunked(reader, kind, chunks))
 
@@ -312,6 +323,7 @@ _COLUMNS: dict[str, Callable[..., Any]] = {
     "zoned": _read_zoned,
     "strings": _read_strings,
     "texts": _read_texts,
+    "plain": _read_plain,
     "arrow_column": _read_arrow_column,
     "nullable": _read_nullable,
     "period": _read_period,

@@ -29,6 +29,11 @@ def _pack_polars(packer: Packer, value: Any) -> list[Any]:
         table = frame.to_arrow()
     except ModuleNotFoundError:
         raise NoFormError("a polars frame, where pyarrow is not installed") from None
+    kept = pl.from_arrow(table).dtypes if frame.width else []
+    for there, back in zip(frame.dtypes, kept, strict=True):
+        if there.base_type() is not back.base_type():  # Enum, with older versions
+            msg = f"a polars column of type {there}, which Arrow has not"
+            raise NoFormError(msg)
     described = pack_table(packer, table)
     return ["polars_frame", *described] if is_frame else ["polars_series", value.name, *described]
 
