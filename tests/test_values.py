@@ -228,7 +228,7 @@ def test_what_takes_long_is_spoken_of(hive, monkeypatch):
     said = [message.content["text"] for message in hive.begin_pull(["x"])]
     hive.delegate("transfer.pack = pack")
 
-    assert {'pull x, worker "coder" ... 0 ms', ""} == set(said)
+    assert said[0].startswith('pull x, worker "coder" ... ')
     assert "" == said[-1]
 
 
