@@ -85,7 +85,7 @@ lowest: $(lowest)/.installed-test
 
 # The worker may run on an interpreter that is one version older than the oldest host's. Its modules,
 # and those that both sides share, are therefore read twice.
-WORKER = hive_jupyter/worker $(patsubst %,hive_jupyter/%.py,__init__ errors policy procfs project protocol toolbox tools units)
+WORKER = hive_jupyter/worker hive_jupyter/transfer $(patsubst %,hive_jupyter/%.py,__init__ errors policy procfs project protocol toolbox tools units)
 
 check: $(venv)/.installed-check
 	"$(BIN)/ruff" check

@@ -369,6 +369,11 @@ class HiveConfig(Configurable):
     max_cell_bytes = Size(128 * 2**20, help="The longest code that is sent to a worker.").tag(
         config=True
     )
+    max_transfer = Size(
+        4 * 2**30,
+        allow_none=True,
+        help="The most that one push or pull moves; None: no limit.",
+    ).tag(config=True)
     approval_expiry = Duration(
         300.0, min=1.0, help="Time within which the approval of a commit must be used."
     ).tag(config=True, at_start=True)

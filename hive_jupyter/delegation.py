@@ -386,6 +386,28 @@ class ToolDelegation(BaseDelegation[ToolResult]):
         """Nothing is left of a call that failed."""
 
 
+class ValuesDelegation(BaseDelegation[dict[str, Any]]):
+    """The moving of variables, seen from the caller's thread; ``outcome`` is what was pulled."""
+
+    def outcome(self) -> dict[str, Any] | Instructions:
+        """Wait for the end; who gets the values is the only one to hold their memory."""
+        try:
+            return super().outcome()
+        finally:
+            # futures and runs know their delegation, so that nothing but the garbage collector
+            # would end them
+            self.result = self._run = None
+            self._future = Future()
+            self._future.set_result(None)
+
+    def _succeeded(self, answer: dict[str, Any]) -> dict[str, Any]:
+        self._note("ok", "")
+        return answer
+
+    def _failed(self, error: RemoteError | NodeError) -> None:
+        """Nothing is left of what failed."""
+
+
 def check_code(code: object, limit: int) -> None:
     """
     See that something can be run as code.

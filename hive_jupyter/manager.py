@@ -31,6 +31,7 @@ from hive_jupyter.delegation import (
     Result,
     RunRecord,
     ToolDelegation,
+    ValuesDelegation,
     check_code,
     check_length,
 )
@@ -69,6 +70,7 @@ from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import RuntimeFolder, remove_apart, remove_tree, sweep
 from hive_jupyter.swarm.targets import Targets
 from hive_jupyter.swarm.throwaway import ask_throwaway
+from hive_jupyter.swarm.values import check_pickles, checked_names
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
 from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
 from hive_jupyter.units import as_bytes, as_seconds, nearest
@@ -381,6 +383,154 @@ class HiveManager:
         return _wait_for(
             lambda: self.begin_tool(tool.name, arguments, worker=worker, timeout=timeout)
         )
+
+    def begin_push(
+        self,
+        values: Mapping[str, Any],
+        *,
+        worker: str | None = None,
+        timeout: float | str | None = "default",
+        memory: int | str | None = None,
+        sandbox: str | None = None,
+        task: str = "",
+    ) -> ValuesDelegation:
+        """
+        Give variables to a worker and return at once.
+
+        Args:
+            values: by name; leave them as they are until the end.
+            worker: its name; by default the configured one. A name that is new is a new worker.
+            timeout: seconds or such as "5m"; None: no limit; by default as configured.
+            memory: as for ``begin``.
+            sandbox: as for ``begin``.
+            task: what they are for: the code that is shown where no worker can run.
+
+        Raises:
+            ConfigError: an argument is wrong, or the worker lives with another policy.
+        """
+        names = checked_names(values)
+
+        def move(node: SwarmNode, seconds: float | None, **ears: Any) -> Coroutine[Any, Any, None]:
+            return node.push(values, seconds, **ears)
+
+        asked = f"push {', '.join(names)}"
+        return self._begin_values(
+            asked,
+            move,
+            worker=worker,
+            timeout=timeout,
+            memory=memory,
+            sandbox=sandbox,
+            task=task,
+        )
+
+    def begin_pull(
+        self,
+        names: Sequence[str],
+        *,
+        worker: str | None = None,
+        timeout: float | str | None = "default",
+        allow_pickle: bool = False,
+    ) -> ValuesDelegation:
+        """
+        Take over variables of a worker and return at once.
+
+        Args:
+            names: of the variables.
+            worker: its name; by default the configured one.
+            timeout: as for ``begin_push``.
+            allow_pickle: what has no safe form is unpickled; for a worker of the profile open.
+
+        Raises:
+            ConfigError: an argument is wrong, or the worker is confined and its pickles are not
+                opened.
+        """
+        names = checked_names(names)
+        if allow_pickle:
+            self.check_pickles(worker)
+
+        def move(
+            node: SwarmNode, seconds: float | None, **ears: Any
+        ) -> Coroutine[Any, Any, dict[str, Any]]:
+            return node.pull(names, seconds, allow_pickle=allow_pickle, **ears)
+
+        return self._begin_values(f"pull {', '.join(names)}", move, worker=worker, timeout=timeout)
+
+    def push(
+        self,
+        values: Mapping[str, Any] | None = None,
+        /,
+        *,
+        worker: str | None = None,
+        timeout: float | str | None = "default",
+        **named: Any,
+    ) -> None:
+        """
+        Give variables to a worker: all of them, or none.
+
+        Args:
+            values: by name, for names that are arguments here, too.
+            worker: its name; by default the configured one. A name that is new is a new worker.
+            timeout: seconds or such as "5m"; None: no limit; by default as configured.
+            named: further values.
+
+        Raises:
+            ConfigError: an argument is wrong.
+            TransferError: a value cannot be moved.
+            NodeStartError, CircuitOpen: no worker can run.
+            NodeDied, NodeTimeout: the worker died, or it took too long.
+        """
+        given = {**(values or {}), **named}
+        self._moved(lambda: self.begin_push(given, worker=worker, timeout=timeout), worker)
+
+    def pull(
+        self,
+        *names: str,
+        worker: str | None = None,
+        timeout: float | str | None = "default",
+        allow_pickle: bool = False,
+    ) -> dict[str, Any]:
+        """
+        Take over variables of a worker: all of them, or none.
+
+        Args:
+            names: of the variables.
+            worker: its name; by default the configured one.
+            timeout: seconds or such as "5m"; None: no limit; by default as configured.
+            allow_pickle: what has no safe form is unpickled, which runs what the worker wants;
+                only for a worker of the profile open.
+
+        Returns:
+            The values, by name.
+
+        Raises:
+            ConfigError: an argument is wrong, or the worker is confined and its pickles are not
+                opened.
+            TransferError: there is no such variable, or it cannot be moved.
+            NodeStartError, CircuitOpen: no worker can run.
+            NodeDied, NodeTimeout: the worker died, or it took too long.
+        """
+
+        def begin() -> ValuesDelegation:
+            return self.begin_pull(names, worker=worker, timeout=timeout, allow_pickle=allow_pickle)
+
+        return self._moved(begin, worker)
+
+    def check_pickles(self, worker: str | None, sandbox: str | None = None) -> None:
+        """
+        See that a worker's pickles may be opened.
+
+        Args:
+            worker: its name; None: the configured one.
+            sandbox: the profile that is chosen for it, if any.
+
+        Raises:
+            ConfigError: it is confined.
+        """
+        name = self.config.worker if worker is None else worker
+        node = self._nodes.get(name)
+        lives_under = node.policy.profile if isinstance(node, SwarmNode) else self.profile_of(name)
+        check_pickles(name, sandbox or lives_under)
 
     def known_tools(self, worker: str | None = None) -> Mapping[str, Tool]:
         """The tools of a worker by name, as far as they are known without asking it."""
@@ -865,6 +1015,65 @@ class HiveManager:
         except RuntimeError as error:  # the system gives no further thread
             msg = f'Worker "{name}" could not be started: {error}'
             delegation.follow(_failed(NodeStartError(msg, node=name)))
+
+    def _begin_values(
+        self,
+        asked: str,
+        move: Callable[..., Coroutine[Any, Any, dict[str, Any] | None]],
+        *,
+        worker: str | None,
+        timeout: float | str | None,
+        memory: int | str | None = None,
+        sandbox: str | None = None,
+        task: str = "",
+    ) -> ValuesDelegation:
+        name = checked_worker(self.config.worker if worker is None else worker)
+        seconds = self._checked_timeout(timeout)
+        size = _chosen_size(memory)
+        if self.is_server(name):
+            msg = f'Worker "{name}" is an MCP server: it has tools, and no variables.'
+            raise ConfigError(msg)
+        if name not in self._nodes:
+            self._check_policy(size, sandbox)
+        delegation = ValuesDelegation(
+            name,
+            asked,
+            post=self._portal.post,
+            fall_back=lambda error: self._instructions(
+                name, task or asked, error, language=None if task else ""
+            ),
+            remember=self._remember,
+            collect=False,
+        )
+
+        async def work() -> dict[str, Any]:
+            node = self._node(name)
+            assert isinstance(node, SwarmNode)
+            moved = await move(
+                node,
+                seconds,
+                sink=delegation.say,
+                began=lambda run: delegation.attach(run, node),
+            )
+            return moved or {}
+
+        def submit() -> Future[dict[str, Any]]:
+            if size is not None or sandbox is not None:
+                self._portal.call(self._change_policy(name, size, sandbox))
+            return self._portal.submit(work())
+
+        self._follow(delegation, name, submit)
+        return delegation
+
+    def _moved(self, begin: Callable[[], ValuesDelegation], worker: str | None) -> dict[str, Any]:
+        """What was moved; where no worker can run there is nothing to go on with."""
+        outcome = _wait_for(begin)
+        if not isinstance(outcome, Instructions):
+            return outcome
+        name = self.config.worker if worker is None else worker
+        if outcome.retry_at is not None:
+            raise CircuitOpen(outcome.reason, node=name, retry_at=outcome.retry_at)
+        raise NodeStartError(outcome.reason, node=name)
 
     def _ask_for_commit(self, arguments: Mapping[str, Any]) -> Future[ToolResult]:
         """The user's own call of the tool that is the host's."""

@@ -13,6 +13,9 @@ and in these besides, whose contents have the shapes of MCP::
     shell  call_tool_request {name, arguments, limit}   -> call_tool_reply {content, isError, ...}
     shell  run_hooks_request {git, repository, hooks, message, environment, seconds}
            -> run_hooks_reply {code, said, missing, message, tree}, see ``worker.hooks``
+    shell  push_request {values} and buffers            -> push_reply {refused}
+    shell  pull_request {names, limit, pickles}         -> pull_reply {values, missing, refused}
+           and buffers; what values are is in ``transfer``
     iopub  tool_progress {progress, total, message}     while a tool runs
     iopub  commit_request {id, message, paths, supersedes}  while a cell runs
            -> control commit_reply {id, text} or {id, error}

@@ -15,7 +15,8 @@ import os
 import site
 import sys
 import sysconfig
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextvars import ContextVar
 from importlib.machinery import ModuleSpec, PathFinder
 from types import ModuleType
 
@@ -177,6 +178,62 @@ class ShadowFinder:
                 self._roots.add(project_root(here, os.path.expanduser("~")))
             self._places = _Places(state, self._roots, self._library)
         return self._places
+
+
+@contextlib.contextmanager
+def installed_only(writable: Iterable[str]) -> Iterator[None]:
+    """
+    While entered, this thread imports nothing from where a worker may write.
+
+    For imports that a worker can bring about, whatever is installed: the libraries of its values,
+    and what those try to import themselves.
+
+    Args:
+        writable: folders that workers may write to, besides the working folder's project.
+    """
+    finder = _InstalledFinder([*writable])
+    path_finder: object = PathFinder
+    finders: list[object] = list(sys.meta_path)
+    sys.meta_path.insert(
+        finders.index(path_finder) if path_finder in finders else len(finders), finder
+    )
+    token = _RESTRICTED.set(True)
+    try:
+        yield
+    finally:
+        _RESTRICTED.reset(token)
+        sys.meta_path.remove(finder)
+
+
+# Of a thread: it imports only what is installed.
+_RESTRICTED: ContextVar[bool] = ContextVar("_RESTRICTED", default=False)
+
+
+class _InstalledFinder:
+    """A finder for ``sys.meta_path``; for other threads it finds nothing."""
+
+    def __init__(self, writable: list[str]) -> None:
+        here = _working_folder()
+        roots = [project_root(here, os.path.expanduser("~"))] if here else []
+        entries: list[object] = list(sys.path)
+        self._places = _Places((entries, here, writable), roots, _library())
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """
+        Find an installed module.
+
+        Raises:
+            ModuleNotFoundError: there is none, whatever a project may have.
+        """
+        if not _RESTRICTED.get() or path is not None:
+            return None
+        spec = PathFinder.find_spec(name, self._places.installed, target)
+        if spec is None or any(map(self._places.may_write, _homes(spec))):
+            msg = f"No module named {name!r} is installed"
+            raise _AbsentError(msg, name=name)
+        return spec
 
 
 class _AbsentError(ModuleNotFoundError):

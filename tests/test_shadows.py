@@ -561,7 +561,19 @@ def test_a_project_may_have_tests_of_its_own(place, monkeypatch):
         assert "planted" == importlib.import_module("test").where
 
 
-LOADS_NOTHING_OF_THE_PROJECT = """
+# A worker's answer by hand: an empty frame, for which the host imports pandas, and all that pandas
+# looks for.
+FRAME = """
+async def forged(stream, ident, parent):
+    told = ["frame", *[["range", 0, 0, 1, None]] * 2, []]
+    content = {"status": "ok", "values": {"sizes": [], "values": {"frame": told}}}
+    kernel.session.send(stream, "pull_reply", content, parent, ident=ident)
+kernel = get_ipython().kernel
+kernel.shell_handlers["pull_request"] = forged
+"""
+NOT_INSTALLED = ("bottleneck", "numexpr", "polars_of_mine")
+
+LOADS_NOTHING_OF_THE_PROJECT = f"""
 import sys
 from hive_jupyter import HiveManager
 with HiveManager() as hive:
@@ -570,14 +582,51 @@ with HiveManager() as hive:
     hive.guard
     hive.swarm_status()._repr_markdown_()
     import pygments, sqlite3, IPython, ipywidgets, mcp, uvicorn, jsonschema
+    hive.delegate({FRAME!r})
+    assert hive.pull("frame")["frame"].empty
     hive.doctor()
 """
+
+
+def test_what_a_worker_has_the_host_import_is_installed(place):
+    """Whatever the worker names, and whatever that imports itself; in this thread alone."""
+    write(place.installed / "library.py", f"{INSTALLED}import left_by_a_worker\n")
+    write(
+        place.installed / "careful.py", "try:\n import left_by_a_worker\nexcept ImportError:\n pass"
+    )
+    write(place.project / "left_by_a_worker.py", PLANTED)
+    found = []
+
+    with shadows.installed_only([]):
+        with pytest.raises(ModuleNotFoundError, match="left_by_a_worker"):
+            importlib.import_module("library")
+        importlib.import_module("careful")
+        other = threading.Thread(
+            target=lambda: found.append(importlib.import_module("left_by_a_worker").where)
+        )
+        other.start()
+        other.join()
+    del sys.modules["left_by_a_worker"]
+
+    assert ["planted"] == found
+    assert "planted" == importlib.import_module("left_by_a_worker").where
+
+
+def test_a_folder_that_workers_may_write_is_no_place_for_libraries(place, tmp_path, monkeypatch):
+    write(tmp_path / "shared" / "library.py", PLANTED)
+    monkeypatch.setattr(sys, "path", [*sys.path, str(tmp_path / "shared")])
+    with (
+        shadows.installed_only([str(tmp_path / "shared")]),
+        pytest.raises(ModuleNotFoundError, match="No module named 'library' is installed"),
+    ):
+        importlib.import_module("library")
 
 
 def test_what_a_host_imports_at_its_leisure_is_never_the_projects(tmp_path):
     """With a trap for each name that there is, in the first place to look at."""
     (tmp_path / "ran").mkdir()
-    for name in {*sys.stdlib_module_names, *top_levels_of_site_packages()} - {"hive_jupyter"}:
+    names = {*sys.stdlib_module_names, *top_levels_of_site_packages(), *NOT_INSTALLED}
+    for name in names - {"hive_jupyter"}:
         mark = tmp_path / "ran" / name
         (tmp_path / f"{name}.py").write_text(f"open({str(mark)!r}, 'w')\nraise SystemExit")
 

@@ -30,6 +30,7 @@ from hive_jupyter.notebook.magics import (
     SETTING,
     TOOL,
     VARIABLE,
+    VARIABLES,
     WORKER,
     HiveMagics,
 )
@@ -52,7 +53,7 @@ _BODY = re.compile(r"%%delegate(?=\s)(.*)\n")
 _WORD = r"""(?:\\.|"[^"]*"|'[^']*'|[^\s"'\\])"""
 _DETAILS = re.compile(rf"""((?:{_WORD}+\s+)*)({_WORD}*(?:"[^"]*|'[^']*)?)""", re.DOTALL)
 # Words of which IPython knows more: files anywhere, and Python's names.
-_PYTHONS = {PATH, PROGRAM, VARIABLE}
+_PYTHONS = {PATH, PROGRAM, VARIABLE, VARIABLES}
 # Names that arguments have which are paths.
 _PATHS = re.compile(r"(?:\w+_)?(?:path|file|folder|dir|directory)s?")
 # Of a folder: that are looked at, and that are offered.

@@ -25,7 +25,14 @@ from IPython.display import display
 from traitlets import TraitError
 
 from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, Entries, Size
-from hive_jupyter.errors import ConfigError, HiveError, NodeError, RemoteError, ToolError
+from hive_jupyter.errors import (
+    ConfigError,
+    HiveError,
+    NodeError,
+    RemoteError,
+    ToolError,
+    TransferError,
+)
 from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.arguments import REST, Parser, UsageError, count
 from hive_jupyter.notebook.relay import Cell, Relayed, relay
@@ -35,6 +42,7 @@ from hive_jupyter.policy import PROFILES
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import ignore
+from hive_jupyter.swarm.values import checked_names
 from hive_jupyter.toolbox import SHORT_NAMES, read_details
 from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import format_duration, format_size, nearest, visible
@@ -44,7 +52,12 @@ if TYPE_CHECKING:
 
     from IPython.core.interactiveshell import InteractiveShell
 
-    from hive_jupyter.delegation import Delegation, RunRecord, ToolDelegation
+    from hive_jupyter.delegation import (
+        Delegation,
+        RunRecord,
+        ToolDelegation,
+        ValuesDelegation,
+    )
     from hive_jupyter.manager import HiveManager
     from hive_jupyter.notebook.approval import Approvals
     from hive_jupyter.notebook.comms import FrontEndComms
@@ -58,11 +71,12 @@ _REQUESTS_SHOWN = 20
 _ENDS = ("ok", "error", "timeout", "died", "instructions")
 
 # What --no-raise-error forgives: what happened to the code, not how it was asked for.
-_FAILURES = (NodeError, RemoteError, ToolError)
+_FAILURES = (NodeError, RemoteError, ToolError, TransferError)
 
 # What stands for what in the parsers below; completion.py knows the same words.
 WORKER, KERNEL, PATH, PROFILE, SETTING = "NAME", "KERNELSPEC", "PATH", "PROFILE", "SETTING[=VALUE]"
 TOOL, REQUEST, VARIABLE, PROGRAM = "TOOL", "ID", "VARIABLE", "PROGRAM"
+VARIABLES = "VARIABLE[,VARIABLE]"
 
 # With these a line fails that was to be a tool and is no code either.
 _NO_CODE = ("SyntaxError", "NameError")
@@ -90,6 +104,9 @@ DELEGATE = (
         "  %%delegate -w train --timeout 5m --memory 2G\n"
         "  model = fit(data)\n"
         "\n"
+        "  %%delegate --push data,labels --pull scores\n"
+        "  scores = evaluate(data, labels)\n"
+        "\n"
         "  %delegate -w train model.score()\n"
         "  %delegate read src/model.py start_line=10 end_line=30\n"
         "  %delegate search TODO glob=*.py\n"
@@ -109,6 +126,23 @@ DELEGATE = (
     .option("--timeout", metavar="TIME", help="stop it after 30, 30s, 5m, ...; none: never")
     .option("--memory", metavar="SIZE", help="limit of a worker that is not started yet: 500M, 2G")
     .option("--sandbox", metavar=PROFILE, help=f"what the worker may touch: {', '.join(PROFILES)}")
+    .option(
+        "--push",
+        metavar=VARIABLES,
+        action="append",
+        help="give the worker these variables before it runs the code",
+    )
+    .option(
+        "--pull",
+        metavar=VARIABLES,
+        action="append",
+        help="take over these variables of the worker, if the code ended without an error",
+    )
+    .option(
+        "--allow-pickle",
+        action="store_true",
+        help="with --pull: unpickle what is no plain data; for workers of the profile open",
+    )
     .option("-o", "--out", metavar=VARIABLE, help="put the Result into this variable here")
     .option("--no-raise-error", action="store_true", help="show an error, but let the cell succeed")
     .option("-q", "--quiet", action="store_true", help="show no output; errors are shown")
@@ -409,6 +443,10 @@ class HiveMagics(Magics):
             if getattr(options, name) is not None
         }
 
+        values, pulled = self._values(_names(options.push)), _names(options.pull)
+        if options.allow_pickle:
+            self.manager.check_pickles(options.worker, options.sandbox)
+
         def begin() -> Delegation:
             return self.manager.begin(
                 code,
@@ -419,7 +457,48 @@ class HiveMagics(Magics):
                 **chosen,
             )
 
-        return relay(cell, begin, worker=worker, quiet=options.quiet)
+        def begin_push() -> ValuesDelegation:
+            return self.manager.begin_push(values, task=code, **chosen)
+
+        watched = {"worker": worker, "quiet": options.quiet}
+        if values:
+            pushed = relay(cell, begin_push, **watched)
+            if pushed.error is not None or isinstance(pushed.outcome, Instructions):
+                return pushed
+        relayed = relay(cell, begin, **watched)
+        if not pulled or relayed.error is not None or isinstance(relayed.outcome, Instructions):
+            return relayed
+        return self._pull(cell, pulled, relayed, options)
+
+    def _values(self, names: list[str]) -> dict[str, Any]:
+        """Variables of the user's own, as they are now."""
+        known = self._shell.user_ns
+        for name in names:
+            if name not in known:
+                visible_names = [other for other in known if not other.startswith("_")]
+                msg = f'--push: there is no variable "{name}" here.{nearest(name, visible_names)}'
+                raise UsageError(msg)
+        return {name: known[name] for name in names}
+
+    def _pull(
+        self, cell: Cell, names: list[str], ran: Relayed, options: argparse.Namespace
+    ) -> Relayed:
+        """Bind a worker's variables here after its code ran: all of them, or none."""
+
+        def begin() -> ValuesDelegation:
+            timeout = {} if options.timeout is None else {"timeout": options.timeout}
+            return self.manager.begin_pull(
+                names, worker=options.worker, allow_pickle=options.allow_pickle, **timeout
+            )
+
+        pulled = relay(cell, begin, worker=self._worker(options), quiet=options.quiet)
+        if pulled.error is not None:
+            return Relayed(ran.outcome, pulled.error)
+        if isinstance(pulled.outcome, Instructions):
+            return pulled
+        assert isinstance(pulled.outcome, dict)
+        self._shell.user_ns.update(pulled.outcome)
+        return ran
 
     def _call_tool(
         self, word: str, details: str, body: str | None, options: argparse.Namespace
@@ -430,7 +509,7 @@ class HiveMagics(Magics):
             _take_body(tool, arguments, body)
         if tool.name == "execute" and "code" in arguments:
             return self._run(arguments["code"], options)
-        for flag in ("memory", "sandbox"):
+        for flag in ("memory", "sandbox", "push", "pull"):
             if getattr(options, flag) is not None:
                 DELEGATE.error(f"--{flag} goes with code, not with the tool {word}")
         timeout = {} if options.timeout is None else {"timeout": options.timeout}
@@ -642,6 +721,12 @@ def _check_variable(name: str) -> None:
     if not name.isidentifier() or keyword.iskeyword(name):
         msg = f'--out: "{name}" cannot be the name of a variable.'
         raise UsageError(msg)
+
+
+def _names(words: list[str] | None) -> list[str]:
+    """The variables that ``--push a,b`` and ``--pull c`` name."""
+    names = [name.strip() for word in words or () for name in word.split(",")]
+    return checked_names(names) if names else []
 
 
 def _notebook_folder() -> str:

@@ -59,7 +59,7 @@ class Relayed:
         error: why the run failed, as the cell is to raise it, or None.
     """
 
-    outcome: Result | ToolResult | Instructions | None
+    outcome: Result | ToolResult | Instructions | dict[str, Any] | None
     error: BaseException | None = None
 
 

@@ -113,6 +113,8 @@ _REQUIRED: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "execute_reply": {"status": str},
     "list_tools_reply": {"status": str},
     "call_tool_reply": {"status": str},
+    "push_reply": {"status": str},
+    "pull_reply": {"status": str},
     "run_hooks_reply": {"status": str},
     "tool_progress": {"progress": (int, float), "message": str},
     "commit_request": {"id": str},
@@ -337,7 +339,7 @@ class Channels:
         # some kernels hand back only the header's standard keys
         self._keys[header["msg_id"]] = run.key
         self.resume("late")
-        self._send("shell", Message(run.type, run.content), header)
+        self._send("shell", Message(run.type, run.content, buffers=run.buffers), header)
 
     def end(self, run: Run) -> None:
         """Route nothing to this run any more, but what comes late."""
@@ -480,8 +482,9 @@ class Channels:
             header=dict(header),
             metadata=dict(message.metadata),
         )
-        frames = [*self._session.serialize(parts), *message.buffers]
-        self._sockets[channel].send_multipart(frames, zmq.NOBLOCK)
+        frames: list[Any] = [*self._session.serialize(parts), *message.buffers]
+        # zmq holds the buffers' memory until it is sent, or the socket is closed
+        self._sockets[channel].send_multipart(frames, zmq.NOBLOCK, copy=not message.buffers)
         # zmq's descriptor tells of changes only, and sending may have swallowed one.
         self._read_soon(channel)
 
@@ -504,12 +507,15 @@ class Channels:
         for _ in range(_BATCH):
             if self._pauses and channel == "iopub":
                 return
+            # values come as replies: their memory is zmq's until somebody takes it over, and no
+            # process shares it
+            copies = channel != "shell"
             try:
-                frames = [socket.recv(zmq.NOBLOCK)]
+                frames = [socket.recv(zmq.NOBLOCK, copy=copies)]
             except zmq.Again:
                 return
             while socket.getsockopt(zmq.RCVMORE) and len(frames) <= _MOST_FRAMES:
-                frames.append(socket.recv())
+                frames.append(socket.recv(copy=copies))
             self._messages_seen += 1
             if channel == "hb":
                 if frames[-1] in self._beats:
@@ -573,7 +579,7 @@ class Channels:
         self.close()
         self._on_violation(reason)
 
-    def _route(self, channel: str, frames: list[bytes]) -> None:
+    def _route(self, channel: str, frames: list[Any]) -> None:
         message, parent = self._check(frames)
         msg_id = str(parent.get("msg_id"))
         key = str(parent.get(RUN_KEY) or self._keys.get(msg_id, msg_id))
@@ -642,7 +648,7 @@ class Channels:
             run.take_idle()
         self.comms.take_idle(key)
 
-    def _check(self, frames: list[bytes]) -> tuple[Message, dict[str, Any]]:
+    def _check(self, frames: list[Any]) -> tuple[Message, dict[str, Any]]:
         """
         Take a message apart.
 
@@ -650,8 +656,9 @@ class Channels:
             TransferError: it is malformed, or not signed by the worker.
         """
         try:
-            _, parts = self._session.feed_identities(frames)
-            raw = self._session.deserialize(parts)
+            copied = isinstance(frames[0], bytes)
+            _, parts = self._session.feed_identities(frames, copy=copied)
+            raw = self._session.deserialize(parts, copy=copied)
             content, metadata, parent = raw["content"], raw["metadata"], raw["parent_header"]
             kind = raw["msg_type"]
         except Exception as error:

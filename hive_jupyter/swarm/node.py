@@ -16,7 +16,7 @@ import re
 import shutil
 import signal
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
@@ -31,6 +31,7 @@ from hive_jupyter.errors import (
     RemoteError,
     SandboxUnavailable,
     ToolError,
+    TransferError,
     remote_error,
 )
 from hive_jupyter.policy import SandboxPolicy
@@ -43,6 +44,7 @@ from hive_jupyter.swarm.forkserver import ForkServer, ForkServers
 from hive_jupyter.swarm.launch import Kernel, Launch, changed, first_policy
 from hive_jupyter.swarm.life import Life, NodeStatus, Watcher
 from hive_jupyter.swarm.messages import Message, Sink, ignore
+from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.process import (
     LOG_SHOWN,
     WorkerProcess,
@@ -55,6 +57,7 @@ from hive_jupyter.swarm.run import Request, Run, or_stopped
 from hive_jupyter.swarm.runtime import LEAST_SPACE, RuntimeFolder, remove_apart
 from hive_jupyter.swarm.subshell import Subshell
 from hive_jupyter.swarm.tool_call import ToolCall, listed_tools
+from hive_jupyter.swarm.values import Pull, Push, check_pickles, checked_names, packed, telling
 from hive_jupyter.toolbox import BUILT_IN
 from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
 from hive_jupyter.units import format_duration, format_size, memory_option
@@ -270,6 +273,103 @@ class SwarmNode:
                     raise
                 sink(Message("progress", {"text": f"{death} Trying {name} again ..."}))
         raise AssertionError  # pragma: no cover
+
+    async def push(
+        self,
+        values: Mapping[str, Any],
+        timeout: float | None = None,
+        *,
+        sink: Sink = ignore,
+        began: Callable[[Run], object] = id,
+    ) -> None:
+        """
+        Give variables to the worker: all of them, or none.
+
+        Args:
+            values: by name.
+            timeout: seconds it may take; waiting for its turn counts, the start of a worker does
+                not. None: no limit.
+            sink: is called with how far it is; must not block.
+            began: is called with the run that this takes, which can be stopped.
+
+        Raises:
+            ConfigError: something is no name of a variable.
+            TransferError: a value cannot be moved, or the worker runs something that takes none.
+            RemoteError: it was interrupted; named KeyboardInterrupt.
+            NodeTimeout, NodeDied, NodeStartError, CircuitOpen: as ``execute``.
+        """
+        self._life.belong_here()
+        names = checked_names(values)
+        limit = self.config.max_transfer
+        told, buffers = await apart(lambda: packed(values, limit))
+        run = Push(names, told, buffers, timeout, sink)
+        began(run)
+        self._check_fits(run)
+        with telling(run, self.name):
+            run.check(await self.execute(run), self.name)
+
+    async def pull(
+        self,
+        names: Sequence[str],
+        timeout: float | None = None,
+        *,
+        allow_pickle: bool = False,
+        sink: Sink = ignore,
+        began: Callable[[Run], object] = id,
+    ) -> dict[str, Any]:
+        """
+        Take over variables of the worker: all of them, or none.
+
+        They come as data, which is checked and never unpickled.
+
+        Args:
+            names: of the variables.
+            timeout: as for ``push``.
+            allow_pickle: what has no safe form is unpickled, which runs what the worker wants;
+                only for a worker without a boundary.
+            sink: as for ``push``.
+            began: as for ``push``.
+
+        Returns:
+            The values, by name.
+
+        Raises:
+            ConfigError: something is no name of a variable, or the worker is confined and its
+                pickles are not opened.
+            TransferError: there is no such variable, it has no safe form, it is too large, or the
+                worker lies about it, or runs something that hands over none.
+            RemoteError: it was interrupted; named KeyboardInterrupt.
+            NodeTimeout, NodeDied, NodeStartError, CircuitOpen: as ``execute``.
+        """
+        self._life.belong_here()
+        names = checked_names(names)
+        if allow_pickle:
+            check_pickles(self.name, self.policy.profile)
+        limit = self.config.max_transfer
+        run = Pull(names, timeout, sink, limit=limit, allow_pickle=allow_pickle)
+        began(run)
+        try:
+            return await self._taken(run)
+        except TransferError as error:
+            failure = str(error)
+        del run  # an error that somebody keeps is not to keep what came with it
+        raise TransferError(failure)
+
+    async def _taken(self, run: Pull) -> dict[str, Any]:
+        with telling(run, self.name):
+            reply = await self.execute(run)
+            writable = [*self.config.writable_paths, *filter(None, [self.root])]
+            return await apart(lambda: run.values(reply, self.name, self._names, writable))
+
+    def _check_fits(self, run: Push) -> None:
+        """See that the worker's memory holds what is sent: it would die of it."""
+        if self.policy.memory is not None and run.size > self.policy.memory:
+            msg = (
+                f"{', '.join(run.names)} take {format_size(run.size)}, and worker "
+                f'"{self.name}" may use {format_size(self.policy.memory)}. '
+                f"`%hive restart {self.name} --memory {memory_option(2 * run.size)}` raises that."
+            )
+            raise TransferError(msg)
 
     async def health_check(self) -> str:
         """
@@ -623,11 +723,7 @@ class SwarmNode:
             if run.stops:
                 raise remote_error("KeyboardInterrupt", "", [])
             if run.type != Run.type and not self.speaks_tools:
-                msg = (
-                    f'Worker "{self.name}" runs {self.kernel.description}, which has no tools of '
-                    "Hive. Cells can be delegated to it."
-                )
-                raise ToolError(msg)
+                raise self._not_spoken(run)
             if run.is_heard:
                 self._say_what_was_lost(run)
                 self._say_what_is_missing(run)
@@ -641,6 +737,14 @@ class SwarmNode:
             if self._process is not None and self._process.exited.done():
                 self._forget()
             self._turn.release()
+
+    def _not_spoken(self, run: Run) -> ToolError | TransferError:
+        runs = f'Worker "{self.name}" runs {self.kernel.description}'
+        if isinstance(run, Push | Pull):
+            return TransferError(
+                f"{runs}, which neither takes values nor hands over any. Write them to a file."
+            )
+        return ToolError(f"{runs}, which has no tools of Hive. Cells can be delegated to it.")
 
     def _say_what_was_lost(self, run: Run) -> None:
         """A worker that died between two runs had nobody to tell."""
@@ -706,6 +810,7 @@ class SwarmNode:
         if run.timeout is not None:
             left = max(0.0, run.timeout - run.waited)
             timer = asyncio.get_running_loop().call_later(left, run.expire)
+        run.is_confined = self.policy.is_confined
         try:
             channels.begin(run, self.config.max_output)
             lives = await self._until_over(run, channels, process)

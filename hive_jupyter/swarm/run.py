@@ -53,9 +53,11 @@ class Run:
         rule: for what it shows, where that is stricter than the worker's.
         outlet: through which goes what its worker says.
         key: fresh for each run; it comes back with everything that the run says.
+        is_confined: whether there is a boundary around the worker that it runs in.
         lost_its_worker: by an accident, which nobody asked for.
         patience: seconds it waits for its turn, or None: as long as it takes.
         waited: how long it did, in seconds, where that counts as its own time.
+        buffers: binary parts of that message.
         stops: how often somebody asked it to stop.
         expired: its time is over.
         is_stopping: it has been asked to stop, and has its grace for that.
@@ -67,11 +69,13 @@ class Run:
     """
 
     type = "execute_request"
+    is_confined = True
     lost_its_worker = False
     patience: float | None = None
     waited = 0.0
     noun = "cell"
     rule = TRUSTED
+    buffers: tuple[memoryview, ...] = ()
 
     def __init__(
         self,
@@ -230,14 +234,14 @@ class Request(Run):
     Args:
         kind: of the message that asks, such as "call_tool_request".
         content: of that message.
-        timeout: seconds it may take; waiting for its turn counts.
+        timeout: seconds it may take; waiting for its turn counts. None: as long as it takes.
         sink: as of a Run.
     """
 
     noun = "call"
 
     def __init__(
-        self, kind: str, content: Mapping[str, Any], timeout: float, sink: Sink = ignore
+        self, kind: str, content: Mapping[str, Any], timeout: float | None, sink: Sink = ignore
     ) -> None:
         super().__init__("", sink, timeout=timeout)
         self.type = kind

@@ -32,6 +32,8 @@ from jupyter_client.jsonutil import json_default
 from jupyter_client.session import Session
 from traitlets.config import Config
 
+from hive_jupyter import transfer
+from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import (
     CHANNELS,
     PROTOCOL_VERSION,
@@ -51,7 +53,7 @@ from hive_jupyter.worker.confine.refusals import Refusals
 from hive_jupyter.worker.tools import Toolbox, workspace
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Mapping
+    from collections.abc import Callable, Coroutine, Mapping, Sequence
     from types import FrameType
 
 _T = TypeVar("_T")
@@ -88,6 +90,8 @@ class CoderWorker(IPythonKernel):
         *IPythonKernel.msg_types,
         "list_tools_request",
         "call_tool_request",
+        "push_request",
+        "pull_request",
         "run_hooks_request",
     ]
     control_msg_types = [  # noqa: RUF012
@@ -235,6 +239,43 @@ class CoderWorker(IPythonKernel):
         sys.stderr.flush()
         self._reply(stream, ident, parent, "call_tool_reply", result)
 
+    async def push_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Take values from the host, which the worker trusts: all of them, or none."""
+        values, buffers = parent["content"]["values"], parent["buffers"]
+
+        async def work() -> dict[str, Any]:
+            shell: Any = self.shell
+            try:
+                taken = transfer.unpack(values, buffers, loads=transfer.unpickled)
+            except TransferError as error:
+                return {"refused": str(error)}
+            shell.user_ns.update(taken)
+            return {}
+
+        self._reply(stream, ident, parent, "push_reply", await self._interruptible(work()))
+
+    async def pull_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Hand variables over to the host: all of them, or none."""
+        content = parent["content"]
+        parts: list[memoryview] = []
+
+        async def work() -> dict[str, Any]:
+            shell: Any = self.shell
+            missing = [name for name in content["names"] if name not in shell.user_ns]
+            if missing:
+                return {"missing": missing}
+            values = {name: shell.user_ns[name] for name in content["names"]}
+            dumps = transfer.pickled if content["pickles"] else None
+            try:
+                told, packed = transfer.pack(values, limit=content["limit"], dumps=dumps)
+            except TransferError as error:
+                return {"refused": str(error)}
+            parts.extend(packed)
+            return {"values": told}
+
+        reply = await self._interruptible(work())
+        self._reply(stream, ident, parent, "pull_reply", reply, buffers=parts)
+
     async def run_hooks_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run the user's hooks for a commit; a worker is started for that alone."""
 
@@ -272,11 +313,13 @@ class CoderWorker(IPythonKernel):
         parent: dict[str, Any],
         kind: str,
         content: dict[str, Any] | None,
+        *,
+        buffers: Sequence[memoryview] = (),
     ) -> None:
         session: Any = self.session
         answer = self._interrupted_reply() if content is None else {"status": "ok", **content}
         told = {REPLY_METADATA: {"names": self._variables()}}
-        session.send(stream, kind, answer, parent, ident=ident, metadata=told)
+        session.send(stream, kind, answer, parent, ident=ident, metadata=told, buffers=[*buffers])
 
     def _variables(self) -> list[str]:
         shell: Any = self.shell

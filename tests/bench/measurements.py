@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 
 HIVE = "hive"
-# In the order of the table's columns; "pipe" is the floor: a plain subprocess.
+# In the order of the table's columns; "pipe" and "memcpy" are the floors: a plain subprocess, and a
+# copy within one process.
 PEERS = (
     "jupyter_client",
     "ipyparallel",
@@ -11,7 +12,9 @@ PEERS = (
     "distributed",
     "loky",
     "jupyter_mcp_server",
+    "process_pool",
     "pipe",
+    "memcpy",
 )
 CONTESTANTS = (HIVE, *PEERS)
 
@@ -40,7 +43,7 @@ class Measurement:
 
     Attributes:
         name: also of the function, in each contestant's module, that measures it once: it takes
-            the size and returns samples in seconds or bytes.
+            the size and returns samples in seconds or bytes. See ``measured_by``.
         title: for the table; {size} stands for how much work was done.
         unit: for the table; a key of UNITS.
         contestants: who is measured, on the same work.
@@ -48,6 +51,7 @@ class Measurement:
         size: how much work one call is: repetitions, prints or processes.
         quick_size: the same for a quick run.
         rounds: how many calls for each contestant, each in a fresh process.
+        measured_by: the function's name, where several measurements share it.
     """
 
     name: str
@@ -58,10 +62,11 @@ class Measurement:
     size: int = 1
     quick_size: int = 1
     rounds: int = 9
+    measured_by: str = ""
 
     @property
     def function(self) -> str:
-        return self.name.replace("-", "_")
+        return self.measured_by or self.name.replace("-", "_")
 
     def titled(self, *, quick: bool) -> str:
         size = self.quick_size if quick else self.size
@@ -70,6 +75,24 @@ class Measurement:
 
 _KERNELS = (HIVE, "jupyter_client")
 _ALL = (HIVE, "jupyter_client", "ipyparallel", "nbclient", "distributed", "loky")
+
+_MOVERS = (HIVE, "ipyparallel", "distributed", "process_pool", "memcpy")
+
+
+def _moves(way: str, what: str, size: int, share: float | None = None) -> Measurement:
+    """The moving of an array of so many megabytes; 0: of a frame."""
+    return Measurement(
+        f"{way}-{what}",
+        f"{way} of an array of {{size}} MB" if size else f"{way} of a mixed frame of 1e6 rows",
+        "ms",
+        _MOVERS,
+        () if share is None else (Goal(share, "ipyparallel"),),
+        size=size,
+        quick_size=min(size, 100),
+        rounds=3,
+        measured_by=way,
+    )
+
 
 MEASUREMENTS = (
     Measurement(
@@ -263,6 +286,14 @@ MEASUREMENTS = (
         (HIVE, "ipyparallel"),
         (Goal(100),),
     ),
+    _moves("push", "1mb", 1),
+    _moves("pull", "1mb", 1),
+    _moves("push", "100mb", 100, 1 / 3),
+    _moves("pull", "100mb", 100, 1 / 3),
+    _moves("push", "1gb", 1000, 1 / 3),
+    _moves("pull", "1gb", 1000, 1 / 3),
+    _moves("push", "frame", 0, 1 / 5),
+    _moves("pull", "frame", 0, 1 / 5),
     Measurement("import-package", "`import hive_jupyter`", "ms", (HIVE,), rounds=5),
 )
 

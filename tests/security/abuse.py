@@ -355,6 +355,18 @@ def say_as_output(*frames):
     kernel.iopub_thread.flush()
 
 
+def hand_over(told, memory):
+    """Say to the host, whenever it pulls the variable x, that it is what is told."""
+    kernel = get_ipython().kernel  # noqa: F821  the worker's
+
+    async def answer(stream, ident, parent):
+        content = {"status": "ok", "values": {"sizes": [len(memory)], "values": {"x": told}}}
+        part = memory + bytes(-len(memory) % 16)
+        kernel.session.send(stream, "pull_reply", content, parent, ident=ident, buffers=[part])
+
+    kernel.shell_handlers["pull_request"] = answer
+
+
 def tell(probe, places):
     """Run a probe, and print its outcome for the host."""
     facts.__dict__.update(places)

@@ -87,11 +87,17 @@ class Host:
         profile = OPEN if column == UNLIMITED else column.split()[0]
         worker = self._worker(profile, probe, limited=probe.limited and column != UNLIMITED)
         outcome = self._outcome(probe, worker, profile)
+        self.world.pull = lambda: self._pull(worker)
         if probe.fresh:
             self.world.last_log = self.hive.logs(worker)
             with suppress(HiveError):
                 self.hive.stop(worker)
         return outcome
+
+    def _pull(self, worker):
+        with suppress(HiveError):
+            return self.hive.pull("x", worker=worker, timeout=_PATIENCE)["x"]
+        return None
 
     def _judge(self, probe, outcome, detail):
         """What counts is the harm, whatever the worker says."""

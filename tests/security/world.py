@@ -68,6 +68,8 @@ class World:
         last_log: of the last worker that had a probe for itself.
         host_answers: asks the host for a worker's answer; the host sets it.
         start_another_hive: what it says; the host sets it.
+        pull: what the host gets that pulls x from the worker of the last probe, or None; the host
+            sets it.
         quiet: a project in which no worker but that of one probe ever runs.
     """
 
@@ -82,7 +84,7 @@ class World:
         self.quiet = self.home / "quiet"
         self.closed = self.home / "closed"
         self.last_log = ""
-        self.host_answers = self.start_another_hive = None
+        self.host_answers = self.start_another_hive = self.pull = None
         self.marks = self.home / "marks"
         self.elsewhere = Path(places["elsewhere"] or places["home"])
         self.urgent = 0

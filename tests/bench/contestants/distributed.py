@@ -51,3 +51,23 @@ def idle_memory(size):
     with _cluster(size) as client:
         pids = client.run(os.getpid).values()
         return [work.memory(pids) / size]
+
+
+def push(size):
+    from tests.bench import values
+
+    value = values.made(size)
+    with _cluster() as client:
+        samples = values.moved(lambda: client.scatter(value, hash=False), value)
+        values.check_moved(value, client.scatter(value, hash=False).result())
+        return samples
+
+
+def pull(size):
+    from tests.bench import values
+
+    value = values.made(size)
+    with _cluster() as client:
+        future = client.scatter(value, hash=False)
+        values.check_moved(value, future.result())
+        return values.moved(future.result, value)

@@ -216,3 +216,24 @@ def load(_size):
 def import_package(_size):
     with kernel() as home:
         return work.samples(home.run(work.in_kernel("", "import hive_jupyter", 1, warm_up=0)))
+
+
+def push(size):
+    from tests.bench import values
+
+    value = values.made(size)
+    with HiveManager() as hive:
+        hive.delegate("import pandas")
+        samples = values.moved(lambda: hive.push(x=value), value)
+        values.check_moved(value, hive.pull("x")["x"])
+        return samples
+
+
+def pull(size):
+    from tests.bench import values
+
+    value = values.made(size)
+    with HiveManager() as hive:
+        hive.push(x=value)
+        values.check_moved(value, hive.pull("x")["x"])
+        return values.moved(lambda: hive.pull("x"), value)

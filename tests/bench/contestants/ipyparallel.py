@@ -106,3 +106,25 @@ def idle_memory(size):
 def load(_size):
     with kernel() as home:
         return work.samples(home.run(work.in_kernel("", "import ipyparallel", 1, warm_up=0)))
+
+
+def push(size):
+    from tests.bench import values
+
+    value = values.made(size)
+    with _cluster() as (_, client):
+        view = client[0]
+        samples = values.moved(lambda: view.push({"x": value}, block=True), value)
+        values.check_moved(value, view.pull("x", block=True))
+        return samples
+
+
+def pull(size):
+    from tests.bench import values
+
+    value = values.made(size)
+    with _cluster() as (_, client):
+        view = client[0]
+        view.push({"x": value}, block=True)
+        values.check_moved(value, view.pull("x", block=True))
+        return values.moved(lambda: view.pull("x", block=True), value)

@@ -4,7 +4,7 @@ import os
 import socket
 from contextlib import suppress
 
-from tests.security.abuse import descriptors, say_as_output
+from tests.security.abuse import descriptors, facts, hand_over, say_as_output
 from tests.security.probe import NOWHERE, harm, topic
 
 probe = topic("Messages to the host")
@@ -66,3 +66,38 @@ def raw_garbage():
 @harm(raw_garbage)
 def _(world):
     return not world.host_answers()
+
+
+_ONLY_DATA = "what is pulled is data of a list of Hive's own, in every profile"
+
+
+@probe("hands over a pickle where a variable is pulled", possible=NOWHERE, why=_ONLY_DATA)
+def pickled_value():
+    command = f"echo pickled >> {facts.marks}"
+    hand_over(["pickle", 0], f"cos\nsystem\n(S'{command}'\ntR.".encode())
+
+
+@harm(pickled_value)
+def _(world):
+    world.pull()
+    return world.marks.exists() and "pickled" in world.marks.read_text()
+
+
+@probe("hands over an array that is longer than its memory", possible=NOWHERE, why=_ONLY_DATA)
+def array_without_memory():
+    hand_over(["array", "<i8", [2**20], None, 0], bytes(8))
+
+
+@harm(array_without_memory)
+def _(world):
+    return world.pull() is not None
+
+
+@probe("hands over addresses as the objects of an array", possible=NOWHERE, why=_ONLY_DATA)
+def array_of_objects():
+    hand_over(["array", "|O", [2], None, 0], b"A" * 16)
+
+
+@harm(array_of_objects)
+def _(world):
+    return world.pull() is not None
