@@ -245,7 +245,7 @@ class AgentSession:
     async def _offered(self) -> Mapping[str, Tool]:
         """Ask the worker for its tools."""
         try:
-            return {tool.name: tool for tool in await self._manager.tools_of_worker(self.worker)}
+            return {tool.name: tool for tool in await self._manager.nodes.tools(self.worker)}
         except ToolError:  # it runs another language, and code can be run in it
             return {"execute": BUILT_IN["execute"]}
         except NodeError as error:  # calls will say why
@@ -263,13 +263,13 @@ class AgentSession:
         return ToolResult.failure(f'There is no tool "{name}".{nearest(name, names)}{problems}')
 
     async def _interrupt(self, _arguments: Mapping[str, Any]) -> ToolResult:
-        stopped = await self._manager.interrupt_worker(self.worker)
+        stopped = await self._manager.nodes.interrupt(self.worker)
         said = "was interrupted; its variables are still there" if stopped else "runs nothing"
         return ToolResult.of(f'Worker "{self.worker}" {said}.')
 
     async def _restart(self, _arguments: Mapping[str, Any]) -> ToolResult:
         self._manager.checked(None, starts=True)
-        status = await self._manager.restart_worker(self.worker)
+        status = await self._manager.nodes.restart(self.worker)
         return ToolResult.of(
             f'Worker "{self.worker}" is {status.state}: a fresh process, without any variables.'
         )

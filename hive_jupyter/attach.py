@@ -296,15 +296,15 @@ class _Door:
         if not isinstance(lines, int) or isinstance(lines, bool) or not 0 < lines <= _MOST_LINES:
             msg = f"A number of lines is to be between 1 and {_MOST_LINES}."
             raise ConfigError(msg)
-        return {"worker": worker, "log": await self._manager.log_of_worker(worker, lines)}
+        return {"worker": worker, "log": await self._manager.nodes.log(worker, lines)}
 
     async def _interrupt(self, request: Mapping[str, Any], _client: _Client) -> dict[str, Any]:
         worker = self._manager.checked(_text_or_none(request, "worker"))
-        return {"worker": worker, "interrupted": await self._manager.interrupt_worker(worker)}
+        return {"worker": worker, "interrupted": await self._manager.nodes.interrupt(worker)}
 
     async def _restart(self, request: Mapping[str, Any], _client: _Client) -> dict[str, Any]:
         worker = self._manager.checked(_text_or_none(request, "worker"), starts=True)
-        status = await self._manager.restart_worker(worker)
+        status = await self._manager.nodes.restart(worker)
         return {"worker": worker, "state": status.state, "pid": status.pid}
 
     async def _doctor(self, _request: Mapping[str, Any], _client: _Client) -> dict[str, Any]:

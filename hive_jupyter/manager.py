@@ -1,5 +1,5 @@
 """
-HiveManager: names to nodes, routing, falling back. The holder of the portal.
+HiveManager: what a caller asks of workers, and falling back. The holder of the portal.
 
 Everything here is called on the caller's thread; nodes and their state are touched on the portal's
 loop alone, so there are no locks.
@@ -27,7 +27,6 @@ from hive_jupyter.config import TURNED_OFF, HiveConfig, checked_worker
 from hive_jupyter.delegation import (
     BaseDelegation,
     Delegation,
-    Node,
     Result,
     RunRecord,
     ToolDelegation,
@@ -45,29 +44,25 @@ from hive_jupyter.errors import (
     RemoteError,
     ToolError,
 )
-from hive_jupyter.lookout import Lookout
-from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.nodes import Nodes, warn
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
 from hive_jupyter.swarm import confinement, kernels
 from hive_jupyter.swarm.aside import Completions
-from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import examine
 from hive_jupyter.swarm.fallback import Instructions
-from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.late import LateOutput
-from hive_jupyter.swarm.launch import Kernel, first_policy, snapshot, worker_environment
+from hive_jupyter.swarm.launch import Kernel, first_policy, worker_environment
 from hive_jupyter.swarm.life import NodeStatus, never_used
-from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.portal import Portal, apart, deferring_sigint
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.run import Run
-from hive_jupyter.swarm.runtime import RuntimeFolder, remove_apart, remove_tree, sweep
+from hive_jupyter.swarm.runtime import remove_tree
 from hive_jupyter.swarm.targets import Targets
 from hive_jupyter.swarm.throwaway import ask_throwaway
 from hive_jupyter.swarm.values import check_pickles, checked_names
@@ -125,18 +120,14 @@ class HiveManager:
             self._set(settings)
         self._portal = Portal()
         self._pid = os.getpid()
-        self._nodes: dict[str, Node] = {}
         self._kernels: dict[str, Kernel] = {}
-        self._servers: ForkServers | None = None
-        self._context: Context | None = None
-        self._runtime: RuntimeFolder | None = None
+        self.nodes = Nodes(self.config, self._kernels, self._keep_death)
         self._serving: set[asyncio.Task[Any]] = set()
         self._watching = LateOutput(lambda _holds: None)
         self._hooks_turn = asyncio.Lock()
         self._in_rooms: dict[Path, asyncio.Task[Any]] = {}
         self._history: deque[RunRecord] = deque()
         self._feed: tuple[Feed, Future[None]] | None = None
-        self._lookout = Lookout(self._tell_of_leftovers)
         self._closed = False
         self.config.policy()
         for name, entry in self.config.workers.items():
@@ -144,7 +135,7 @@ class HiveManager:
         self._shadows = ShadowFinder(
             allowed=lambda: self.config.shadowing_modules,
             writable=lambda: self.config.writable_paths,
-            tell=_warn,
+            tell=warn,
         )
         self._shadows.install()
         atexit.register(self.close)
@@ -169,7 +160,7 @@ class HiveManager:
     def warm_up(self) -> None:
         """Start the zygote in the background; returns at once."""
         if self._refusal() is None:
-            self._start_in_background(self._warm_up())
+            self._start_in_background(self.nodes.warm_up())
 
     def serve(self, server: Callable[[Path], Coroutine[Any, Any, _T]]) -> Future[_T]:
         """
@@ -238,7 +229,7 @@ class HiveManager:
         check_code(code, self.config.max_cell_bytes)
         size = _chosen_size(memory)
         self._check_runs_code(name)
-        if name not in self._nodes:
+        if name not in self.nodes.by_name:
             self._check_policy(size, sandbox)
         delegation = kind(
             name,
@@ -258,7 +249,7 @@ class HiveManager:
 
         def submit() -> Future[Message]:
             if size is not None or sandbox is not None:
-                self._portal.call(self._change_policy(name, size, sandbox))
+                self._portal.call(self.nodes.change_policy(name, size, sandbox))
             return self._portal.submit(self._run(delegation, name, code, options))
 
         self._follow(delegation, name, submit)
@@ -528,15 +519,15 @@ class HiveManager:
             ConfigError: it is confined.
         """
         name = self.config.worker if worker is None else worker
-        node = self._nodes.get(name)
+        node = self.nodes.by_name.get(name)
         lives_under = node.policy.profile if isinstance(node, SwarmNode) else self.profile_of(name)
         check_pickles(name, sandbox or lives_under)
 
     def known_tools(self, worker: str | None = None) -> Mapping[str, Tool]:
         """The tools of a worker by name, as far as they are known without asking it."""
         name = self.config.worker if worker is None else worker
-        if name in self._nodes:
-            return self._nodes[name].tools
+        if name in self.nodes.by_name:
+            return self.nodes.by_name[name].tools
         return {} if self.is_server(name) else BUILT_IN
 
     def list_tools(self, worker: str | None = None) -> list[Tool]:
@@ -548,11 +539,11 @@ class HiveManager:
             ToolError: it does not speak tools.
             NodeStartError, CircuitOpen, NodeDied, NodeTimeout: it cannot answer.
         """
-        return self._on_worker(worker, self.tools_of_worker, starts=True)
+        return self._on_worker(worker, self.nodes.tools, starts=True)
 
     def tool_problems(self, worker: str | None = None) -> tuple[str, ...]:
         """Why some tools were missing when a worker was last asked for them."""
-        node = self._nodes.get(self.config.worker if worker is None else worker)
+        node = self.nodes.by_name.get(self.config.worker if worker is None else worker)
         return () if node is None else node.tool_problems
 
     def find_tool(self, task: str, worker: str | None = None) -> Tool:
@@ -611,7 +602,7 @@ class HiveManager:
         known = self._kernels.get(name)
         if known == chosen:
             return
-        if known is not None or name in self._nodes:
+        if known is not None or name in self.nodes.by_name:
             msg = f'There is a worker "{name}" already, that runs something else. Rename one.'
             raise ConfigError(msg)
         self._kernels[name] = chosen
@@ -647,11 +638,11 @@ class HiveManager:
         Raises:
             NodeStartError, CircuitOpen: it could not be started; the message says why.
         """
-        return self._on_worker(name, self.start_worker, starts=True)
+        return self._on_worker(name, self.nodes.start, starts=True)
 
     def stop(self, name: str | None = None) -> None:
         """End a worker; the next cell for it starts a new one."""
-        self._on_worker(name, self.stop_worker)
+        self._on_worker(name, self.nodes.stop)
 
     def restart(
         self,
@@ -670,24 +661,19 @@ class HiveManager:
         size = _chosen_size(memory)
 
         async def again(worker: str) -> NodeStatus:
-            node = self._node(worker)
+            node = self.nodes.get(worker)
             node.policy = node.changed_policy(size, sandbox)
-            return await self.restart_worker(worker)
+            return await self.nodes.restart(worker)
 
         return self._on_worker(name, again, starts=True)
 
     def interrupt(self, name: str | None = None) -> bool:
         """Stop what a worker runs now, as Ctrl-C does; False where nothing runs."""
-        return self._on_worker(name, self.interrupt_worker)
+        return self._on_worker(name, self.nodes.interrupt)
 
     def health(self, name: str | None = None) -> str:
         """How a worker is, asked without waiting for what it runs; see SwarmNode.health_check."""
-
-        async def check(worker: str) -> str:
-            node = self._nodes.get(worker)
-            return await node.health_check() if node is not None else "cold"
-
-        return self._on_worker(name, check)
+        return self._on_worker(name, self.nodes.health)
 
     def complete(self, name: str, code: str, position: int) -> Completions | None:
         """
@@ -730,14 +716,14 @@ class HiveManager:
             sink: is called on the portal's thread with what the worker says because of it, and at
                 last with a "status" that is idle; must not block.
         """
-        node = self._nodes.get(worker)
+        node = self.nodes.by_name.get(worker)
         if isinstance(node, SwarmNode):
             self._portal.post(lambda: node.pass_on(message, header, sink))
 
     def _ask_aside(
         self, name: str, ask: Callable[[SwarmNode], Coroutine[Any, Any, _T | None]]
     ) -> _T | None:
-        node = self._nodes.get(name)
+        node = self.nodes.by_name.get(name)
         if not isinstance(node, SwarmNode):
             return None
 
@@ -754,7 +740,7 @@ class HiveManager:
 
     def workers(self) -> list[str]:
         """Names of all known workers, started or not."""
-        return sorted({*self._nodes, *self._kernels, self.config.worker})
+        return sorted({*self.nodes.by_name, *self._kernels, self.config.worker})
 
     def logs(self, name: str | None = None, lines: int = 50) -> str:
         """
@@ -766,7 +752,7 @@ class HiveManager:
         if lines < 1:
             msg = f"{lines} is no number of lines. Say 1 or more."
             raise ConfigError(msg)
-        return self._on_worker(name, lambda worker: self.log_of_worker(worker, lines))
+        return self._on_worker(name, lambda worker: self.nodes.log(worker, lines))
 
     def history(self) -> list[RunRecord]:
         """The runs of this hive, oldest first."""
@@ -774,8 +760,8 @@ class HiveManager:
 
     def swarm_status(self) -> SwarmStatus:
         """All workers as plain values that render themselves."""
-        live = self._nodes and not self._closed
-        return self._swarm_status(self._portal.call(self._statuses()) if live else [])
+        live = self.nodes.by_name and not self._closed
+        return self._swarm_status(self._portal.call(self.nodes.statuses()) if live else [])
 
     @cached_property
     def commits(self) -> Commits:
@@ -919,7 +905,7 @@ class HiveManager:
         """End all workers and the portal. Idempotent; in a forked child it does nothing."""
         if self._closed or os.getpid() != self._pid:
             return
-        self._closed = True
+        self._closed = self.nodes.is_closing = True
         atexit.unregister(self.close)
         self._shadows.remove()
         try:
@@ -933,60 +919,11 @@ class HiveManager:
 
     async def status_of_workers(self) -> SwarmStatus:
         """All workers as plain values."""
-        return self._swarm_status(await self._statuses())
-
-    async def log_of_worker(self, name: str, lines: int) -> str:
-        """The last lines of a worker's own log."""
-        node = self._nodes.get(name)
-        return node.log(lines) if node is not None else ""
-
-    async def interrupt_worker(self, name: str) -> bool:
-        """Stop what a worker runs now; False where nothing runs."""
-        node = self._nodes.get(name)
-        return await node.interrupt() if node is not None else False
-
-    async def start_worker(self, name: str) -> NodeStatus:
-        """
-        Have a worker ready.
-
-        Raises:
-            NodeStartError, CircuitOpen: it could not be started; the message says why.
-        """
-        node = self._node(name)
-        if not await node.connect():
-            assert node.last_error is not None
-            raise node.last_error
-        return node.status()
-
-    async def stop_worker(self, name: str) -> None:
-        """End a worker."""
-        node = self._nodes.get(name)
-        if node is not None:
-            await self._renew_boundaries()
-            await node.stop()
-            await self._lookout.look_now()
-
-    async def restart_worker(self, name: str) -> NodeStatus:
-        """
-        End a worker and start it anew.
-
-        Raises:
-            NodeStartError, CircuitOpen: it could not be started; the message says why.
-        """
-        node = self._node(name)
-        await self._renew_boundaries()
-        await node.stop("restart")
-        return await self.start_worker(name)
+        return self._swarm_status(await self.nodes.statuses())
 
     def overhear(self, message: Message) -> None:
         """Tell whoever watches what an agent asks for, or is told."""
         self._watching.take(_AGENTS, message)
-
-    async def tools_of_worker(self, name: str) -> list[Tool]:
-        """Ask a worker for its tools, starting it where it has not started."""
-        node = self._node(name)
-        await node.list_tools()
-        return list(node.tools.values())
 
     # On any thread
 
@@ -1033,7 +970,7 @@ class HiveManager:
         if self.is_server(name):
             msg = f'Worker "{name}" is an MCP server: it has tools, and no variables.'
             raise ConfigError(msg)
-        if name not in self._nodes:
+        if name not in self.nodes.by_name:
             self._check_policy(size, sandbox)
         delegation = ValuesDelegation(
             name,
@@ -1047,8 +984,7 @@ class HiveManager:
         )
 
         async def work() -> dict[str, Any]:
-            node = self._node(name)
-            assert isinstance(node, SwarmNode)
+            node = self.nodes.running_code(name)
             moved = await move(
                 node,
                 seconds,
@@ -1059,7 +995,7 @@ class HiveManager:
 
         def submit() -> Future[dict[str, Any]]:
             if size is not None or sandbox is not None:
-                self._portal.call(self._change_policy(name, size, sandbox))
+                self._portal.call(self.nodes.change_policy(name, size, sandbox))
             return self._portal.submit(work())
 
         self._follow(delegation, name, submit)
@@ -1128,10 +1064,10 @@ class HiveManager:
         notes = [refusal] if (refusal := self._refusal()) else []
         notes += [
             f"{server.interpreter}: no zygote, so workers start slowly: {server.no_fork_because}"
-            for server in self._servers or ()
+            for server in self.nodes.servers or ()
             if server.no_fork_because
         ]
-        notes += [*self._shadows.told, *self._lookout.notes]
+        notes += [*self._shadows.told, *self.nodes.lookout.notes]
         return SwarmStatus(
             workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes
         )
@@ -1218,60 +1154,12 @@ class HiveManager:
 
     # On the portal's loop
 
-    def _node(self, name: str) -> Node:
-        if name not in self._nodes:
-            try:
-                self._nodes[name] = self._make_node(name)
-            except Exception as error:  # no folder, no space, no descriptors, no sockets, ...
-                msg = f'Worker "{name}" could not be started: {error}'
-                raise NodeStartError(msg, node=name) from error
-        return self._nodes[name]
-
-    def _make_node(self, name: str) -> Node:
-        kernel = self._kernels.get(name, Kernel())
-        if kernel.protocol == "mcp":
-            return McpNode(
-                name,
-                config=self.config,
-                command=kernel.argv,
-                runtime=self._runtime_folder(),
-                died=self._keep_death,
-            )
-        return SwarmNode(
-            name,
-            config=self.config,
-            kernel=kernel,
-            servers=self._fork_servers(),
-            context=self._sockets(),
-            died=self._keep_death,
-            watcher=self._lookout.watcher(name),
-        )
-
-    def _sockets(self) -> Context:
-        if self._context is None:
-            self._context = Context()
-        return self._context
-
-    def _fork_servers(self) -> ForkServers:
-        if self._closed:
-            msg = "This hive is being closed."
-            raise HiveError(msg)
-        if self._servers is None:
-            self._servers = ForkServers(self.config, self._runtime_folder())
-        return self._servers
-
-    def _runtime_folder(self) -> RuntimeFolder:
-        if self._runtime is None:
-            sweep()
-            self._runtime = RuntimeFolder.create()
-        return self._runtime
-
     async def _serve(self, server: Callable[[Path], Coroutine[Any, Any, _T]]) -> _T:
         with self._ended_with_the_hive():
             if self._closed:
                 raise asyncio.CancelledError
             try:
-                folder = self._runtime_folder().path
+                folder = self.nodes.runtime_folder().path
             except Exception as error:
                 msg = f"This hive has no folder for its runtime files: {error}"
                 raise NodeStartError(msg, node=self.config.worker) from error
@@ -1288,25 +1176,10 @@ class HiveManager:
         finally:
             self._serving.discard(task)
 
-    async def _warm_up(self) -> None:
-        policy = self.config.policy()
-        zygote = self._fork_servers().of(Kernel().interpreter, policy)
-        await asyncio.gather(zygote.warm_up(), self._know_project(policy))
-
-    async def _know_project(self, policy: SandboxPolicy) -> None:
-        with contextlib.suppress(FileNotFoundError):  # the working folder was deleted
-            await self._lookout.know(snapshot(Kernel(), self.config, policy))
-
-    async def _change_policy(self, name: str, memory: int | None, sandbox: str | None) -> None:
-        node = self._node(name)
-        assert isinstance(node, SwarmNode)
-        node.change_policy(memory, sandbox)
-
     async def _run(
         self, delegation: Delegation, name: str, code: str, options: Mapping[str, Any]
     ) -> Message:
-        node = self._node(name)
-        assert isinstance(node, SwarmNode)
+        node = self.nodes.running_code(name)
         run = Run(
             code,
             delegation.say,
@@ -1328,14 +1201,6 @@ class HiveManager:
             await apart(lambda: self.commits.record_death(death))
         except HiveError as error:
             log.warning("the ledger does not tell of a death: %s", error)
-
-    def _tell_of_leftovers(self, name: str, text: str) -> None:
-        node = self._nodes[name]
-        assert isinstance(node, SwarmNode)
-        if self._closed:
-            _warn(text)
-        else:
-            node.tell(text)
 
     def _take_commit_request(self, node: SwarmNode, run: Run, asked: Message) -> None:
         self._do_beside(self._ask_for_worker(node, run, asked))
@@ -1360,7 +1225,7 @@ class HiveManager:
         node.answer_commit(run, asked, answer)
 
     async def _make_room(self) -> Path:
-        return self._runtime_folder().worker_folder()
+        return self.nodes.runtime_folder().worker_folder()
 
     async def _run_hooks(self, folder: Path, task: Task) -> Mapping[str, Any]:
         """Have the user's hooks run in a worker of their own, those of one commit at a time."""
@@ -1374,8 +1239,8 @@ class HiveManager:
                     "run_hooks_request",
                     task.content,
                     config=self.config,
-                    servers=self._fork_servers(),
-                    context=self._sockets(),
+                    servers=self.nodes.fork_servers(),
+                    context=self.nodes.sockets(),
                     folder=task.folder,
                     readable=task.readable,
                     seconds=task.seconds,
@@ -1395,7 +1260,7 @@ class HiveManager:
         arguments: Mapping[str, Any],
         timeout: float,
     ) -> ToolResult:
-        node = self._node(name)
+        node = self.nodes.get(name)
         return await node.call_tool(
             tool,
             arguments,
@@ -1405,47 +1270,14 @@ class HiveManager:
         )
 
     async def _examine(self, targets: Mapping[str, Targets]) -> Report:
-        servers, context = self._fork_servers(), self._sockets()
         with self._ended_with_the_hive():
-            needs, *trials = await asyncio.gather(
-                apart(lambda: examine(servers.runtime.path)),
-                *(
-                    confinement.try_out(profile, of_profile, servers, context, self.config)
-                    for profile, of_profile in targets.items()
-                ),
-            )
-        abouts = [rows[0] for rows in trials]
-        return Report((*needs, *abouts, *(row for rows in trials for row in rows[1:])))
-
-    async def _renew_boundaries(self) -> None:
-        """Before a worker ends: a run that waits for the next has it at once."""
-        if self._servers is not None:
-            await self._servers.renew_boundaries()
-
-    async def _statuses(self) -> list[NodeStatus]:
-        return [node.status() for node in self._nodes.values()]
+            return await self.nodes.examine(targets)
 
     async def _close(self) -> None:
         for task in self._serving:
             task.cancel()
-        # whatever one of them meets, the others are ended, too
         await asyncio.gather(*self._serving, return_exceptions=True)
-        await asyncio.gather(*(n.close() for n in self._nodes.values()), return_exceptions=True)
-        await self._lookout.look_now()
-        for node in self._nodes.values():
-            for text in node.take_untold() if isinstance(node, SwarmNode) else ():
-                _warn(text)
-        if self._servers is not None:
-            await self._servers.close()
-        if self._context is not None:
-            self._context.destroy(linger=0)
-        if self._runtime is not None:
-            await remove_apart(self._runtime.remove)
-
-
-def _warn(text: str) -> None:
-    """Tell the user, now and in the place where something runs; a warning could be an error."""
-    sys.stderr.write(f"{text}\n")
+        await self.nodes.close()
 
 
 def _done(result: _T) -> Future[_T]:

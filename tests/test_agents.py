@@ -601,7 +601,7 @@ box.list_tools = lambda: {"problems": ["\\x1b[2J" * 10**5] * 100, "tools": [
 """
     try:
         hive.delegate(lie)
-        do(hive, lambda: hive.tools_of_worker("coder"))
+        do(hive, lambda: hive.nodes.tools("coder"))
         listed = [tool for tool in do(hive, AgentSession(hive, "x").tools) if "long" == tool.name]
         answer = call(hive, "no_such_tool")
         known = hive.known_tools("coder")

@@ -60,7 +60,7 @@ def door(hive):
 
 def opened(hive):
     """The path of its socket, as soon as somebody is behind it."""
-    path = wait_until(lambda: hive._runtime).path / "attach"
+    path = wait_until(lambda: hive.nodes.runtime).path / "attach"
     wait_until(lambda: can_connect(path))
     return path
 
@@ -351,7 +351,7 @@ def test_the_status_is_that_of_the_swarm(hive, door):
 
 def test_the_log_is_the_workers_own(hive, door):
     hive.start()
-    folder = hive._nodes["coder"]._process.folder
+    folder = hive.nodes.by_name["coder"]._process.folder
     with (folder / "log").open("a") as file:
         file.write("first\nsecond\n")
 
@@ -362,7 +362,7 @@ def test_the_log_is_the_workers_own(hive, door):
 def test_the_longest_log_fits_into_an_answer(hive, door):
     """Also one that is no text, which JSON makes six times as long."""
     hive.start()
-    folder = hive._nodes["coder"]._process.folder
+    folder = hive.nodes.by_name["coder"]._process.folder
     (folder / "log").write_bytes((b"\xff" * 99 + b"\n") * 2**14)
     (found,) = attach.attachments()
 

@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hive_jupyter import HiveManager, manager
+from hive_jupyter import HiveManager, nodes
 from hive_jupyter.config import TURNED_OFF
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.procfs import read_stat
@@ -108,7 +108,7 @@ def test_a_worker_without_a_boundary_succeeds_in_all_that_the_doctor_has_it_try(
     """A probe that cannot fail proves nothing."""
 
     async def try_out(launch, attempts):
-        servers, context = doctored._fork_servers(), doctored._sockets()
+        servers, context = doctored.nodes.fork_servers(), doctored.nodes.sockets()
         return await confinement._throw_away(launch, servers, context, attempts)
 
     policy = SandboxPolicy("open", memory=confinement.MEMORY, processes=confinement.PROCESSES)
@@ -127,7 +127,7 @@ def test_a_worker_without_a_limit_may_have_many_processes(doctored):
     """It is left alone with them."""
 
     async def try_out(launch, crowd):
-        servers, context = doctored._fork_servers(), doctored._sockets()
+        servers, context = doctored.nodes.fork_servers(), doctored.nodes.sockets()
         return await confinement._throw_away(launch, servers, context, [crowd])
 
     with confinement.new_targets() as outside:
@@ -265,12 +265,12 @@ def test_no_other_worker_is_touched_and_nothing_tells_of_the_doctors(doctored):
     doctored.delegate("kept = 1")
 
     def spares():
-        return [process.pid for server in doctored._servers for _, process in server._spares]
+        return [process.pid for server in doctored.nodes.servers for _, process in server._spares]
 
     def seen():
         workers = doctored.swarm_status()["workers"]
         told = {name: (each["pid"], each["calls"]) for name, each in workers.items()}
-        folders = {path.name for path in doctored._runtime.path.iterdir()}
+        folders = {path.name for path in doctored.nodes.runtime.path.iterdir()}
         return told, doctored.history(), spares(), folders, {each.pid for each in family()}
 
     wait_until(spares)
@@ -284,7 +284,7 @@ def test_no_other_worker_is_touched_and_nothing_tells_of_the_doctors(doctored):
 
 def test_cells_run_meanwhile(doctored, monkeypatch):
     go = threading.Event()
-    monkeypatch.setattr(manager, "examine", lambda _: go.wait(60) and [])
+    monkeypatch.setattr(nodes, "examine", lambda _: go.wait(60) and [])
     with ThreadPoolExecutor(1) as others:
         report = others.submit(doctored.doctor)
         assert "2" == doctored.delegate("1 + 1").value_repr
@@ -301,7 +301,7 @@ def test_ctrl_c_ends_it_and_leaves_nothing(doctored, monkeypatch):
         go.wait(60)
         return []
 
-    monkeypatch.setattr(manager, "examine", press)
+    monkeypatch.setattr(nodes, "examine", press)
     with pytest.raises(KeyboardInterrupt):
         doctored.doctor()
     go.set()
@@ -321,7 +321,7 @@ def test_closing_the_hive_ends_it(runtime, monkeypatch):
         go.wait(60)
         return []
 
-    monkeypatch.setattr(manager, "examine", begin)
+    monkeypatch.setattr(nodes, "examine", begin)
     hive = HiveManager(connect_timeout=60)
     with ThreadPoolExecutor(1) as others:
         report = others.submit(hive.doctor)
@@ -400,7 +400,7 @@ def test_what_keeps_workers_from_being_tried_is_reported(
 ):
     # what Hive needs is examined with the real ones
     needs = enforcement.examine()
-    monkeypatch.setattr(manager, "examine", lambda _=None: needs)
+    monkeypatch.setattr(nodes, "examine", lambda _=None: needs)
     monkeypatch.setattr(place, name, without)
 
     untried(doctored.doctor(), reason)

@@ -656,7 +656,7 @@ def test_the_users_spare_stays(commits, repo, hive):
     hive.delegate("1", worker="first")
 
     def spares():
-        pairs = [pair for server in hive._servers for pair in server._spares]
+        pairs = [pair for server in hive.nodes.servers for pair in server._spares]
         return [process for launch, process in pairs if launch.cwd == str(repo.folder)]
 
     (spare,) = wait_until(spares)

@@ -224,7 +224,7 @@ def test_only_progress_is_progress():
 def test_a_call_that_a_client_takes_back_is_interrupted(hive, mode):
     async def take_back(client):
         running = asyncio.create_task(client.call_tool("execute", {"code": ENDLESS}))
-        while "busy" != await hive._nodes["coder"].health_check():
+        while "busy" != await hive.nodes.by_name["coder"].health_check():
             await asyncio.sleep(0.01)
         running.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -326,25 +326,25 @@ class Feed:
 
     async def _interrupt(self, _view: tuple[str, str], message: Mapping[str, Any]) -> Answer:
         name = self._manager.checked(message.get("worker"))
-        done = await self._manager.interrupt_worker(name)
+        done = await self._manager.nodes.interrupt(name)
         return {"kind": "told", "text": "" if done else "It runs nothing."}
 
     async def _start(self, _view: tuple[str, str], message: Mapping[str, Any]) -> Answer:
-        await self._manager.start_worker(self._manager.checked(message.get("worker"), starts=True))
+        await self._manager.nodes.start(self._manager.checked(message.get("worker"), starts=True))
         return {"kind": "told", "text": ""}
 
     async def _restart(self, _view: tuple[str, str], message: Mapping[str, Any]) -> Answer:
         name = self._manager.checked(message.get("worker"), starts=True)
-        await self._manager.restart_worker(name)
+        await self._manager.nodes.restart(name)
         return {"kind": "told", "text": ""}
 
     async def _stop(self, _view: tuple[str, str], message: Mapping[str, Any]) -> Answer:
-        await self._manager.stop_worker(self._manager.checked(message.get("worker")))
+        await self._manager.nodes.stop(self._manager.checked(message.get("worker")))
         return {"kind": "told", "text": ""}
 
     async def _logs(self, _view: tuple[str, str], message: Mapping[str, Any]) -> Answer:
         name = self._manager.checked(message.get("worker"))
-        text = await self._manager.log_of_worker(name, _LOG_LINES)
+        text = await self._manager.nodes.log(name, _LOG_LINES)
         return {"kind": "log", "text": visible(text) or "Nothing was logged."}
 
     async def _doctor(self, _view: tuple[str, str], _message: Mapping[str, Any]) -> Answer:

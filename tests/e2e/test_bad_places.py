@@ -16,7 +16,7 @@ DELEGATE = """
 from hive_jupyter import HiveManager
 with HiveManager() as hive:
     print(hive.delegate("6 * 7"))
-    for server in hive._servers:
+    for server in hive.nodes.servers:
         print(server.runtime.path, server.runtime.sockets)
 """
 
@@ -154,7 +154,7 @@ def test_where_all_paths_are_too_long_the_worker_is_reached_by_tcp(place):
     program = (
         DELEGATE
         + """
-    ((_, node),) = hive._nodes.items()
+    ((_, node),) = hive.nodes.by_name.items()
     connection = node._process.connection
     print(connection["transport"], connection["ip"], len(connection["curve_publickey"]))
     print(hive.delegate("get_ipython().kernel.parent.curve_secretkey != b''").value_repr)

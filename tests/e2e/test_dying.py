@@ -405,7 +405,7 @@ def test_no_zombie_stays_and_no_folder_of_a_dead_worker(hive, runtime):
     hive.stop()
 
     wait_until(lambda: not zombies(), 3)
-    folder = hive._runtime.path
+    folder = hive.nodes.runtime.path
     # of a spare, and of one that is on its way
     wait_until(lambda: len([e for e in folder.iterdir() if (e / "k-1").exists()]) <= 1 + 1)
 

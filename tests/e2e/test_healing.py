@@ -40,7 +40,7 @@ def crash(hive, times=1):
 def rest(hive, name="coder"):
     """The circuit is open, and its rest is over now."""
     assert "open" == of(hive, "circuit", name)
-    rested(hive._nodes[name])
+    rested(hive.nodes.by_name[name])
     assert "half-open" == of(hive, "circuit", name)
 
 

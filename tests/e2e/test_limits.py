@@ -64,7 +64,7 @@ def case(request, runtime, tmp_path_factory):
         interrupt_grace=30,
     ) as hive:
         hive.delegate("1")
-        layers = hive._nodes["coder"]._process.confinement
+        layers = hive.nodes.by_name["coder"]._process.confinement
         yield Case(
             hive,
             counted=layers["namespaces"] and os.geteuid() != 0,
@@ -176,7 +176,7 @@ def test_too_much_memory_by_a_library(case):
 
 def test_where_the_machine_has_no_memory_left_a_worker_ends_before_its_host(case):
     case.limited()
-    process = case.hive._nodes["coder"]._process
+    process = case.hive.nodes.by_name["coder"]._process
     score = int(Path(f"/proc/{process.pid}/oom_score_adj").read_text())
 
     assert score == min(500 + int(Path("/proc/self/oom_score_adj").read_text()), 1000)
@@ -229,7 +229,7 @@ def test_memory_that_is_shared_counts_once(case):
         case.run("open('/dev/shm/hive-test', 'w'); import os; os.unlink('/dev/shm/hive-test')")
     except PermissionError:
         pytest.skip("no shared memory in strict without namespaces")
-    supervisor = psutil.Process(case.hive._nodes["coder"]._process.supervisor_pid)
+    supervisor = psutil.Process(case.hive.nodes.by_name["coder"]._process.supervisor_pid)
     delegation = case.hive.begin(
         "import os\n"
         "from multiprocessing.shared_memory import SharedMemory\n"

@@ -67,9 +67,9 @@ from hive_jupyter import HiveManager
 hive = HiveManager(**eval(sys.argv[1]) if len(sys.argv) > 1 else {{}})
 hive.delegate("{DAEMON}")
 hive.delegate("import subprocess; _ = subprocess.Popen(['sleep', '1000'])", worker="second")
-while not hive.config.spares == len(next(iter(hive._servers))._spares):
+while not hive.config.spares == len(next(iter(hive.nodes.servers))._spares):
     time.sleep(0.01)
-while not all(node._refilling.done() for node in hive._nodes.values() if node._refilling):
+while not all(node._refilling.done() for node in hive.nodes.by_name.values() if node._refilling):
     time.sleep(0.01)
 print("up")
 """

@@ -53,7 +53,7 @@ def test_fifty_threads_at_once_start_one_worker(hive):
     assert 50 == len(pids)
     assert {pid_of(hive, "fifty")} == set(pids)
     # the next tests look at what is new, and do not take this for theirs
-    wait_until(lambda: next(iter(hive._servers))._spares)
+    wait_until(lambda: next(iter(hive.nodes.servers))._spares)
 
 
 def test_fifty_threads_at_once_in_a_fresh_hive_start_one_zygote_and_one_worker(runtime):
@@ -102,7 +102,7 @@ def test_one_spare_stands_by_after_the_first_cell_and_is_taken(runtime):
         assert [] == spares()
         value(hive, "1")
         (spare,) = wait_until(spares)
-        wait_until(lambda: next(iter(hive._servers))._spares)
+        wait_until(lambda: next(iter(hive.nodes.servers))._spares)
 
         assert spare.pid == value(hive, "import os; os.getpid()", worker="second")
         assert "hive: worker second" == " ".join(spare.cmdline()).strip()
@@ -119,7 +119,7 @@ def test_what_was_made_beside_a_spare_is_protected_after_a_restart(
     write = "open('environment/new', 'w').close()"
     with HiveManager(sandbox="workspace") as hive:
         value(hive, "1")
-        wait_until(lambda: next(iter(hive._servers))._spares)
+        wait_until(lambda: next(iter(hive.nodes.servers))._spares)
         (tmp_path / "environment").mkdir()
         value(hive, write + "; 1")
         (tmp_path / "environment" / "pyvenv.cfg").touch()
@@ -134,7 +134,7 @@ def test_without_spares_there_are_none(runtime):
     with HiveManager(spares=0) as hive:
         value(hive, "1")
         value(hive, "1")
-        wait_until(hive._nodes["coder"]._refilling.done)
+        wait_until(hive.nodes.by_name["coder"]._refilling.done)
 
         assert [] == titled([p for p in family() if p not in before], "hive: worker (spare)")
 
@@ -173,7 +173,7 @@ def test_a_workers_standard_streams_are_its_own_and_nothing_is_inherited(either,
     assert "/dev/null" == links[0]
     assert not any("host's" in link for link in links.values())
     files = [link for link in links.values() if link.startswith("/") and "/dev/" not in link]
-    folder = str(either._nodes["coder"]._process.folder)
+    folder = str(either.nodes.by_name["coder"]._process.folder)
     assert [] == [link for link in files if not link.startswith(folder)]
 
 

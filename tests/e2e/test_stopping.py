@@ -249,7 +249,7 @@ def test_a_flood_that_nobody_has_read_yet_does_not_make_a_worker_deaf(hive, monk
     """It obeyed; that its last message waits behind the others is the reader's affair."""
     kept = value(hive, "import os; kept = os.getpid(); kept")
     delegation = begun(hive, "number = 0\nwhile True:\n    number += 1; display(number)")
-    node = hive._nodes["coder"]
+    node = hive.nodes.by_name["coder"]
     wait_until(lambda: node._channels.is_paused)
     obeyed, stop = [], node._bring_to_a_stop
 

@@ -167,11 +167,11 @@ class Host:
         self._begun.add((worker, self._pid(worker)))
 
     def _pid(self, worker):
-        node = self.hive._nodes.get(worker)
+        node = self.hive.nodes.by_name.get(worker)
         return node and node._process and node._process.pid
 
     def _folder(self, worker):
-        return str(self.hive._nodes[worker]._process.folder)
+        return str(self.hive.nodes.by_name[worker]._process.folder)
 
     def _outcome(self, probe, worker, profile):
         self._begin(worker, profile)
@@ -202,8 +202,8 @@ class Host:
             "worker": pid,
             "supervisor": supervisor,
             "zygote": procfs.read_stat(supervisor).parent,
-            "runtime": str(self.hive._runtime.path),
-            "attach": str(self.hive._runtime.path / "attach"),
+            "runtime": str(self.hive.nodes.runtime.path),
+            "attach": str(self.hive.nodes.runtime.path / "attach"),
         }
 
 

@@ -24,7 +24,7 @@ def _have_zygote(hive):
 def _have_spare(hive):
     """As some time after a first cell; a spare is on the list once it is ready."""
     deadline = time.monotonic() + 30
-    while not any(server._spares for server in hive._servers):
+    while not any(server._spares for server in hive.nodes.servers):
         assert time.monotonic() < deadline, "no spare was forked"
         time.sleep(0.005)
 
@@ -185,7 +185,7 @@ def idle_memory(size):
             hive.delegate("1 + 1", worker=f"w{number}")
         _have_spare(hive)
         pids = []
-        for node in hive._nodes.values():
+        for node in hive.nodes.by_name.values():
             pids += [node._process.pid, node._process.supervisor_pid]
         return [work.memory(pids) / size]
 
