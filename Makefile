@@ -43,7 +43,7 @@ export PYTHONNOUSERSITE = 1
 export PIP_USER = 0
 export PIP_DISABLE_PIP_VERSION_CHECK = 1
 
-.PHONY: help demo lab test browser lowest check docs bench security clean
+.PHONY: help demo lab test browser lowest check docs binder bench security clean
 
 help:
 	@echo 'make demo      run the quickstart notebook in this terminal'
@@ -53,6 +53,7 @@ help:
 	@echo 'make lowest    run the tests with the lowest versions that pyproject.toml allows'
 	@echo 'make check     style, types, import floors, notebooks, links in the docs'
 	@echo 'make docs      build the documentation as a site, in build/docs'
+	@echo 'make binder    build what Binder builds, as far as that goes without Docker'
 	@echo 'make bench     measure Hive beside its peers'
 	@echo 'make security  try what the sandbox is to stop, and print what it stops here'
 	@echo 'make clean     remove the environments and all caches'
@@ -99,6 +100,9 @@ check: $(venv)/.installed-check
 docs: $(venv)/.installed-docs
 	@"$(BIN)/python" -m sphinx -c docs -E -W --keep-going -n -q . build/docs
 	@echo 'The site is in build/docs: open build/docs/index.html.'
+
+binder: $(venv)/.installed-test
+	@"$(BIN)/python" -m tests.binder
 
 bench: $(venv)/.installed-bench
 	@"$(BIN)/python" -m tests.bench $(BENCH_ARGS)
