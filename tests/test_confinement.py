@@ -13,7 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from hive_jupyter import HiveManager, nodes
+from hive_jupyter import HiveManager, manager, nodes
 from hive_jupyter.config import TURNED_OFF
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.procfs import read_stat
