@@ -400,7 +400,8 @@ def test_what_keeps_workers_from_being_tried_is_reported(
 ):
     # what Hive needs is examined with the real ones
     needs = enforcement.examine()
-    monkeypatch.setattr(nodes, "examine", lambda _=None: needs)
+    for module in (manager, nodes):
+        monkeypatch.setattr(module, "examine", lambda _=None: needs)
     monkeypatch.setattr(place, name, without)
 
     untried(doctored.doctor(), reason)
