@@ -407,6 +407,7 @@ class WorkerApp(IPKernelApp):
             compat.live_without_sockets()
         self.shell.refusals = confinement.refusals()
         confinement.close()
+        _search_as_the_host(spec)
         _search_project(spec)
         ports = {f"{name}_port": port for name, port in self._ports.items()}
         os.write(ready, encode_line({**ports, "confinement": confinement.facts()}))
@@ -499,7 +500,7 @@ class KernelApp(WorkerApp):
     def serve(self, spec: WorkerSpec, confinement: Confinement, ready: int) -> None:  # noqa: ARG002
         """Do what ``python -m ipykernel_launcher`` does, and say ready on the pipe on the way."""
         self._ready = ready
-        _search_project(spec)
+        _search_as_the_host(spec)
         sys.dont_write_bytecode = bool(os.environ.get("PYTHONDONTWRITEBYTECODE"))
         # the zygote's shell knows nothing of the user's profile
         ZMQInteractiveShell.clear_instance()
@@ -569,11 +570,24 @@ def run(
         compat.finish_as_python_does()
 
 
-def _search_project(spec: WorkerSpec) -> None:
-    """Import from where the host does, the project's folder included, and what .pth files name."""
+def _search_as_the_host(spec: WorkerSpec) -> None:
+    """Import from where the host does, a notebook's folder included, and what .pth files name."""
     for folder in [entry for entry in sys.path if entry.endswith("-packages")]:
         site.addsitedir(folder)
     sys.path[:] = [*spec.path, *(entry for entry in sys.path if entry not in spec.path)]
+
+
+def _search_project(spec: WorkerSpec) -> None:
+    """
+    Import from the working folder and the project, behind the standard library.
+
+    A host that is no notebook, such as a server for agents, searches neither.
+    """
+    known = {os.path.realpath(entry or spec.cwd) for entry in sys.path}
+    folders = dict.fromkeys(filter(None, (spec.cwd, spec.root)))
+    behind = [place for place, entry in enumerate(sys.path) if entry.endswith("-packages")]
+    place = min(behind, default=len(sys.path))
+    sys.path[place:place] = [each for each in folders if os.path.realpath(each) not in known]
 
 
 def _replacing(pack: Callable[[Any], bytes]) -> Callable[[Any], bytes]:

@@ -56,6 +56,25 @@ def test_fifty_threads_at_once_start_one_worker(hive):
     wait_until(lambda: next(iter(hive.nodes.servers))._spares)
 
 
+def test_a_worker_imports_from_the_project_where_its_host_does_not(tmp_path, monkeypatch, runtime):
+    """A server for agents is no notebook, and has neither folder in its ``sys.path``."""
+    (tmp_path / ".git").mkdir()
+    (tmp_path / "at_the_root.py").write_text("where = 'root'")
+    (tmp_path / "json.py").write_text("where = 'instead of the library'")
+    (tmp_path / "work").mkdir()
+    (tmp_path / "work" / "where_it_works.py").write_text("where = 'folder'")
+    monkeypatch.chdir(tmp_path / "work")
+    monkeypatch.setattr(sys, "path", [entry for entry in sys.path if entry])
+
+    with HiveManager() as hive:
+        code = "import at_the_root, where_it_works, json; "
+        found = value(
+            hive, f"{code}(at_the_root.where, where_it_works.where, hasattr(json, 'dumps'))"
+        )
+
+    assert ("root", "folder", True) == found
+
+
 def test_fifty_threads_at_once_in_a_fresh_hive_start_one_zygote_and_one_worker(runtime):
     before = family()
     with HiveManager(spares=0) as hive:
