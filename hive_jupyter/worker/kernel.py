@@ -357,9 +357,10 @@ class WorkerShell(ZMQInteractiveShell):
     def init_traceback_handlers(self, custom_exceptions: Any) -> None:
         """Have a traceback say at its end where the worker's boundary or a limit is the cause."""
         super().init_traceback_handlers(custom_exceptions)
-        compat.end_tracebacks_with(self.InteractiveTB, self._reason)
+        compat.end_tracebacks_with(self.InteractiveTB, self.reason)
 
-    def _reason(self, error: BaseException | None) -> str | None:
+    def reason(self, error: BaseException | None) -> str | None:
+        """Why the boundary or a limit refused something, in a line; None where neither did."""
         if self.refusals is None:
             return None
         return self.refusals.explain(error, os.environ[WORKER_VARIABLE])
@@ -398,7 +399,7 @@ class WorkerApp(IPKernelApp):
         self.shell = self.kernel.shell
         compat.join(self.shell, self.kernel)
         compat.hear_comms_on_any_subshell()
-        self.kernel.toolbox = Toolbox(spec.tools, spec.root)
+        self.kernel.toolbox = Toolbox(spec.tools, spec.root, self.shell.reason)
         workspace.enter(spec.root or spec.cwd, spec.cwd)
         self.kernel.io_loop = None
         if not spec.name:

@@ -46,9 +46,16 @@ class Toolbox:
     Args:
         modules: names of modules with tools of the user's own; imported at the first use.
         folder: where they are looked for too, after all else: the project's root.
+        reason: gives a line that says why something was refused, or None.
     """
 
-    def __init__(self, modules: tuple[str, ...], folder: str = "") -> None:
+    def __init__(
+        self,
+        modules: tuple[str, ...],
+        folder: str = "",
+        reason: Callable[[BaseException], str | None] = lambda _: None,
+    ) -> None:
+        self._reason = reason
         self._to_import = list(modules)
         self._folder = folder
         # Why a module's tools are not there.
@@ -75,7 +82,8 @@ class Toolbox:
         try:
             return within(self._call(name, arguments, call), call.limit).to_wire()
         except ToolError as error:
-            result = ToolResult.failure(str(error))
+            told = filter(None, (str(error), self._reason(error)))
+            result = ToolResult.failure(" ".join(told))
         except (Exception, SystemExit) as error:
             result = ToolResult.failure(f"{name} failed: {type(error).__name__}: {error}")
         return within(result, call.limit).to_wire()

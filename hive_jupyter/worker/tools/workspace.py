@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import contextlib
 import difflib
+import io
 import os
 import secrets
 import stat
@@ -278,7 +279,7 @@ class Target:
         Replace the whole file, at once or not at all; make folders that are missing.
 
         Its mode stays, and its owner where the worker may say so. Hard links to it keep the old
-        content.
+        content. Where the boundary lets nothing new be made in its folder it is written over.
 
         Returns:
             Its path, absolute and without links.
@@ -291,14 +292,35 @@ class Target:
         with _explained(shown(self.path)), _folder(folder_path) as folder:
             path = os.path.join(_judged(folder, folder_path), name)
             _require_writable(path)
-            temporary = _TEMPORARY + secrets.token_hex(8)
             try:
-                self._fill(temporary, folder, data)
-                self._put(temporary, name, folder)
-            finally:
-                with contextlib.suppress(FileNotFoundError):
-                    os.unlink(temporary, dir_fd=folder)
+                self._replace(name, folder, data)
+            except PermissionError as error:
+                if self.data is None:
+                    raise PermissionError(error.errno, error.strerror, path) from None
+                self._write_over(name, folder, self.data, data)
         return path
+
+    def _replace(self, name: str, folder: int, data: bytes) -> None:
+        temporary = _TEMPORARY + secrets.token_hex(8)
+        try:
+            self._fill(temporary, folder, data)
+            self._put(temporary, name, folder)
+        finally:
+            # no such file, or nothing can be removed there, either
+            with contextlib.suppress(FileNotFoundError, PermissionError):
+                os.unlink(temporary, dir_fd=folder)
+
+    def _write_over(self, name: str, folder: int, before: bytes, data: bytes) -> None:
+        """Write into the file itself; where that fails half-way, put back what was there."""
+        if self._content(name, folder) != before:
+            raise self._changed()
+        descriptor = os.open(name, os.O_WRONLY | os.O_NOFOLLOW, dir_fd=folder)
+        with open(descriptor, "wb", buffering=0) as file:
+            try:
+                _overwrite(file, data)
+            except OSError:
+                _overwrite(file, before)
+                raise
 
     def _fill(self, temporary: str, folder: int, data: bytes) -> None:
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
@@ -353,6 +375,15 @@ class Target:
             "is. Read it again."
         )
         return ToolError(msg)
+
+
+def _overwrite(file: io.FileIO, data: bytes) -> None:
+    file.seek(0)
+    written = 0
+    while written < len(data):
+        written += file.write(data[written:])
+    file.truncate()
+    os.fsync(file.fileno())
 
 
 def target(path: str) -> Target:
