@@ -14,7 +14,7 @@ import hive_jupyter
 from hive_jupyter import AuthorizationGuard, HiveManager, SwarmNode
 from hive_jupyter.agents import AGENT_TOOLS
 from hive_jupyter.cli import HiveApp
-from hive_jupyter.config import ENVIRONMENT_PREFIX, Duration, HiveConfig, Size
+from hive_jupyter.config import HiveConfig
 from hive_jupyter.delegation import BaseDelegation
 from hive_jupyter.errors import remote_error
 from hive_jupyter.leftovers.kinds import KINDS, REPOSITORY, kind_of_folder
@@ -35,11 +35,10 @@ from hive_jupyter.protocol import (
 from hive_jupyter.swarm.channels import _REQUIRED as REQUIRED_CONTENT
 from hive_jupyter.swarm.messages import COMMS, OUTPUTS
 from hive_jupyter.toolbox import BUILT_IN
-from hive_jupyter.units import format_duration, format_size
 from hive_jupyter.worker.kernel import CoderWorker
+from tools.write_settings import ROWS, table
 
 ROOT = Path(__file__).parent.parent
-SETTINGS = HiveConfig.class_traits(config=True)
 COMMAND_LINE = (HiveApp, *(import_item(app) for app, _ in HiveApp.subcommands.values()))
 
 
@@ -54,31 +53,11 @@ def section(text: str, heading: str) -> str:
     return re.split(r"^#+ ", rest, maxsplit=1, flags=re.MULTILINE)[0]
 
 
-def spoken(trait) -> str:
-    """A setting's default, as the page says it."""
-    value = trait.default()
-    if isinstance(trait, Duration):
-        return format_duration(value)
-    if isinstance(trait, Size):
-        return format_size(value)
-    return f"`{value!r}`" if isinstance(value, dict | list) else f"`{value}`"
-
-
 # --- docs/configuration.md ---
 
 
-@pytest.mark.parametrize("name", SETTINGS)
-def test_a_setting_is_documented_with_its_environment_name_default_and_help(name):
-    trait = SETTINGS[name]
-    cells = (f"`{name}`", f"`{ENVIRONMENT_PREFIX}{name.upper()}`", spoken(trait), trait.help)
-
-    assert f"| {' | '.join(cells)} |" in read("docs/configuration.md").splitlines()
-
-
-def test_no_setting_is_documented_that_does_not_exist():
-    page = read("docs/configuration.md")
-
-    assert list(SETTINGS) == re.findall(r"^\| `(\w+)` \| `HIVE_JUPYTER_", page, re.MULTILINE)
+def test_the_table_of_settings_is_as_the_traits_have_it():
+    assert ROWS.findall(read("docs/configuration.md")) == [table()], "tools/write_settings.py"
 
 
 def test_the_page_names_the_settings_that_are_read_when_the_hive_starts():

@@ -716,12 +716,14 @@ class Panel {
       put(this.still, text);
       show(this.still, true);
     }
-    const instead = message.request ? `jupyter hive approve ${message.request}` : "jupyter hive";
+    const instead = message.request
+      ? `In a terminal: jupyter hive approve ${message.request}. In a cell, when the running one has ended: %hive approve ${message.request}`
+      : "In a terminal: jupyter hive";
     put(
       this.notice,
       this.number === null
         ? "No kernel answers, so this is how it was when the panel was made. To see it live: %hive panel"
-        : `The kernel does not hear: it has ended, or this front-end passes clicks on only when the running cell has ended. What you see is old. In a terminal: ${instead}`,
+        : `The kernel does not hear: it has ended, or this front-end passes clicks on only when the running cell has ended. What you see is old. ${instead}`,
     );
     show(this.notice, true);
   }
