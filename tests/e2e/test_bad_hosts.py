@@ -107,7 +107,7 @@ if os.fork() == 0:
     watch = os.pidfd_open(pid)
     os.read(read, 1)
     import select
-    print(bool(select.select([watch], [], [], 3)[0]), flush=True)
+    print(bool(select.select([watch], [], [], 30)[0]), flush=True)
     os._exit(0)
 os.close(read)
 os.kill(os.getpid(), 9)
