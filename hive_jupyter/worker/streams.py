@@ -135,6 +135,8 @@ class WorkerStream(OutStream):
         self._taking = False
         self._is_child = False
         self._arrived: Callable[[], object] = int
+        if self.pipes:  # ipykernel would watch the descriptor on Linux and macOS alone
+            options["watchfd"] = "force"
         super().__init__(*arguments, **options)
         if self._should_watch:
             # ipykernel copies what comes through the pipe to the original descriptor, too: our log.

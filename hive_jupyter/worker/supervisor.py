@@ -406,9 +406,10 @@ def own_streams(spec: WorkerSpec, pipes: Mapping[str, tuple[int, int]]) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     path = os.path.join(spec.folder, "log")
     log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-    os.dup2(null, 0)
-    os.dup2(log, 1)
-    os.dup2(log, 2)
+    for opened, streams in ((null, (0,)), (log, (1, 2))):
+        for stream in streams:
+            os.dup2(opened, stream)
+        os.close(opened)
 
 
 def _close_all_but(kept: set[int]) -> None:
