@@ -1,9 +1,5 @@
 """
-Hide from this process that the system is Linux.
-
-``interpreter`` makes a Python that does so before it runs anything::
-
-    PYTHON [OPTION ...] PROGRAM [ARGUMENT ...]
+Hide from this process, and from what it starts, that the system is Linux.
 
 What is hidden is what Python and C libraries of other systems do not have, or what no program would
 find there; the numbers and the structures of this system stay. What belongs to packages of others,
@@ -78,8 +74,11 @@ def _blind(look):
 def hide():
     """Hide it from now on, for what is imported later."""
     sysconfig.get_config_vars()
+    path = [*sys.path]
+    sys.path += [word for word in sys.argv if word.endswith("-packages")]
     with contextlib.suppress(ImportError):
         importlib.import_module("psutil")
+    sys.path[:] = path
     for module, names in _ABSENT.items():
         for name in names:
             vars(module).pop(name, None)
@@ -89,24 +88,23 @@ def hide():
     sys.addaudithook(_refuse)
 
 
-def interpreter(folder):
-    """An interpreter from which it is hidden, and from what is started by its name."""
+def interpreter(folder, prepare="hide()"):
+    """
+    A Python that does something before it runs a program; so does what is started by its name.
+
+    ::
+
+        PYTHON [OPTION ...] PROGRAM [ARGUMENT ...]
+    """
     program = folder / "python"
-    program.write_text(f"#!{sys.executable} -IS\n{Path(__file__).read_text()}")
+    source = Path(__file__).read_text()
+    program.write_text(f"#!{sys.executable} -IS\n{source}\n\n{prepare}\n_run()\n")
     program.chmod(0o700)
     return str(program)
 
 
-def _be_interpreter(words):
-    place = next(number for number, word in enumerate(words) if not word.startswith("-"))
-    sys.argv[:] = words[place:]
+def _run():
     sys.executable = os.path.abspath(__file__)
-    path = [*sys.path]
-    sys.path += [word for word in words if word.endswith("-packages")]
-    hide()
-    sys.path[:] = path
+    place = next(number for number, word in enumerate(sys.argv[1:], 1) if word[0] != "-")
+    sys.argv[:] = sys.argv[place:]
     runpy.run_path(sys.argv[0], run_name="__main__")
-
-
-if __name__ == "__main__":
-    _be_interpreter(sys.argv[1:])

@@ -27,6 +27,7 @@ from typing import NoReturn
 
 from hive_jupyter.protocol import SERVER, WorkerSpec, encode_line
 from hive_jupyter.worker.confine.elsewhere import Elsewhere
+from hive_jupyter.worker.confine.seatbelt import SANDBOX_EXEC
 from hive_jupyter.worker.supervisor import (
     Supervisor,
     arrange,
@@ -52,7 +53,7 @@ def main(descriptor: int, host_pid: int) -> NoReturn:
     """
     host = socket.socket(fileno=descriptor)
     spec = receive_spec(host)
-    confinement = Elsewhere(spec)
+    confinement = Elsewhere(spec, has_profile=os.access(SANDBOX_EXEC, os.X_OK))
     arrange(host, confinement)
     PortableSupervisor(host, host_pid, spec, confinement).run()
     os._exit(0)

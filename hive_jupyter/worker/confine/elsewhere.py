@@ -37,20 +37,21 @@ class Elsewhere(Confinement):
 
     Args:
         spec: of the worker.
+        has_profile: it is started by sandbox-exec, where it has a boundary.
 
     Attributes:
         wrapper: what its command line begins with.
     """
 
-    def __init__(self, spec: WorkerSpec) -> None:
-        self._has_profile = os.access(SANDBOX_EXEC, os.X_OK) and spec.policy.is_confined
+    def __init__(self, spec: WorkerSpec, *, has_profile: bool) -> None:
+        self._has_profile = has_profile and spec.policy.is_confined
         super().__init__(spec, has_namespaces=False)
         self.wrapper: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, spec: WorkerSpec, paths: Mapping[str, Any] | None) -> Elsewhere:
         """In the worker, as its supervisor has arranged it: the inverse of ``paths``."""
-        made = cls(spec)
+        made = cls(spec, has_profile=paths is not None)
         if paths is not None:
             fields: dict[str, Any] = {
                 name: tuple(value) if isinstance(value, list) else value

@@ -45,6 +45,23 @@ _SERVICES = (
     "com.apple.system.opendirectoryd.libinfo",
     "com.apple.system.opendirectoryd.membership",
 )
+# What Python, and numpy through it, ask of the machine. Not kern.procargs2: in that is what other
+# programs were started with.
+_FACTS = (
+    "kern.argmax",
+    "kern.boottime",
+    "kern.clockrate",
+    "kern.hostname",
+    "kern.maxfilesperproc",
+    "kern.maxproc",
+    "kern.ngroups",
+    "kern.secure_kernel",
+    "kern.usrstack64",
+    "kern.version",
+    "sysctl.proc_cputype",
+    "vm.loadavg",
+)
+_FACTS_BEGIN = ("hw.", "kern.os", "machdep.cpu.")
 # Looks up names of hosts for everybody.
 _RESOLVER = "/private/var/run/mDNSResponder"
 
@@ -56,7 +73,6 @@ _FOR_ANY_PROGRAM = (
     "(allow process-exec process-fork)",
     "(allow process-info* (target same-sandbox))",
     "(allow signal (target same-sandbox))",
-    "(allow sysctl-read)",
     "(allow system-socket)",
     "(allow ipc-posix-sem ipc-posix-shm*)",
     "(allow file-read-metadata file-map-executable)",
@@ -84,7 +100,7 @@ def profile(
         read: files and folders that may be read, with all below.
         write: the same for writing, too.
         never: what lies in these and may not be written, nor moved away.
-        private: what may be neither read nor written, wherever it lies.
+        private: what may be neither read nor written, wherever it lies; that it is there is seen.
         own: the worker's folder, for its sockets; may lie in a private one.
         connect: TCP ports that may be connected to.
         binds_ports: it is reached by TCP on this machine.
@@ -98,11 +114,15 @@ def profile(
     rules = [
         *_FOR_ANY_PROGRAM,
         _rule("allow mach-lookup", [f"(global-name {_text(name)})" for name in _SERVICES]),
+        _rule("allow sysctl-read", [f"(sysctl-name {_text(name)})" for name in _FACTS]),
+        _rule(
+            "allow sysctl-read", [f"(sysctl-name-prefix {_text(name)})" for name in _FACTS_BEGIN]
+        ),
         _rule("allow file-read*", _below([*_SYSTEM, *_unlinked(read, resolve)])),
         _rule("allow file-read* file-write*", _below(writable)),
         _rule("deny file-write*", _below(protected)),
         _rule("deny file-write-unlink", [f"(literal {_text(path)})" for path in on_the_way]),
-        _rule("deny file-read* file-write*", _below(_unlinked(private, resolve))),
+        _rule("deny file-read-data file-write*", _below(_unlinked(private, resolve))),
         _rule("allow file-read* file-write*", _below([home])),
         f"(allow network-bind network-inbound (local unix-socket (subpath {_text(home)})))",
         f"(allow network-outbound (remote unix-socket (subpath {_text(home)})))",
