@@ -1,5 +1,6 @@
 """Workers where the system is not Linux: the same cells, by what POSIX knows alone."""
 
+import asyncio
 import os
 import signal
 import sys
@@ -9,7 +10,13 @@ import psutil
 import pytest
 
 from hive_jupyter import HiveManager, NodeDied, NodeTimeout, RemoteError, SandboxUnavailable
+from hive_jupyter.config import HiveConfig
+from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.protocol import SERVER
 from hive_jupyter.swarm import system
+from hive_jupyter.swarm.forkserver import make_server
+from hive_jupyter.swarm.launch import Launch
+from hive_jupyter.swarm.runtime import RuntimeFolder
 from tests.hosts import play
 from tests.processes import (
     adopting,
@@ -153,14 +160,39 @@ def test_a_restart_forgets_and_two_workers_know_nothing_of_each_other(hive):
     hive.stop("second")
 
 
-def test_other_kernels_and_servers_run_there_too(hive):
+def test_another_kernel_runs_there_too(hive):
     hive.add("kernel", kernel="python3")
-    hive.add("clock", mcp=[sys.executable, "-m", "mcp_server_time"])
 
     assert "4" == hive.delegate("2 + 2", worker="kernel").value_repr
-    assert "get_current_time" in {tool.name for tool in hive.list_tools("clock")}
-    for name in ("kernel", "clock"):
-        hive.stop(name)
+    hive.stop("kernel")
+
+
+async def test_a_server_has_pipes_to_the_host_and_a_log(runtime, tmp_path):
+    """What it started goes with it."""
+    folder = RuntimeFolder.create()
+    server = make_server(HiveConfig(), sys.executable, folder)
+    launch = Launch(
+        interpreter="",
+        argv=("/bin/sh", "-c", "echo said >&2; sleep 1000 & exec cat"),
+        cwd=str(tmp_path),
+        path=(),
+        environment=(("PATH", os.environ["PATH"]),),
+        policy=SandboxPolicy("open"),
+        role=SERVER,
+    )
+    process = await server.spawn(launch, "server")
+    given, answer = process.take_pipes()
+    with given, answer:
+        given.write(b"echo\n")
+
+        assert b"echo\n" == await asyncio.to_thread(answer.readline)
+        wait_until(lambda: process.log_tail() == "said")
+        started = [psutil.Process(process.supervisor_pid), *family(process.supervisor_pid)]
+        await process.stop()
+    wait_gone(started)
+    assert (3, "stop") == (len(started), process.end.by_us)
+    await server.close()
+    folder.remove()
 
 
 # Ends
@@ -191,16 +223,19 @@ HELD = """
 import sys, threading
 from hive_jupyter import HiveManager
 hive = HiveManager(sandbox="open")
-hive.delegate("import subprocess; _ = subprocess.Popen(['sleep', '1000'])", worker="second")
-running = hive.begin("import ctypes; print('up', flush=True); ctypes.PyDLL(None).sleep(1000)")
+running = hive.begin(
+    "import ctypes, subprocess\\n_ = subprocess.Popen(['sleep', '1000'])\\n"
+    "print('up', flush=True); ctypes.PyDLL(None).sleep(1000)"
+)
 next(message for message in running if "up" in str(message.content))
 """
 
 
 @contextmanager
 def begun(then, runtime):
-    """A host with two workers, of which one holds its interpreter's lock."""
-    with start_host(POSIX_ALONE + HELD + then, runtime) as host:
+    """A host whose worker holds its interpreter's lock."""
+    wait = "\nprint('up'); threading.Event().wait()"
+    with start_host(f"{POSIX_ALONE}{HELD}{then}{wait}", runtime) as host:
         try:
             assert "up\n" == host.stdout.readline()
             yield host
@@ -210,7 +245,7 @@ def begun(then, runtime):
 
 def test_a_host_that_is_killed_leaves_nothing(runtime, left):
     """Not what a worker started, and not one that holds the interpreter's lock."""
-    with begun("print('up'); threading.Event().wait()", runtime) as host:
+    with begun("", runtime) as host:
         assert 1 == len(titled(left(), "sleep"))
         host.kill()
 
@@ -219,12 +254,8 @@ def test_a_host_that_is_killed_leaves_nothing(runtime, left):
 
 def test_a_host_that_forks_and_is_killed_leaves_only_its_fork(runtime, left):
     """Which keeps the supervisor's socket open."""
-    forks = "import os, time\nif os.fork() == 0: time.sleep(1000)\n"
-    wait = "print('up'); threading.Event().wait()"
-    with begun(forks + wait, runtime) as host:
-        fork = next(
-            p for p in family(host.pid) if p.cmdline() == psutil.Process(host.pid).cmdline()
-        )
+    with begun("import os, time; os.fork() or time.sleep(1000)", runtime) as host:
+        (fork,) = [p for p in family(host.pid) if p.cmdline() == psutil.Process(host.pid).cmdline()]
         host.kill()
 
     wait_until(lambda: left() == [fork], LEFT_FOR)
@@ -237,14 +268,13 @@ import pathlib, sys
 from hive_jupyter import HiveManager
 with HiveManager(sandbox="open") as hive:
     hive.delegate("import subprocess; _ = subprocess.Popen(['sleep', '1000'])")
-    hive.delegate("1", worker="second")
     here = hive._runtime.path
     print(len(list(here.iterdir())))
 print(here.exists())
 """
     played = play(POSIX_ALONE + program, JUPYTER_RUNTIME_DIR=str(runtime))
 
-    assert "2\nFalse\n" == played
+    assert "1\nFalse\n" == played
 
 
 # What is said
@@ -314,8 +344,7 @@ with HiveManager(sandbox="open") as hive:
     ):
         print(hive.delegate_to_coder(tool, arguments).is_error)
     print(hive.health(), hive.requests(), hive.swarm_status()["workers"]["coder"]["memory"])
-    hive.restart()
-    print(hive.delegate("1").value_repr, *hive.doctor().missing, sep="; ")
+    print(*hive.doctor().missing, sep="; ")
 """
 
 
@@ -330,4 +359,4 @@ def test_no_cell_needs_what_linux_alone_has(runtime, tmp_path):
         *["False"] * 4,
         "idle [] None",
     ] == played.splitlines()[:-1]
-    assert played.splitlines()[-1].startswith("1; Linux; fork;")
+    assert played.splitlines()[-1].startswith("Linux; fork;")
