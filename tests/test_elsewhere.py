@@ -147,6 +147,31 @@ def test_the_last_words_of_c_code_are_heard(hive):
     assert words.startswith("last: ")
 
 
+def test_the_news_of_a_death_waits_for_no_child(hive):
+    """It has the pipes' reading ends, which it can make wait for everybody."""
+    waits = (
+        "import fcntl, os\n"
+        "ends = [int(fd) for fd in os.listdir('/dev/fd')]\n"
+        "if os.fork() == 0:\n"
+        "    while True:\n"
+        "        for fd in ends:\n"
+        "            try: fcntl.fcntl(fd, fcntl.F_SETFL, 0)\n"
+        "            except OSError: pass\n"
+        "os.abort()"
+    )
+    with pytest.raises(NodeDied, match="SIGABRT"):
+        hive.delegate(waits)
+
+
+def test_a_python_that_does_not_start_is_told_with_what_it_said(hive, tmp_path):
+    program = tmp_path / "python"
+    program.write_text("#!/bin/sh\necho 'no luck today' >&2\nexit 3\n")
+    program.chmod(0o700)
+    hive.add("unlucky", python=str(program))
+
+    assert "no luck today" in str(hive.delegate("1", worker="unlucky"))
+
+
 def test_a_restart_forgets_and_two_workers_know_nothing_of_each_other(hive):
     hive.delegate("mine = 1")
     hive.delegate("mine = 2", worker="second")

@@ -194,6 +194,7 @@ class ForkServer:
             process = await self._start(launch, name)
             if process.started.done():
                 return process
+            self.last_words = process.log_tail()
             await process.remove_folder()
             if process.refused is not None:
                 raise process.refused

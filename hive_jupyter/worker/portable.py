@@ -108,6 +108,14 @@ class PortableSupervisor(Supervisor):
     def _look(self) -> bool:
         return os.getppid() == self._host_pid
 
+    def _last_words(self) -> dict[str, str]:
+        # Without /proc there is no reading end of our own: who still has the worker's may have us
+        # wait, and who is left of it goes now anyway.
+        self._kill_all()
+        for descriptor in self._output.values():
+            os.set_blocking(descriptor, False)
+        return super()._last_words()
+
     def _kill_all(self) -> None:
         # also after its end: as long as one of its group is left, nobody else gets that number
         with contextlib.suppress(ProcessLookupError, PermissionError):
