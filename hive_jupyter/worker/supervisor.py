@@ -409,7 +409,8 @@ def own_streams(spec: WorkerSpec, pipes: Mapping[str, tuple[int, int]]) -> None:
     for opened, streams in ((null, (0,)), (log, (1, 2))):
         for stream in streams:
             os.dup2(opened, stream)
-        os.close(opened)
+        if opened not in streams:
+            os.close(opened)
 
 
 def _close_all_but(kept: set[int]) -> None:
