@@ -12,7 +12,6 @@ import atexit
 import contextlib
 import logging
 import os
-import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
