@@ -4,6 +4,7 @@ import asyncio
 import os
 import signal
 import sys
+import tempfile
 from contextlib import contextmanager
 
 import psutil
@@ -286,20 +287,19 @@ def test_a_host_that_forks_and_is_killed_leaves_only_its_fork(runtime, left):
     wait_until(lambda: left() == [fork], LEFT_FOR)
 
 
-def test_a_hive_that_is_closed_leaves_no_process_and_no_folder(runtime):
+def test_a_hive_that_is_closed_leaves_no_process_and_no_folder():
     """Watched by whoever becomes the parent of what is left."""
     program = """
-import pathlib, sys
+import os, pathlib
 from hive_jupyter import HiveManager
+folders = pathlib.Path(os.environ["JUPYTER_RUNTIME_DIR"], "hive")
 with HiveManager(sandbox="open") as hive:
     hive.delegate("import subprocess; _ = subprocess.Popen(['sleep', '1000'])")
-    here = hive._runtime.path
-    print(len(list(here.iterdir())))
-print(here.exists())
+    print(len(list(folders.iterdir())))
+print(len(list(folders.iterdir())))
 """
-    played = play(POSIX_ALONE + program, JUPYTER_RUNTIME_DIR=str(runtime))
-
-    assert "1\nFalse\n" == played
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        assert "1\n0\n" == play(POSIX_ALONE + program, JUPYTER_RUNTIME_DIR=folder)
 
 
 # What is said
