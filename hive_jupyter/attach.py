@@ -81,6 +81,9 @@ GREETING_PATIENCE = 5.0
 _HOSTS_PATIENCE = 30.0
 # struct ucred, see unix(7).
 _CREDENTIALS = struct.Struct("iII")
+# Of macOS, which has no such: sys/un.h, and the size of struct xucred in sys/ucred.h.
+_SOL_LOCAL, _LOCAL_PEERCRED, _LOCAL_PEERPID = 0, 1, 2
+_XUCRED = 76
 
 
 # The host's side
@@ -98,7 +101,16 @@ def serve(manager: HiveManager, title: str) -> None:
 
 
 def peer(connection: socket.socket) -> tuple[int, int]:
-    """Pid and user id of the process at the other end, as the system knows them."""
+    """
+    Pid and user id of the process at the other end, as the system knows them.
+
+    Raises:
+        OSError: it does not tell.
+    """
+    if not hasattr(socket, "SO_PEERCRED"):
+        version_and_user = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERCRED, _XUCRED)
+        pid = connection.getsockopt(_SOL_LOCAL, _LOCAL_PEERPID)
+        return pid, int(struct.unpack_from("II", version_and_user)[1])
     size = _CREDENTIALS.size
     credentials = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, size)
     pid, user, _ = _CREDENTIALS.unpack(credentials)

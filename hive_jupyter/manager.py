@@ -12,7 +12,6 @@ import atexit
 import contextlib
 import logging
 import os
-import sys
 import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
@@ -48,7 +47,7 @@ from hive_jupyter.nodes import Nodes, warn
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
-from hive_jupyter.swarm import confinement, kernels
+from hive_jupyter.swarm import confinement, kernels, system
 from hive_jupyter.swarm.aside import Completions
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import examine
@@ -96,7 +95,6 @@ _AT_ONCE = 0.1
 _QUIET = 1.0
 # As much of an error is told to a worker (characters).
 _LONGEST_ANSWER = 10_000
-_SUPPORTED = sys.platform == "linux"
 
 
 class HiveManager:
@@ -928,6 +926,8 @@ class HiveManager:
     # On any thread
 
     def _examine_with_workers(self) -> Report:
+        if not system.IS_LINUX:
+            return self._portal.call(self._examine(dict.fromkeys(confinement.PROFILES)))
         with contextlib.ExitStack() as stack:
             targets = {
                 profile: stack.enter_context(confinement.new_targets())
@@ -1062,6 +1062,7 @@ class HiveManager:
             policy = first_policy(kernel, self.config)
             workers[name] = plain_values(never_used(name, kernel, policy))
         notes = [refusal] if (refusal := self._refusal()) else []
+        notes += [] if refusal or system.IS_LINUX else [system.NOTE]
         notes += [
             f"{server.interpreter}: no zygote, so workers start slowly: {server.no_fork_because}"
             for server in self.nodes.servers or ()
@@ -1086,8 +1087,8 @@ class HiveManager:
                 "This is a worker already, and workers do not delegate. Run the code as it is, or "
                 "delegate from the notebook."
             )
-        if not _SUPPORTED:
-            return "Workers run on Linux only in this version."
+        if not system.HAS_WORKERS:
+            return "Workers run on Linux, macOS and the like, not on this system."
         lack = None if self._portal.is_open else lack_of_descriptors(_LOOPS_DESCRIPTORS)
         return None if lack is None else f"No worker can be started: {lack}"
 
@@ -1269,7 +1270,7 @@ class HiveManager:
             began=lambda run: delegation.attach(run, node),
         )
 
-    async def _examine(self, targets: Mapping[str, Targets]) -> Report:
+    async def _examine(self, targets: Mapping[str, Targets | None]) -> Report:
         with self._ended_with_the_hive():
             return await self.nodes.examine(targets)
 

@@ -187,8 +187,13 @@ class Nodes:
         await node.list_tools()
         return list(node.tools.values())
 
-    async def examine(self, targets: Mapping[str, Targets]) -> Report:
-        """Try out what this machine offers, and what confines a worker of each profile."""
+    async def examine(self, targets: Mapping[str, Targets | None]) -> Report:
+        """
+        Try out what this machine offers, and what confines a worker of each profile.
+
+        Args:
+            targets: see ``confinement.try_out``, by the profile.
+        """
         servers, context = self.fork_servers(), self.sockets()
         needs, *trials = await asyncio.gather(
             apart(lambda: examine(servers.runtime.path)),

@@ -11,6 +11,8 @@ from collections.abc import Callable, Collection, Container, Iterable
 from dataclasses import dataclass
 
 _TICKS = os.sysconf("SC_CLK_TCK")
+# Linux alone has it; elsewhere nobody tells.
+_IS_THERE = os.path.exists("/proc/self/stat")
 # Not every kernel is built with it (CONFIG_PROC_CHILDREN).
 _LISTS_CHILDREN = os.path.exists("/proc/thread-self/children")
 # Of /proc/PID/status: what a process holds in memory, but for files, and on disk (swap).
@@ -66,6 +68,18 @@ def read_stat(pid: int) -> ProcessStat | None:
         faults=int(fields[7]),
         start_ticks=int(fields[19]),
     )
+
+
+def has_ended(pid: int) -> bool:
+    """Whether a process is gone, or there for its parent alone; False where nothing tells."""
+    stat = read_stat(pid)
+    return _IS_THERE if stat is None else stat.has_ended
+
+
+def is_stopped(pid: int) -> bool:
+    """Whether a process was stopped (SIGSTOP); False where nothing tells."""
+    stat = read_stat(pid)
+    return stat is not None and stat.state == "T"
 
 
 def title(pid: int) -> str:
@@ -260,7 +274,7 @@ def _threads_and_children(pid: int) -> tuple[int, list[int]]:
 def _generations() -> defaultdict[int, dict[int, ProcessStat]]:
     """All processes, by their parents."""
     found: defaultdict[int, dict[int, ProcessStat]] = defaultdict(dict)
-    for entry in os.listdir("/proc"):
+    for entry in os.listdir("/proc") if _IS_THERE else ():
         if entry.isdigit() and (stat := read_stat(int(entry))):
             found[stat.parent][int(entry)] = stat
     return found

@@ -17,7 +17,7 @@ from hive_jupyter import HiveManager, manager, nodes
 from hive_jupyter.config import TURNED_OFF
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.procfs import read_stat
-from hive_jupyter.swarm import confinement, enforcement, targets
+from hive_jupyter.swarm import confinement, enforcement, system, targets
 from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.targets import Attempt
 from hive_jupyter.worker import probes
@@ -391,9 +391,9 @@ def full(*_, **__):
         (targets.tempfile, "mkdtemp", full, "No space left on device"),
         (targets.subprocess, "Popen", full, "No space left on device"),
         (confinement, "lack_of_descriptors", lambda _: "too few files", "too few files"),
-        (manager, "_SUPPORTED", False, "Workers run on Linux only"),
+        (system, "HAS_WORKERS", False, "not on this system"),
     ],
-    ids=["folders", "program", "descriptors", "Linux"],
+    ids=["folders", "program", "descriptors", "system"],
 )
 def test_what_keeps_workers_from_being_tried_is_reported(
     doctored, monkeypatch, place, name, without, reason

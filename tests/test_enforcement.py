@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from hive_jupyter.errors import HiveError
-from hive_jupyter.swarm import enforcement
+from hive_jupyter.swarm import enforcement, system
 from hive_jupyter.swarm.enforcement import examine
 
 SOCKETS = "unix sockets"
@@ -173,10 +173,21 @@ def test_every_row_says_what_it_means_to_be_without():
     assert [*enforcement._MEANINGS] == [row.capability for row in examine()]
 
 
-def test_on_another_system_it_is_said_that_there_are_no_workers(tmp_path, monkeypatch):
-    monkeypatch.setattr(sys, "platform", "darwin")
+def test_on_another_system_it_is_said_what_workers_do_without(tmp_path, monkeypatch):
+    """What is not used there is not looked for either."""
+    monkeypatch.setattr(system, "IS_LINUX", False)
+    monkeypatch.setattr(enforcement, "_prove_apart", None)
+    found = examine(tmp_path)
+
+    assert {*enforcement._MEANINGS_ELSEWHERE} == missing(found)
+    assert all(row.meaning for row in found if row.state == "missing")
+    assert "--memory" in rows(found)["memory limit (RLIMIT_DATA)"].meaning
+
+
+def test_where_no_worker_runs_it_is_said_that_there_are_instructions(tmp_path, monkeypatch):
+    monkeypatch.setattr(system, "IS_LINUX", False)
+    monkeypatch.setattr(system, "HAS_WORKERS", False)
     row = rows(examine(tmp_path))["Linux"]
 
     assert "missing" == row.state
-    assert "workers need Linux" in row.meaning
     assert "instructions" in row.meaning

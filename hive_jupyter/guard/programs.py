@@ -111,7 +111,13 @@ class _TooMuchError(Exception):
 
 
 def _bound(pid: int) -> None:
-    """Bound what a program, and all that it starts, takes of memory and of the disk."""
+    """
+    Bound what a program, and all that it starts, takes of memory and of the disk.
+
+    Linux alone lets one process bound another.
+    """
+    if not hasattr(resource, "prlimit"):
+        return
     for what, most in ((resource.RLIMIT_DATA, MOST_MEMORY), (resource.RLIMIT_FSIZE, MOST_FILE)):
         with contextlib.suppress(ProcessLookupError):  # it is over
             soft, hard = (
@@ -180,19 +186,28 @@ def _end(process: subprocess.Popen[bytes]) -> None:
     """End what was started, with a grace in which git removes its lock files."""
     if process.returncode is not None:
         return
-    with contextlib.suppress(ProcessLookupError):
-        over = os.pidfd_open(process.pid)
-        try:
-            os.killpg(process.pid, signal.SIGTERM)
-            waiting = select.poll()
-            waiting.register(over, select.POLLIN)
-            waiting.poll(_GRACE * 1000)
-            # With what it started. Nobody has waited for it yet, so its number is still its own.
-            os.killpg(process.pid, signal.SIGKILL)
-        finally:
-            os.close(over)
+    with contextlib.suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGTERM)
+        _see_end(process)
+        # With what it started. Its number is still its own, or that of its group.
+        os.killpg(process.pid, signal.SIGKILL)
     with contextlib.suppress(subprocess.TimeoutExpired):
         process.wait(_GRACE)
+
+
+def _see_end(process: subprocess.Popen[bytes]) -> None:
+    """Wait a moment for a program's end; on Linux nobody takes note of it yet."""
+    if not hasattr(os, "pidfd_open"):
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(_GRACE)
+        return
+    over = os.pidfd_open(process.pid)
+    try:
+        waiting = select.poll()
+        waiting.register(over, select.POLLIN)
+        waiting.poll(_GRACE * 1000)
+    finally:
+        os.close(over)
 
 
 def trusted_path(*outside: str) -> str:

@@ -16,8 +16,10 @@ from collections.abc import Iterator
 Identity = tuple[int, int]
 Move = tuple[str, str]
 
-# O_PATH needs no right to list the folder, as little as git does.
-_FOLDER = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+# O_PATH needs no right to list the folder, as little as git does. Linux alone has it.
+_HAS_PLACES = hasattr(os, "O_PATH")
+_PLACE = os.O_PATH if _HAS_PLACES else os.O_RDONLY
+_FOLDER = _PLACE | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
 _HEAD = "HEAD"
 
 
@@ -67,7 +69,8 @@ def _rename(folder: int, name: str) -> str:
 @contextlib.contextmanager
 def _made_writable(folder: int) -> Iterator[None]:
     """Who owns a folder may write to it, whatever its mode is."""
-    place, mode = f"/proc/self/fd/{folder}", stat.S_IMODE(os.fstat(folder).st_mode)
+    place: str | int = f"/proc/self/fd/{folder}" if _HAS_PLACES else folder
+    mode = stat.S_IMODE(os.fstat(folder).st_mode)
     os.chmod(place, mode | stat.S_IWUSR | stat.S_IXUSR)
     try:
         yield

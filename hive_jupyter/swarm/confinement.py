@@ -19,6 +19,7 @@ from typing import Any
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import HiveError, SandboxUnavailable
 from hive_jupyter.policy import SandboxPolicy
+from hive_jupyter.swarm import system
 from hive_jupyter.swarm import targets as kept
 from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
@@ -28,6 +29,7 @@ from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.process import WorkerProcess, first_of
 from hive_jupyter.swarm.report import ALLOWED, MISSING, PARTLY, YES, Row
 from hive_jupyter.swarm.run import Run
+from hive_jupyter.swarm.runtime import remove_apart, remove_tree
 from hive_jupyter.swarm.targets import Attempt, Outcome, Targets
 from hive_jupyter.units import format_duration
 
@@ -47,6 +49,10 @@ _SCOPES_SINCE = 6
 
 # How an attempt ended with which its worker was.
 _ENDED = "the worker was ended"
+
+_SANDBOX_EXEC = (
+    "sandbox-exec (degraded: Apple calls it deprecated, and no probe has shown here what it stops)"
+)
 
 _CODE = "from hive_jupyter.worker import probes; probes.tell({attempts!r})"
 
@@ -133,7 +139,11 @@ def untried(reason: str) -> list[Row]:
 
 
 async def try_out(
-    profile: str, targets: Targets, servers: ForkServers, context: Context, config: HiveConfig
+    profile: str,
+    targets: Targets | None,
+    servers: ForkServers,
+    context: Context,
+    config: HiveConfig,
 ) -> list[Row]:
     """
     Start a worker, have it try to reach the targets, and end it.
@@ -142,7 +152,7 @@ async def try_out(
 
     Args:
         profile: of the sandbox.
-        targets: made for this worker alone.
+        targets: made for this worker alone; None: it only runs, for all attempts are Linux's.
         servers: start it.
         context: for its sockets.
         config: the settings; paths that these add for workers are left out, since what the user
@@ -151,17 +161,11 @@ async def try_out(
     Returns:
         A row about the profile and, where its worker could start, one for each capability.
     """
-    policy = SandboxPolicy(
-        profile=profile, memory=MEMORY, processes=PROCESSES, connect=(targets.port,)
-    )
-    launch = _launch(policy, str(targets.project), config)
     try:
         async with asyncio.timeout(config.connect_timeout + _PATIENCE):
-            trial = await _throw_away(launch, servers, context, targets.attempts)
-            crowd = await _throw_away(launch, servers, context, [targets.crowd])
-        whole = _Trial(trial.layers, [*trial.outcomes, *crowd.outcomes])
-        attempts = [*targets.attempts, targets.crowd]
-        return [_started(profile, whole), *_judged(profile, attempts, whole)]
+            if targets is None:
+                return [await _only_run(profile, servers, context, config)]
+            return await _try_to_reach(profile, targets, servers, context, config)
     except TimeoutError:
         seconds = format_duration(config.connect_timeout + _PATIENCE)
         return [_unproven(profile, f"its worker was not done within {seconds}")]
@@ -169,6 +173,33 @@ async def try_out(
         return [_refused(profile, refusal.missing)]
     except Exception as error:
         return [_unproven(profile, str(error) or type(error).__name__)]
+
+
+async def _try_to_reach(
+    profile: str, targets: Targets, servers: ForkServers, context: Context, config: HiveConfig
+) -> list[Row]:
+    policy = SandboxPolicy(
+        profile=profile, memory=MEMORY, processes=PROCESSES, connect=(targets.port,)
+    )
+    launch = _launch(policy, str(targets.project), config)
+    trial = await _throw_away(launch, servers, context, targets.attempts)
+    crowd = await _throw_away(launch, servers, context, [targets.crowd])
+    whole = _Trial(trial.layers, [*trial.outcomes, *crowd.outcomes])
+    attempts = [*targets.attempts, targets.crowd]
+    return [_started(profile, whole), *_judged(profile, attempts, whole)]
+
+
+async def _only_run(
+    profile: str, servers: ForkServers, context: Context, config: HiveConfig
+) -> Row:
+    """Where nothing is proven of what a worker is kept from: whether it runs, and what it says."""
+    project = servers.runtime.worker_folder()
+    try:
+        launch = _launch(SandboxPolicy(profile=profile), str(project), config)
+        trial = await _throw_away(launch, servers, context, [])
+    finally:
+        await remove_apart(lambda: remove_tree(project))
+    return _started(profile, trial)
 
 
 def _launch(policy: SandboxPolicy, project: str, config: HiveConfig) -> Launch:
@@ -265,14 +296,17 @@ def _started(profile: str, trial: _Trial) -> Row:
     layers = [name for name in ("seccomp", "namespaces") if applied.get(name)]
     if abi := applied.get("landlock"):
         layers.insert(0, f"Landlock ABI {abi}")
+    if applied.get("sandbox-exec"):
+        layers.append(_SANDBOX_EXEC)
     notes = []
     if missing := applied.get("missing"):
         notes.append(f"Workers run although this machine cannot confine {', '.join(missing)}.")
-    if not applied.get("namespaces"):
+    if system.IS_LINUX and not applied.get("namespaces"):
         notes.append("Without namespaces, which containers forbid, workers see more of the others.")
+    state = PARTLY if layers else MISSING
     return Row(
         f"sandbox {profile}",
-        PARTLY if missing else YES,
+        state if missing else YES,
         f"a worker ran, confined by {', '.join(layers) or 'nothing'}",
         " ".join(notes),
     )

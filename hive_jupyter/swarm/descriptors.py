@@ -5,6 +5,10 @@ from __future__ import annotations
 import errno
 import os
 import resource
+import sys
+
+# Where a process finds its own; Linux has the second only where somebody made a link of it.
+_OPEN = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
 
 
 def lack_of_descriptors(needed: int) -> str | None:
@@ -21,7 +25,7 @@ def lack_of_descriptors(needed: int) -> str | None:
     if limit == resource.RLIM_INFINITY:
         return None
     try:
-        left = limit - len(os.listdir("/proc/self/fd"))
+        left = limit - len(os.listdir(_OPEN))
     except OSError as error:
         if error.errno not in (errno.EMFILE, errno.ENFILE):
             return None

@@ -12,6 +12,7 @@ import ctypes
 import importlib.metadata
 import json
 import os
+import platform
 import resource
 import select
 import shutil
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from hive_jupyter.errors import HiveError
 from hive_jupyter.procfs import read_stat
+from hive_jupyter.swarm import system
 from hive_jupyter.swarm.report import MISSING, YES, Row
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from hive_jupyter.units import format_size
@@ -52,7 +54,7 @@ _PROVE = (
 
 _EXEC_INSTEAD = "Workers are started anew each time instead of forked: slower, the same otherwise."
 _MEANINGS = {
-    "Linux": "No worker runs: workers need Linux in this version. You get instructions instead.",
+    "Linux": "No worker runs on this system. You get instructions instead.",
     "Python": "",
     "ipykernel": "No worker can start; install it: pip install ipykernel",
     "IPython": "No worker can start; install it: pip install ipython",
@@ -65,6 +67,14 @@ _MEANINGS = {
     "processes shown in /proc": "No memory, CPU or health of workers; stale folders stay.",
     "unix sockets": "Workers are reached by TCP on this machine, encrypted; a little slower.",
     "space for runtime files": "No worker can start, or its log is cut. Free some space.",
+}
+# The same on other systems, of which only this is asked.
+_MEANINGS_ELSEWHERE = {
+    "Linux": "Workers are started and ended by what all systems know. Less holds them.",
+    "fork": _EXEC_INSTEAD,
+    "adopting orphans (subreaper)": "What a worker starts in a session of its own may outlive it.",
+    "memory limit (RLIMIT_DATA)": "--memory and `processes` do not hold: nobody counts.",
+    "processes shown in /proc": "No memory and CPU of workers; one that was stopped looks busy.",
 }
 _PROVEN_APART = (
     "fork",
@@ -83,19 +93,26 @@ def examine(folder: Path | None = None) -> list[Row]:
     Args:
         folder: the runtime folder; None: one is made for the probe and removed again.
     """
+    is_elsewhere = system.HAS_WORKERS and not system.IS_LINUX
+    meanings = {**_MEANINGS, **_MEANINGS_ELSEWHERE} if is_elsewhere else _MEANINGS
     found = {
-        "Linux": (sys.platform == "linux", f"{os.uname().sysname} {os.uname().release}"),
+        "Linux": (system.IS_LINUX, f"{platform.system()} {platform.release()}"),
         "Python": (True, sys.version.split()[0]),
         "ipykernel": _version("ipykernel"),
         "IPython": _version("ipython"),
         "pyzmq": _version("pyzmq"),
-        **_prove_apart(),
+        **(_prove_apart() if system.IS_LINUX else _not_here()),
         **_examine_folder(folder),
     }
     return [
-        Row(name, YES if ok else MISSING, detail, "" if ok else _MEANINGS[name])
+        Row(name, YES if ok else MISSING, detail, "" if ok else meanings[name])
         for name, (ok, detail) in found.items()
     ]
+
+
+def _not_here() -> dict[str, tuple[bool, str]]:
+    names = (name for name in _MEANINGS_ELSEWHERE if name != "Linux")
+    return dict.fromkeys(names, (False, "not used on this system"))
 
 
 def _version(distribution: str) -> tuple[bool, str]:

@@ -5,6 +5,9 @@ Starting worker processes: from a zygote, or exec'd where fork is not to be had.
 
     ForkServer ── socket ── zygote ── fork ── supervisor ── fork ── worker
          └─────── socket per worker ─────────────┘
+
+Where the system is not Linux each has an exec'd supervisor that is content with POSIX
+(``worker.portable``), and nobody waits as a spare.
 """
 
 from __future__ import annotations
@@ -43,6 +46,7 @@ from hive_jupyter.protocol import (
     WorkerSpec,
     encode_line,
 )
+from hive_jupyter.swarm import system
 from hive_jupyter.swarm.channels import curve_keys
 from hive_jupyter.swarm.launch import Launch, library_path, worker_environment
 from hive_jupyter.swarm.process import WorkerProcess, first_of, log_tail
@@ -140,6 +144,7 @@ class ForkServer:
         path: entries of ``sys.path`` that the zygote may import from.
         environment: of the zygote.
         fork: False: every worker is exec'd.
+        supervisor: the door of that of an exec'd worker: "supervisor", or "portable".
         sockets: use unix sockets (else TCP with CurveZMQ).
         confined: for workers with a boundary; the others get a zygote of their own, as its memory
             is also theirs.
@@ -150,6 +155,7 @@ class ForkServer:
     path: tuple[str, ...]
     environment: Mapping[str, str]
     fork: bool = True
+    supervisor: str = "supervisor"
     sockets: bool = True
     confined: bool = False
     no_fork_because: str = ""
@@ -188,6 +194,7 @@ class ForkServer:
             process = await self._start(launch, name)
             if process.started.done():
                 return process
+            self.last_words = process.log_tail()
             await process.remove_folder()
             if process.refused is not None:
                 raise process.refused
@@ -274,7 +281,7 @@ class ForkServer:
                 try:
                     log_file = Path(spec.folder, "log")
                     supervisor = self._exec(
-                        "supervisor",
+                        self.supervisor,
                         theirs,
                         launch.environment,
                         log_file,
@@ -557,7 +564,8 @@ def make_server(
         interpreter=interpreter,
         path=library_path() if interpreter == sys.executable else (),
         environment=worker_environment(config),
-        fork=config.start_method == "fork",
+        fork=system.IS_LINUX and config.start_method == "fork",
+        supervisor="supervisor" if system.IS_LINUX else "portable",
         sockets=runtime.sockets if config.transport == "auto" else config.transport == "ipc",
         confined=confined,
     )

@@ -393,7 +393,7 @@ class Life:
             queue=queue,
             running=oldest.title if oldest else None,
             running_for=now - (oldest.since or now) if oldest else None,
-            memory=self._memory_of(process) if process else None,
+            memory=self._memory_of(process) if process and stat else None,
             cpu_seconds=stat.cpu_seconds if stat else None,
             metrics=self.metrics.snapshot(),
             drift=self._drift(kernel, policy) if process else (),

@@ -253,10 +253,9 @@ class McpNode:
         session, process = self._session, self._process
         if session is None or process is None:
             return "cold" if process is None else "dead"
-        stat = procfs.read_stat(process.pid)
-        if stat is None or stat.state in "ZX":
+        if procfs.has_ended(process.pid):
             return "dead"
-        if stat.state == "T":
+        if procfs.is_stopped(process.pid):
             return "stopped"
         if not await answers_within(session.ping(), _HEALTH_PATIENCE):
             return "unresponsive" if process.alive else "dead"

@@ -383,10 +383,9 @@ class SwarmNode:
         channels, process = self._channels, self._process
         if channels is None or process is None:
             return "cold" if process is None else "dead"
-        stat = procfs.read_stat(process.pid)
-        if stat is None or stat.state in "ZX":
+        if procfs.has_ended(process.pid):
             return "dead"
-        if stat.state == "T":
+        if procfs.is_stopped(process.pid):
             return "stopped"
         question = channels.request("control", "kernel_info_request", {})
         asking = asyncio.gather(
@@ -998,9 +997,8 @@ class SwarmNode:
         process = self._process
         if process is None:
             return
-        stat = procfs.read_stat(process.pid)
         # one that is dead has broken off in the middle of something
-        if stat is not None and stat.state not in "ZX":
+        if not procfs.has_ended(process.pid):
             self._broke_protocol = reason
             process.kill("protocol")
 

@@ -44,7 +44,7 @@ _SWEEP_PATIENCE = 2.0
 
 class WorkerProcess:
     """
-    A worker, held through its supervisor's socket and two pidfds.
+    A worker, held through its supervisor's socket and, on Linux, two pidfds.
 
     Belongs to the loop that it was made on.
 
@@ -61,7 +61,7 @@ class WorkerProcess:
         pid: of the worker, 0 until started.
         confinement: what the worker told of its own once it was ready: "missing", what its policy
             asks for and this machine cannot enforce; "notes" for the user; of what was applied,
-            "landlock" (its ABI, or 0), "seccomp" and "namespaces".
+            "landlock" (its ABI, or 0), "seccomp", "namespaces" and, on macOS, "sandbox-exec".
         refused: why its supervisor does not start it, as an error; None: nothing stops it.
     """
 
@@ -284,10 +284,16 @@ class WorkerProcess:
 
     def _kill_directly(self) -> None:
         """For a supervisor that is stopped or stuck; what they leave, the zygote sweeps."""
-        if not self.exited.done():
-            for descriptor in self._pidfds:
-                with contextlib.suppress(ProcessLookupError):
-                    signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        if self.exited.done():
+            return
+        for descriptor in self._pidfds:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(descriptor, signal.SIGKILL)
+        if not self._pidfds and self.pid:
+            with contextlib.suppress(ProcessLookupError, PermissionError):
+                os.killpg(self.pid, signal.SIGKILL)
+            if self._supervisor is not None:
+                self._supervisor.kill()
 
 
 async def first_of(*futures: asyncio.Future[Any]) -> None:

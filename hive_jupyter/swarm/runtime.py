@@ -24,6 +24,7 @@ import re
 import secrets
 import socket
 import stat
+import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,8 +40,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Bytes of a unix socket's path, its closing NUL not counted (unix(7)).
-SOCKET_PATH = 107
+# Bytes of a unix socket's path, its closing NUL not counted: unix(7); sys/un.h of macOS and BSDs.
+SOCKET_PATH = 107 if sys.platform == "linux" else 103
 # The longest path that Hive makes below a runtime folder.
 _LONGEST_BELOW = "/w999999/k-5"
 # What must fit on the disk for a start: a log, a profile, a few sockets.
@@ -296,8 +297,6 @@ def _sockets_work(path: Path) -> bool:
 
 def _judged(base: Path | None) -> list[tuple[Path, bool]]:
     """All runtime folders of this user, and whether the process of each exists here."""
-    if read_stat(os.getpid()) is None:  # without /proc everybody would look dead
-        return []
     places = [base] if base is not None else _usual_places()
     return [(path, _lives(path)) for place in places for path in _own_folders(place)]
 
@@ -325,8 +324,20 @@ def _is_own(entry: os.DirEntry[str]) -> bool:
 
 def _lives(path: Path) -> bool:
     pid, ticks, *_ = map(int, path.name.split("-"))
+    if read_stat(os.getpid()) is None:  # nothing tells when processes began
+        return _exists(pid)
     process = read_stat(pid)
     return process is not None and process.state not in _GONE and process.start_ticks == ticks
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        pass
+    return True
 
 
 def _pid_and_number(path: Path) -> tuple[int, ...]:

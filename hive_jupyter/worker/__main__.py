@@ -1,18 +1,19 @@
 """
-The door of zygote and supervisor.
+The door of zygote, supervisors and exec'd workers.
 
 ::
 
-    python -I -S .../worker/__main__.py zygote|supervisor FD PID [PATH ...]
+    python -I -S .../worker/__main__.py zygote|supervisor|portable|worker FD PID [PATH ...]
 
 Only from folders that no confined worker may write anything is imported here: a ``.pth`` file may
 name a project's (an editable install), and what runs here has the user's rights. So these files are
 passed over, and read by each worker behind its boundary.
 
-``FD`` is a unix socket to the host, ``PID`` the host's, each ``PATH`` a folder that installed
-packages may be imported from besides the interpreter's own. The package is brought along by its
-place on disk, so that any interpreter that has ipykernel can run a worker, whether Hive is
-installed there or not, and whichever version.
+``FD`` is a unix socket to the host, ``PID`` the host's; of an exec'd worker a pipe from its
+supervisor, and the supervisor's. Each ``PATH`` is a folder that installed packages may be imported
+from besides the interpreter's own. The package is brought along by its place on disk, so that any
+interpreter that has ipykernel can run a worker, whether Hive is installed there or not, and
+whichever version.
 """
 
 from __future__ import annotations
@@ -55,6 +56,12 @@ def main() -> None:
         from hive_jupyter.worker import zygote
 
         zygote.main(descriptor, host)
+    elif role in {"portable", "worker"}:
+        from hive_jupyter.worker import portable
+
+        if role == "worker":
+            portable.main_of_worker(descriptor)
+        portable.main(descriptor, host)
     else:
         from hive_jupyter.worker import supervisor
 

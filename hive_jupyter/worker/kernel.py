@@ -58,8 +58,9 @@ if TYPE_CHECKING:
 
 _T = TypeVar("_T")
 
-# Ends a system call, and is nothing else to anybody.
-WAKE = signal.SIGRTMAX - 1
+# Ends a system call, and is nothing else to anybody: elsewhere than on Linux the one that is for
+# sockets that nobody uses.
+WAKE = signal.SIGRTMAX - 1 if hasattr(signal, "SIGRTMAX") else signal.SIGURG
 
 # Names in a reply's metadata: enough for a person, bounded for a namespace of a million entries.
 MAX_NAMES = 1000

@@ -74,7 +74,8 @@ class Wire:
 
     def find(self) -> None:
         """Look for it among the threads that there are now, while zmq has no other of its kind."""
-        self._candidates = list(Path("/proc/self/task").iterdir())
+        with contextlib.suppress(FileNotFoundError):  # only Linux tells
+            self._candidates = list(Path("/proc/self/task").iterdir())
 
     def wait(self) -> None:
         """Return once all that was sent is written, or cannot be because nobody reads."""
@@ -101,6 +102,14 @@ def _writes(thread: Path) -> bool:
 wire = Wire()
 
 
+def _c_stream(name: str) -> ctypes.c_void_p:
+    """What libc calls stdout and stderr: so on Linux, ``__stdoutp`` on macOS and BSDs."""
+    try:
+        return ctypes.c_void_p.in_dll(_libc, name)
+    except ValueError:
+        return ctypes.c_void_p.in_dll(_libc, f"__{name}p")
+
+
 @called_as_its_base
 class WorkerStream(OutStream):
     """
@@ -125,20 +134,30 @@ class WorkerStream(OutStream):
         self._handed_over: list[threading.Lock] = []
         self._taking = False
         self._is_child = False
-        self._arrived: Callable[[], int] = int
+        self._arrived: Callable[[], object] = int
+        if self.pipes:  # ipykernel would watch the descriptor on Linux and macOS alone
+            options["watchfd"] = "force"
         super().__init__(*arguments, **options)
         if self._should_watch:
             # ipykernel copies what comes through the pipe to the original descriptor, too: our log.
             null = os.open(os.devnull, os.O_WRONLY)
             os.dup2(null, self._original_stdstream_copy)
             os.close(null)
-            # of all ways to ask this, the cheapest
-            self._epoll = select.epoll()
-            self._epoll.register(self._fid, select.EPOLLIN)
-            self._c_stream = ctypes.c_void_p.in_dll(_libc, self.name)
-            event = ctypes.byref(ctypes.create_string_buffer(16))
-            self._arrived = partial(_quick_libc.epoll_wait, self._epoll.fileno(), event, 1, 0)
+            self._arrived = self._asking()
+            self._c_stream = _c_stream(self.name)
         os.register_at_fork(after_in_child=self._begin_anew)
+
+    def _asking(self) -> Callable[[], object]:
+        """Something to call that says whether there is anything in the descriptor's pipe."""
+        if not hasattr(select, "epoll"):
+            poll = select.poll()
+            poll.register(self._fid, select.POLLIN)
+            return partial(poll.poll, 0)
+        # of all ways to ask this, the cheapest
+        self._epoll = select.epoll()
+        self._epoll.register(self._fid, select.EPOLLIN)
+        event = ctypes.byref(ctypes.create_string_buffer(16))
+        return partial(_quick_libc.epoll_wait, self._epoll.fileno(), event, 1, 0)
 
     def write(self, string: str) -> int:
         """Take what Python prints, after what the descriptor got before."""

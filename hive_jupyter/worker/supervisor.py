@@ -57,6 +57,9 @@ _PIPE = 2**16
 # When the host is gone, supervisors have so many seconds to sweep; one that was stopped does not.
 HOST_GONE_GRACE = 1.0
 
+# What ru_maxrss counts, in bytes.
+_MAXRSS = 1 if sys.platform == "darwin" else 1024
+
 START_FAILED = 70  # EX_SOFTWARE of sysexits.h: the worker never got as far as the user's code
 
 
@@ -71,7 +74,7 @@ def main(descriptor: int, host_process: int, *, has_namespaces: bool) -> NoRetur
         has_namespaces: this process is the first in namespaces of its own.
     """
     host = socket.socket(fileno=descriptor)
-    _supervise(host, host_process, _receive_spec(host), has_namespaces=has_namespaces)
+    _supervise(host, host_process, receive_spec(host), has_namespaces=has_namespaces)
 
 
 def main_of_program(descriptor: int, host_process: int) -> NoReturn:
@@ -83,7 +86,7 @@ def main_of_program(descriptor: int, host_process: int) -> NoReturn:
     """
     prctl.set_dumpable(False)
     host = socket.socket(fileno=descriptor)
-    spec = _receive_spec(host)
+    spec = receive_spec(host)
     has_namespaces = spec.policy.is_confined and namespaces.work()
     prctl.adopt_orphans()
     child = namespaces.clone() if has_namespaces else os.fork()
@@ -108,14 +111,19 @@ def _supervise(
     prctl.set_title(f"hive: supervisor of {spec.name or 'a spare'}")
     prctl.adopt_orphans()
     confinement = Confinement(spec, has_namespaces=has_namespaces)
+    arrange(host, confinement)
+    Supervisor(host, host_process, spec, confinement).run()
+    os._exit(0)
+
+
+def arrange(host: socket.socket, confinement: Confinement) -> None:
+    """Prepare a worker's confinement; where that fails, the host is told why."""
     try:
         confinement.arrange()
     except Exception as error:
         missing = error.missing if isinstance(error, SandboxUnavailable) else ()
         host.sendall(encode_line({"event": FAILED, "reason": f"{error}", "missing": missing}))
         raise
-    Supervisor(host, host_process, spec, confinement).run()
-    os._exit(0)
 
 
 def watch_host(pid: int) -> int:
@@ -129,7 +137,8 @@ def watch_host(pid: int) -> int:
     return descriptor
 
 
-def _receive_spec(host: socket.socket) -> WorkerSpec:
+def receive_spec(host: socket.socket) -> WorkerSpec:
+    """The first line that a host sends; ends this process where there is none."""
     line = b""
     while not line.endswith(b"\n"):
         piece = host.recv(65536)
@@ -145,13 +154,17 @@ class Supervisor:
 
     Args:
         host: the socket to the host; its end means that the host wants no worker any more.
-        host_process: a pidfd of the host.
+        host_process: a pidfd of the host; None: there are no such here.
         spec: of the worker.
         confinement: the same, in so far as this process prepares it.
     """
 
     def __init__(
-        self, host: socket.socket, host_process: int, spec: WorkerSpec, confinement: Confinement
+        self,
+        host: socket.socket,
+        host_process: int | None,
+        spec: WorkerSpec,
+        confinement: Confinement,
     ) -> None:
         self._host = host
         self._host_process = host_process
@@ -167,16 +180,12 @@ class Supervisor:
         self._oom_kills = procfs.oom_kills()
         self._ready, ready_end = os.pipe()
         pipes = {name: os.pipe() for name in _piped_streams(spec)}
-        # Opened anew, so that nothing that the worker does to its own ends has us wait.
-        self._output = {
-            name: os.open(f"/proc/self/fd/{reading}", os.O_RDONLY | os.O_NONBLOCK)
-            for name, (reading, _) in pipes.items()
-        }
+        self._output = {name: self._reader(reading) for name, (reading, _) in pipes.items()}
         self._log = None
         if spec.role == SERVER:
             self._log = RecentLog(os.path.join(spec.folder, "log"))
         self._wakeup = wake_on_child()
-        self._worker = _fork(lambda: become_worker(spec, confinement, ready_end, pipes))
+        self._worker = self._start(ready_end, pipes)
         for descriptor in (ready_end, *chain(*pipes.values())):
             os.close(descriptor)
         if spec.role == SERVER:
@@ -187,10 +196,11 @@ class Supervisor:
         self._announce()
         handlers: dict[int, Callable[[], bool]] = {
             self._host.fileno(): self._serve_host,
-            self._host_process: lambda: False,
             self._ready: self._pass_ready_on,
             self._wakeup: self._reap,
         }
+        if self._host_process is not None:
+            handlers[self._host_process] = lambda: False
         if self._log is not None:
             handlers[self._output["stderr"]] = self._keep_log
         poll = select.poll()
@@ -198,20 +208,31 @@ class Supervisor:
             poll.register(descriptor, select.POLLIN)
         going = True
         while going:
-            for descriptor, events in poll.poll(self._watch.timeout):
+            for descriptor, events in poll.poll(self._patience()):
                 going = handlers[descriptor]() and going
                 # a server that closed its stderr, as the last who held it
                 if descriptor == self._ready or events == select.POLLHUP:
                     poll.unregister(descriptor)
-            if going and self._excess is None:
-                self._look()
+            going = going and self._look()
         self._kill_all()
         self._has_worker = False  # its pid is another's as soon as the sweep has reaped it
         sweep(self._kill_all)
         self._confinement.leave()
 
+    def _start(self, ready: int, pipes: Mapping[str, tuple[int, int]]) -> int:
+        """Have the worker begin, in a session of its own; return its pid."""
+        return _fork(lambda: become_worker(self._spec, self._confinement, ready, pipes))
+
+    def _reader(self, reading: int) -> int:
+        """A reading end of our own: nothing that the worker does to its own has us wait."""
+        return os.open(f"/proc/self/fd/{reading}", os.O_RDONLY | os.O_NONBLOCK)
+
+    def _handles(self) -> list[int]:
+        """By which the host sees the ends of the worker and of this process."""
+        return [os.pidfd_open(self._worker), os.pidfd_open(os.getpid())]
+
     def _announce(self) -> None:
-        descriptors = [os.pidfd_open(self._worker), os.pidfd_open(os.getpid())]
+        descriptors = self._handles()
         event = {"event": STARTED, "pid": self._worker, "supervisor": os.getpid()}
         with contextlib.suppress(OSError):
             socket.send_fds(self._host, [encode_line(event)], descriptors)
@@ -282,7 +303,7 @@ class Supervisor:
                 "code": code if code >= 0 else None,
                 "signal": -code if code < 0 else None,
                 "excess": self._excess,
-                "peak_memory": usage.ru_maxrss * 1024,
+                "peak_memory": usage.ru_maxrss * _MAXRSS,
                 "cpu_seconds": self._cpu_seconds,
                 "oom_kill": procfs.oom_kills() > self._oom_kills,
                 "last_words": self._last_words(),
@@ -305,10 +326,17 @@ class Supervisor:
                 found[name] = note + words[-_LAST_WORDS:].decode(errors="replace")
         return found
 
-    def _look(self) -> None:
-        self._excess = self._watch.look()
-        if self._excess is not None:
-            self._kill_all()
+    def _patience(self) -> float | None:
+        """Milliseconds until ``_look`` is due; None: it is not."""
+        return self._watch.timeout
+
+    def _look(self) -> bool:
+        """See to what has no event; whether there is a host to go on for."""
+        if self._excess is None:
+            self._excess = self._watch.look()
+            if self._excess is not None:
+                self._kill_all()
+        return True
 
     def _kill_all(self) -> None:
         """Kill the worker and all that it has started; at once what is left in its group."""
@@ -335,7 +363,15 @@ def become_worker(
     prctl.set_dumpable(True)
     prctl.set_title(f"hive: {spec.role} {spec.name or '(spare)'}")
     confinement.join()
-    _own_descriptors(spec, ready, pipes)
+    own_streams(spec, pipes)
+    _close_all_but({ready} if spec.role == SERVER else {ready, *chain(*pipes.values())})
+    be_worker(spec, confinement, ready, pipes)
+
+
+def be_worker(
+    spec: WorkerSpec, confinement: Confinement, ready: int, pipes: Mapping[str, tuple[int, int]]
+) -> None:
+    """Be the worker, in a process that has nothing left of its parent; see ``become_worker``."""
     os.environ.clear()
     os.environ.update(spec.environment)
     os.environ.update(confinement.environment)
@@ -362,19 +398,23 @@ def _piped_streams(spec: WorkerSpec) -> tuple[str, ...]:
     return ("stdout", "stderr") if spec.role == WORKER and not spec.argv else ()
 
 
-def _own_descriptors(spec: WorkerSpec, ready: int, pipes: Mapping[str, tuple[int, int]]) -> None:
-    """Standard streams of the worker's own; but for those that it needs, nothing is inherited."""
-    kept = {ready}
+def own_streams(spec: WorkerSpec, pipes: Mapping[str, tuple[int, int]]) -> None:
+    """Standard streams of the worker's own."""
     if spec.role == SERVER:  # its stdin and stdout are pipes to the host
         os.dup2(pipes["stderr"][1], 2)
-    else:
-        kept.update(chain(*pipes.values()))
-        null = os.open(os.devnull, os.O_RDONLY)
-        path = os.path.join(spec.folder, "log")
-        log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-        os.dup2(null, 0)
-        os.dup2(log, 1)
-        os.dup2(log, 2)
+        return
+    null = os.open(os.devnull, os.O_RDONLY)
+    path = os.path.join(spec.folder, "log")
+    log = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+    for opened, streams in ((null, (0,)), (log, (1, 2))):
+        for stream in streams:
+            os.dup2(opened, stream)
+        if opened not in streams:
+            os.close(opened)
+
+
+def _close_all_but(kept: set[int]) -> None:
+    """But for these and the standard streams, nothing is inherited."""
     for low, high in pairwise([2, *sorted(kept), os.sysconf("SC_OPEN_MAX")]):
         os.closerange(low + 1, high)
 
@@ -391,14 +431,23 @@ def _fork(body: Callable[[], None]) -> int:
     """Fork a child that runs ``body`` and ends with this process; return its pid."""
     parent = os.getpid()
     pid = os.fork()
-    if pid:
-        return pid
+    if pid == 0:
+
+        def child() -> None:
+            prctl.die_with(parent)
+            body()
+
+        end_with(child)
+    return pid
+
+
+def end_with(body: Callable[[], None]) -> NoReturn:
+    """Run ``body``, with signals as any program has them, and end this process."""
     code = START_FAILED
     try:
         signal.set_wakeup_fd(-1)
         for number in (signal.SIGCHLD, signal.SIGINT, signal.SIGTERM):
             signal.signal(number, signal.SIG_DFL)
-        prctl.die_with(parent)
         body()
         code = 0
     except SystemExit as end:
@@ -427,7 +476,8 @@ def _signal_group(pid: int, number: int) -> None:
     """Signal the worker's process group; the pid is ours until we reap it."""
     try:
         os.killpg(pid, number)
-    except ProcessLookupError:
-        # Between the fork and its setsid the child has no group of its own yet.
-        with contextlib.suppress(ProcessLookupError):
+    except (ProcessLookupError, PermissionError):
+        # Between the fork and its setsid the child has no group of its own yet. Of one that has
+        # ended macOS says that it may not be signalled.
+        with contextlib.suppress(ProcessLookupError, PermissionError):
             os.kill(pid, number)

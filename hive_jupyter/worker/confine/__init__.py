@@ -65,8 +65,9 @@ class Confinement:
         self._spec = spec
         self.has_namespaces = has_namespaces
         self._boundary: Boundary | None = None
-        self._landlock = landlock.abi() if spec.policy.is_confined else 0
-        self._has_filters = spec.policy.is_confined and seccomp.available()
+        self._landlock, self._has_filters = (
+            self._layers() if spec.policy.is_confined else (0, False)
+        )
         self._group: cgroups.Group | None = None
         self._reaches_nobody_else = False
         self.missing: tuple[str, ...] = ()
@@ -111,9 +112,7 @@ class Confinement:
         Raises:
             SandboxUnavailable: this machine cannot enforce what "strict" promises.
         """
-        if self.missing and not self._spec.policy.writes_project:
-            msg = f"this machine cannot confine {', '.join(self.missing)}"
-            raise SandboxUnavailable(msg, missing=self.missing)
+        self._refuse_less_than_promised()
         if self._spec.role != KERNEL:
             limits.go_first()
         self._group = cgroups.make(self._spec.policy)
@@ -154,6 +153,15 @@ class Confinement:
         """Take away sockets: the kernel has bound its own. Holds for all threads."""
         if self._boundary is not None and self._has_filters:
             seccomp.restrict_sockets(internet=self._spec.policy.writes_project)
+
+    def _layers(self) -> tuple[int, bool]:
+        """The ABI of Landlock, or 0; whether system calls can be filtered."""
+        return landlock.abi(), seccomp.available()
+
+    def _refuse_less_than_promised(self) -> None:
+        if self.missing and not self._spec.policy.writes_project:
+            msg = f"this machine cannot confine {', '.join(self.missing)}"
+            raise SandboxUnavailable(msg, missing=self.missing)
 
     def _missing(self) -> Iterator[str]:
         if not self._landlock:

@@ -95,9 +95,11 @@ _NOT_DATA = (
     "tmp",
     "var",
 )
+if sys.platform == "darwin":
+    _NOT_DATA = (*_NOT_DATA, "Library", "Volumes", "cores", "private")
 _NOT_DATA_IN_VAR = ("backups", "crash", "lock", "log", "mail", "run", "spool", "tmp")
 # No place for a project, nor for a library: everybody's temporary files.
-_SHARED = ("/dev/shm", "/run", "/tmp", "/var/tmp")  # noqa: S108
+_SHARED = ("/dev/shm", "/private/tmp", "/private/var/tmp", "/run", "/tmp", "/var/tmp")  # noqa: S108
 # Of a home folder: what makes plots quick and pretty.
 _OF_HOME = (
     ".cache/fontconfig",

@@ -62,8 +62,9 @@ _ON_FILES = _EXECUTE | _READ_FILE | _WRITE_FILE | _TRUNCATE | _IOCTL_DEV
 
 # openat2(2). What can be written may be in the hands of a worker: a link in its place is no grant.
 _RESOLVE_NO_SYMLINKS = 0x04
-_FOLLOWING_LINKS = struct.pack("<QQQ", os.O_PATH | os.O_CLOEXEC, 0, 0)
-_WITHOUT_LINKS = struct.pack("<QQQ", os.O_PATH | os.O_CLOEXEC, 0, _RESOLVE_NO_SYMLINKS)
+_PLACE = getattr(os, "O_PATH", 0) | os.O_CLOEXEC  # this is imported elsewhere than on Linux, too
+_FOLLOWING_LINKS = struct.pack("<QQQ", _PLACE, 0, 0)
+_WITHOUT_LINKS = struct.pack("<QQQ", _PLACE, 0, _RESOLVE_NO_SYMLINKS)
 _AT_FDCWD = -100
 
 # What stands at such a path is out of reach anyway.

@@ -28,21 +28,29 @@ def apply(policy: SandboxPolicy, *, own_users: bool) -> None:
     """
     Set the limits.
 
-    The memory is that of private writable pages for each process (RLIMIT_DATA), which turns an
-    allocation too large into a MemoryError; the supervisor watches the sum over all processes. That
-    of processes holds for the user as a whole where there is no user namespace: so all that run now
-    are added, and the supervisor counts the worker's own.
+    That of processes holds for the user as a whole where there is no user namespace: so all that
+    run now are added, and the supervisor counts the worker's own.
 
     Args:
         policy: what the worker may use.
         own_users: it is in a user namespace of its own, which counts its own processes only.
     """
+    apply_to_each(policy)
     others = 0 if own_users else _running()
+    _limit(resource.RLIMIT_NPROC, policy.processes and policy.processes + others)
+
+
+def apply_to_each(policy: SandboxPolicy) -> None:
+    """
+    Set the limits that each process has for itself.
+
+    The memory is that of private writable pages (RLIMIT_DATA), which turns an allocation too large
+    into a MemoryError; the supervisor watches the sum over all processes.
+    """
     _limit(resource.RLIMIT_CORE, 0)
     _limit(resource.RLIMIT_DATA, policy.memory)
     _limit(resource.RLIMIT_FSIZE, policy.file_size)
     _limit(resource.RLIMIT_NOFILE, policy.open_files)
-    _limit(resource.RLIMIT_NPROC, policy.processes and policy.processes + others)
     _limit(resource.RLIMIT_CPU, policy.cpu_time, _LAST_SECONDS)
 
 

@@ -77,8 +77,10 @@ def set_title(title: str) -> None:
     Show ``title`` in ``ps`` and ``top``, cut to the room that the command line had.
 
     The kernel reads ``/proc/PID/cmdline`` from the process's own memory, between the addresses that
-    fields 48 and 49 of ``/proc/PID/stat`` name.
+    fields 48 and 49 of ``/proc/PID/stat`` name. Elsewhere than on Linux it stays as it is.
     """
+    if not hasattr(_libc, "prctl"):
+        return
     text = title.encode()
     _prctl(_SET_NAME, text[:15])
     with open("/proc/self/stat", "rb") as file:

@@ -145,7 +145,8 @@ _libc.syscall.restype = ctypes.c_long
 
 def _machine() -> str | None:
     name = os.uname().machine
-    return name if name in _MACHINES and sys.maxsize > 2**32 else None
+    is_known = sys.platform == "linux" and name in _MACHINES and sys.maxsize > 2**32
+    return name if is_known else None
 
 
 # The machine whose numbers this process speaks; None if the table has it not.

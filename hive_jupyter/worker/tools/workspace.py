@@ -5,6 +5,9 @@ A path is opened first, without reading and without waiting (``O_PATH``); what i
 all, is then asked of the kernel and judged. Whoever swaps a link or a folder in between changes
 nothing: read and written is what was judged. This keeps tools from what a project's links point to;
 it does not confine the code that runs in the worker.
+
+Only Linux can open without reading, and tells where that is. On other systems what is open is
+looked for where its path leads, and what becomes of that path in between is not noticed.
 """
 
 from __future__ import annotations
@@ -25,7 +28,9 @@ from hive_jupyter.units import format_size, printable
 # Larger files are no texts that somebody edits, and would not fit into memory several times over.
 LARGEST_FILE = 64 * 2**20
 
-_FOLDER = os.O_PATH | os.O_DIRECTORY
+_HAS_PLACES = hasattr(os, "O_PATH")
+_PLACE = os.O_PATH if _HAS_PLACES else os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY
+_FOLDER = _PLACE | os.O_DIRECTORY
 # How the files begin that a worker may leave which is killed while it writes.
 _TEMPORARY = ".hive-save-"
 _SHOWN = 200
@@ -99,7 +104,7 @@ class Opened:
     What is at a path, opened to look at: one file or folder, whatever becomes of the path.
 
     Attributes:
-        descriptor: opened with O_PATH.
+        descriptor: opened without reading.
         path: absolute, without links.
         status: of the file or folder.
     """
@@ -116,7 +121,7 @@ class Opened:
     @property
     def place(self) -> str:
         """A path by which the system finds it for this process and its children."""
-        return f"/proc/self/fd/{self.descriptor}"
+        return f"/proc/self/fd/{self.descriptor}" if _HAS_PLACES else self.path
 
     def reopened(self) -> int:
         """
@@ -130,7 +135,7 @@ class Opened:
             msg = f"{shown(self.path)} is {_KINDS.get(kind, 'no file')}, and not a file."
             raise ToolError(msg)
         with _explained(shown(self.path)):
-            return os.open(self.place, os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+            return _to_read(self.descriptor)
 
     def read(self) -> bytes:
         """
@@ -166,7 +171,7 @@ def opened(path: str) -> Iterator[Opened]:
     """
     whole = absolute(path)
     with _explained(path):
-        descriptor = os.open(whole, os.O_PATH)
+        descriptor = os.open(whole, _PLACE)
     try:
         yield Opened(descriptor, _judged(descriptor, path), os.fstat(descriptor))
     finally:
@@ -193,9 +198,29 @@ def absolute(path: str) -> str:
 
 def _judged(descriptor: int, asked: str) -> str:
     """The path, without links, of what is open, if it is one of the project's."""
-    path = os.readlink(f"/proc/self/fd/{descriptor}")
+    path = os.readlink(f"/proc/self/fd/{descriptor}") if _HAS_PLACES else _found(descriptor, asked)
     _require_inside(path, asked)
     return path
+
+
+def _found(descriptor: int, asked: str) -> str:
+    """Where what is open lies: where the path leads, or above that."""
+    path = os.path.realpath(absolute(asked))
+    while not (os.path.exists(path) and os.path.samestat(os.stat(path), os.fstat(descriptor))):
+        if path == "/":
+            msg = f"{_short(asked)} has been moved by somebody else meanwhile. Try again."
+            raise ToolError(msg)
+        path = os.path.dirname(path)
+    return path
+
+
+def _to_read(descriptor: int) -> int:
+    """A descriptor to read from of a file that is open."""
+    if _HAS_PLACES:
+        return os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK | os.O_NOCTTY)
+    reading = os.dup(descriptor)
+    os.lseek(reading, 0, os.SEEK_SET)
+    return reading
 
 
 def _require_inside(path: str, asked: str) -> None:
@@ -355,13 +380,13 @@ class Target:
     def _content(self, name: str, folder: int) -> bytes | None:
         """What is in the file now, or None where there is none any more."""
         try:
-            descriptor = os.open(name, os.O_PATH | os.O_NOFOLLOW, dir_fd=folder)
+            descriptor = os.open(name, _PLACE | os.O_NOFOLLOW, dir_fd=folder)
         except FileNotFoundError:
             return None
         try:
             if not stat.S_ISREG(os.fstat(descriptor).st_mode):
                 raise self._changed()
-            reading = os.open(f"/proc/self/fd/{descriptor}", os.O_RDONLY | os.O_NONBLOCK)
+            reading = _to_read(descriptor)
         finally:
             os.close(descriptor)
         try:
