@@ -21,7 +21,6 @@ from hive_jupyter.errors import remote_error as error_of
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
 
-
 OK = Message("execute_reply", {"status": "ok"})
 
 

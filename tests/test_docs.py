@@ -283,7 +283,9 @@ def test_the_map_of_the_house_names_no_module_that_is_not_there():
 
 def test_the_floors_of_the_house_are_those_that_are_checked():
     contract, *_ = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"]
-    (told,) = re.findall(r"^Imports run one way: (.*?)\. ", read("docs/design.md"), re.M | re.S)
+    (told,) = re.findall(
+        r"^Imports run one way: (.*?)\. ", read("docs/design.md"), re.MULTILINE | re.DOTALL
+    )
 
     assert [{*re.findall(r"\w+", floor)} for floor in contract["layers"]] == [
         {*re.findall(r"`(\w+)`", floor)} for floor in told.split("above")
