@@ -4,11 +4,12 @@ Hive for Jupyter: a second, disposable Python for every notebook.
 How the package is laid out, from the floor up (imports run downwards only):
 
 - ``errors``, ``units``, ``protocol``, ``procfs``, ``policy``, ``config``: words and data that
-  everybody shares.
+  everybody shares; ``transfer/``: values as buffers and back.
 - ``worker/``: runs inside zygote, supervisor and worker; the host never imports it.
 - ``swarm/``: one worker's life, and many; everything there is ``async`` on one loop.
 - ``guard/``: who may commit, and what an agent may call: requests, a human's approvals, and git.
 - ``delegation``, ``status``: one run, and all workers, as the caller sees them.
+- ``nodes``: the workers of a hive, and what they share.
 - ``manager``: :class:`HiveManager`, the holder of the portal between sync and async
   (``swarm.provisioner`` has one for its kernels).
 - ``attach``: the door for the command line.

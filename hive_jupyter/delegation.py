@@ -142,7 +142,7 @@ class BaseDelegation(Generic[_T]):
         self._code = code
         self._post = post
         self._fall_back = fall_back
-        self._remember = remember
+        self._remember: Callable[[RunRecord], object] | None = remember
         self._messages: queue.SimpleQueue[Message] = queue.SimpleQueue()
         self._last_stream = 0.0
         self._outputs = Outputs() if collect else None
@@ -336,11 +336,14 @@ class BaseDelegation(Generic[_T]):
             self._node.answer(self._run, text)
 
     def _note(self, status: str, detail: str) -> None:
-        """Put the end into the history."""
+        """Put the end into the history, once."""
+        if self._remember is None:
+            return
         seconds = time.monotonic() - self._began
         self._remember(
             RunRecord(self._worker, self._code, self._started, seconds, status, detail, self._asker)
         )
+        self._remember = None
 
     def _succeeded(self, answer: Any) -> _T:
         """What a worker's answer leaves."""
@@ -390,7 +393,12 @@ class ValuesDelegation(BaseDelegation[dict[str, Any]]):
     """The moving of variables, seen from the caller's thread; ``outcome`` is what was pulled."""
 
     def outcome(self) -> dict[str, Any] | Instructions:
-        """Wait for the end; who gets the values is the only one to hold their memory."""
+        """
+        Wait for the end, once; who gets the values is the only one to hold their memory.
+
+        Raises:
+            HiveError: the outcome was asked for already.
+        """
         try:
             return super().outcome()
         finally:
@@ -398,7 +406,9 @@ class ValuesDelegation(BaseDelegation[dict[str, Any]]):
             # would end them
             self.result = self._run = None
             self._future = Future()
-            self._future.set_result(None)
+            self._future.set_exception(
+                HiveError(f"The outcome of {self._code} was asked for already; there is only one.")
+            )
 
     def _succeeded(self, answer: dict[str, Any]) -> dict[str, Any]:
         self._note("ok", "")

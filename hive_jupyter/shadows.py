@@ -60,11 +60,7 @@ class ShadowFinder:
 
     def install(self) -> None:
         """Stand before Python's own finder from now on."""
-        path_finder: object = PathFinder
-        finders: list[object] = list(sys.meta_path)
-        sys.meta_path.insert(
-            finders.index(path_finder) if path_finder in finders else len(finders), self
-        )
+        _stand_before_pythons(self)
 
     def remove(self) -> None:
         """Do so no more."""
@@ -180,6 +176,19 @@ class ShadowFinder:
         return self._places
 
 
+def _stand_before_pythons(finder: ShadowFinder | _InstalledFinder) -> None:
+    """Have a finder asked before Python's own."""
+    path_finder: object = PathFinder
+    finders: list[object] = list(sys.meta_path)
+    sys.meta_path.insert(
+        finders.index(path_finder) if path_finder in finders else len(finders), finder
+    )
+
+
+# Of a thread: it imports only what is installed.
+_RESTRICTED: ContextVar[bool] = ContextVar("_RESTRICTED", default=False)
+
+
 @contextlib.contextmanager
 def installed_only(writable: Iterable[str]) -> Iterator[None]:
     """
@@ -192,21 +201,13 @@ def installed_only(writable: Iterable[str]) -> Iterator[None]:
         writable: folders that workers may write to, besides the working folder's project.
     """
     finder = _InstalledFinder([*writable])
-    path_finder: object = PathFinder
-    finders: list[object] = list(sys.meta_path)
-    sys.meta_path.insert(
-        finders.index(path_finder) if path_finder in finders else len(finders), finder
-    )
+    _stand_before_pythons(finder)
     token = _RESTRICTED.set(True)
     try:
         yield
     finally:
         _RESTRICTED.reset(token)
         sys.meta_path.remove(finder)
-
-
-# Of a thread: it imports only what is installed.
-_RESTRICTED: ContextVar[bool] = ContextVar("_RESTRICTED", default=False)
 
 
 class _InstalledFinder:

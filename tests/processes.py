@@ -35,7 +35,7 @@ def has_ended(pid):
         return True
 
 
-def wait_gone(processes, seconds=3.0):
+def wait_gone(processes, seconds=30.0):
     """Wait until all of them have ended; a zombie is not gone."""
     _, alive = psutil.wait_procs(processes, timeout=seconds)
     assert [] == alive

@@ -75,7 +75,7 @@ def place():
     with suppress(OSError):
         (place / "cgroup.kill").write_text("1")
     for group in [*filter(Path.is_dir, place.iterdir()), place]:
-        wait_until(lambda group=group: _remove(group), 5)
+        wait_until(lambda group=group: _remove(group))
 
 
 def _remove(group):

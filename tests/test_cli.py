@@ -22,6 +22,7 @@ from hive_jupyter.manager import HiveManager
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm import runtime
 from hive_jupyter.swarm.report import Report, Row
+from tests.processes import wait_gone
 
 APPS = (cli.HiveApp, *(import_item(app) for app, _ in cli.HiveApp.subcommands.values()))
 # They speak to a running hive.
@@ -305,8 +306,7 @@ def test_ctrl_c_leaves_neither_kernel_nor_worker(tmp_path):
     assert "Stopped." in rest
     assert "" == said
     assert len(processes) > 2, "kernel, zygote, supervisor, worker"
-    _, alive = psutil.wait_procs(processes, timeout=3)
-    assert [] == alive
+    wait_gone(processes)
 
 
 def test_a_reader_that_goes_away_ends_the_demo_quietly(tmp_path):
@@ -324,5 +324,4 @@ def test_a_reader_that_goes_away_ends_the_demo_quietly(tmp_path):
         said = demo.stderr.read()
 
     assert "" == said
-    _, alive = psutil.wait_procs(processes, timeout=3)
-    assert [] == alive
+    wait_gone(processes)

@@ -8,11 +8,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from hive_jupyter.delegation import Delegation
-from hive_jupyter.errors import CircuitOpen, HiveError, NodeDied, NodeStartError, NodeTimeout
+from hive_jupyter.delegation import Delegation, ValuesDelegation
+from hive_jupyter.errors import (
+    CircuitOpen,
+    HiveError,
+    NodeDied,
+    NodeStartError,
+    NodeTimeout,
+    TransferError,
+)
 from hive_jupyter.errors import remote_error as error_of
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message
+
+OK = Message("execute_reply", {"status": "ok"})
 
 
 class Wish:
@@ -31,8 +40,8 @@ class Portal:
         self.records = []
         self.paused = []
 
-    def delegation(self, *messages, error=None, collect=True):
-        delegation = Delegation(
+    def delegation(self, *messages, error=None, collect=True, kind=Delegation, answer=OK):
+        delegation = kind(
             "coder",
             "1 + 1",
             post=lambda action: action(),
@@ -45,7 +54,7 @@ class Portal:
         for message in messages:
             delegation.say(message)
         if error is None:
-            future.set_result(Message("execute_reply", {"status": "ok"}))
+            future.set_result(answer)
         else:
             future.set_exception(error)
         return delegation
@@ -163,13 +172,30 @@ def test_an_error_is_raised_and_what_was_said_before_is_kept(portal, error, stat
 
 
 def test_the_history_has_one_line_for_a_run(portal):
-    portal.delegation().outcome()
+    """However often somebody asks for its outcome."""
+    delegation = portal.delegation()
+    assert delegation.outcome().status == delegation.outcome().status
     (record,) = portal.records
 
     assert ("coder", "1 + 1", "ok", "") == (
         record.worker, record.code, record.status, record.detail
     )  # fmt: skip
     assert record.started > 0
+
+
+@pytest.mark.parametrize("error", [None, TransferError("no such variable")])
+def test_values_are_handed_over_once(portal, error):
+    """Who asks again learns that, and is not told that all went well."""
+    delegation = portal.delegation(error=error, kind=ValuesDelegation, answer={"x": 1})
+    if error is None:
+        assert {"x": 1} == delegation.outcome()
+    else:
+        with pytest.raises(TransferError, match="no such variable"):
+            delegation.outcome()
+
+    with pytest.raises(HiveError, match="was asked for already"):
+        delegation.outcome()
+    assert ["ok" if error is None else "error"] == [record.status for record in portal.records]
 
 
 def test_a_hive_that_is_closed_meanwhile_is_an_error_that_says_so(portal):

@@ -18,9 +18,9 @@ def encoded(data):
     return base64.b64encode(data).decode()
 
 
-def drawn(kind, size=(7, 5), **options):
+def drawn(kind, size=(7, 5), mode="RGB", **options):
     file = io.BytesIO()
-    Image.new("RGB", size, "red").save(file, FORMATS[kind], **options)
+    Image.new(mode, size, "white").save(file, FORMATS[kind], **options)
     return file.getvalue()
 
 
@@ -83,9 +83,12 @@ def test_a_picture_has_at_most_a_hundred_megapixels(width, height, passes):
 
 @pytest.mark.parametrize("kind", FORMATS)
 def test_a_large_picture_of_any_kind_is_known(kind):
-    sizes = {"image/webp": (16_000, 7_000)}
-    large = encoded(drawn(kind, sizes.get(kind, (20_000, 6_000))))
-    assert checked(kind, large) is None
+    # the least that is to be encoded; WebP has no grey, and shorter sides
+    if kind == "image/webp":
+        large = drawn(kind, (16_000, 7_000), method=0)
+    else:
+        large = drawn(kind, (20_000, 6_000), mode="L")
+    assert checked(kind, encoded(large)) is None
 
 
 @pytest.mark.parametrize("text", ["", "<svg>", "AAAA", "====", "é", "data:image/png;base64,AA"])

@@ -4,6 +4,7 @@ import ast
 import builtins
 import inspect
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -278,6 +279,17 @@ def test_the_map_of_the_house_names_no_module_that_is_not_there():
     files = {path.name for path in (ROOT / "hive_jupyter").rglob("*.py")}
 
     assert set() == set(re.findall(r"\b\w+\.py\b", drawn)) - files
+
+
+def test_the_floors_of_the_house_are_those_that_are_checked():
+    contract, *_ = tomllib.loads(read("pyproject.toml"))["tool"]["importlinter"]["contracts"]
+    (told,) = re.findall(
+        r"^Imports run one way: (.*?)\. ", read("docs/design.md"), re.MULTILINE | re.DOTALL
+    )
+
+    assert [{*re.findall(r"\w+", floor)} for floor in contract["layers"]] == [
+        {*re.findall(r"`(\w+)`", floor)} for floor in told.split("above")
+    ]
 
 
 def test_no_kernelspec_is_called_hive():

@@ -30,9 +30,7 @@ from tests.processes import (
     wait_until,
 )
 
-LEFT_FOR = 5.0
 POSIX_ALONE = "from hive_jupyter.swarm import system; system.IS_LINUX = False\n"
-FORKS = "import os; pid = os.fork() or time.sleep(1000)"
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -120,7 +118,7 @@ def test_what_does_not_stop_is_killed_with_what_it_started(hive):
     finally:
         hive.config.interrupt_grace = before
 
-    wait_until(lambda: not titled(family(), "sleep"), LEFT_FOR)
+    wait_until(lambda: not titled(family(), "sleep"))
 
 
 @pytest.mark.parametrize(
@@ -275,7 +273,7 @@ def test_a_host_that_is_killed_leaves_nothing(runtime, left):
         assert 1 == len(titled(left(), "sleep"))
         host.kill()
 
-    wait_until(lambda: not left(), LEFT_FOR)
+    wait_until(lambda: not left())
 
 
 def test_a_host_that_forks_and_is_killed_leaves_only_its_fork(runtime, left):
@@ -284,7 +282,7 @@ def test_a_host_that_forks_and_is_killed_leaves_only_its_fork(runtime, left):
         (fork,) = [p for p in family(host.pid) if p.cmdline() == psutil.Process(host.pid).cmdline()]
         host.kill()
 
-    wait_until(lambda: left() == [fork], LEFT_FOR)
+    wait_until(lambda: left() == [fork])
 
 
 def test_a_hive_that_is_closed_leaves_no_process_and_no_folder():

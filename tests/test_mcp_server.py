@@ -577,7 +577,7 @@ def test_the_server_ends_without_a_stray_worker_when(ending, tmp_path):
         end(wire.process)
 
         assert status == wire.process.wait(20)
-        wait_gone(processes, 10)
+        wait_gone(processes)
         said = wire.process.stderr.read().decode()
     assert "Traceback" not in said
     assert "from a file\n" in said
@@ -870,7 +870,7 @@ def test_the_command_gives_a_token_and_serves_who_brings_it():
 
     assert (128 + signal.SIGTERM, "") == (process.returncode, printed)
     assert "Traceback" not in said
-    wait_gone(processes, 10)
+    wait_gone(processes)
 
 
 def test_a_token_of_the_users_own_is_not_shown_and_no_worker_has_it():

@@ -838,7 +838,7 @@ async def test_close_right_after_the_first_run_leaves_no_spare(runtime):
         await execute(node, "1")
         await asyncio.sleep(0.003)
         await node.close()
-        wait_until(lambda: not [process for process in family() if process.pid not in before], 3)
+        wait_until(lambda: not [process for process in family() if process.pid not in before])
 
 
 # What is shown

@@ -519,7 +519,7 @@ def test_a_kernel_ends_with_its_server(specs, runtime):
     with host:
         kernel = psutil.Process(int(host.stdout.readline()))
         host.kill()
-    wait_gone([kernel], 10)
+    wait_gone([kernel])
 
 
 @pytest.mark.parametrize("end", ["manager.shutdown_kernel()", "pass"])

@@ -110,7 +110,7 @@ def test_whatever_it_does_it_ends(way, nasty):
 
         assert [sweeper.pid] == [process.pid for process in left()]
         sweeper.kill()
-        wait_until(lambda: not left(), 3)
+        wait_until(lambda: not left())
 
 
 def test_who_is_spared_stays_with_all_below():
@@ -136,7 +136,7 @@ def test_who_is_spared_stays_with_all_below():
     ):
         assert b"2\n" == process.stdout.readline()
         process.wait(10)
-        wait_until(lambda: len(left()) == 2, 3)
+        wait_until(lambda: len(left()) == 2)
 
 
 @pytest.mark.skipif(landlock.abi() < 6, reason="this kernel cannot scope signals")

@@ -5,10 +5,11 @@ from __future__ import annotations
 import errno
 import os
 import resource
-import sys
+
+from hive_jupyter.swarm import system
 
 # Where a process finds its own; Linux has the second only where somebody made a link of it.
-_OPEN = "/proc/self/fd" if sys.platform == "linux" else "/dev/fd"
+_OPEN = "/proc/self/fd" if system.IS_LINUX else "/dev/fd"
 
 
 def lack_of_descriptors(needed: int) -> str | None:

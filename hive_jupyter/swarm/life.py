@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import copy
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
@@ -107,7 +108,6 @@ class Life:
         watcher: is told what it does.
 
     Attributes:
-        last_error: why the latest connect, run or call failed, or None.
         metrics: what happened to it.
         breaker: says whether it may be started.
         is_closed: it will not be started again.
@@ -121,7 +121,7 @@ class Life:
         died: Callable[[NodeDied | NodeTimeout], object] = id,
         watcher: Watcher | None = None,
     ) -> None:
-        self.last_error: Exception | None = None
+        self._last_error: Exception | None = None
         self._worked: dict[int, tuple[float, int]] = {}
         self._memory = 0
         self.metrics = Metrics()
@@ -139,6 +139,16 @@ class Life:
         self._starting: asyncio.Task[None] | None = None
         self._starts = 0
         self._ready_since = 0.0
+
+    @property
+    def last_error(self) -> Exception | None:
+        """Why the latest connect, run or call failed, or None."""
+        return self._last_error
+
+    @last_error.setter
+    def last_error(self, error: Exception | None) -> None:
+        # that which is raised gets a traceback, whose frames hold what it was about
+        self._last_error = copy.copy(error)
 
     def belong_here(self) -> None:
         """
@@ -307,7 +317,6 @@ class Life:
 
     def fail(self, error: HiveError) -> None:
         """The worker failed; the error tells also where that was once too often."""
-        self.last_error = error
         self.breaker.failure()
         self.metrics.failure(str(error).removesuffix(self._what_next).strip())
         if isinstance(error, NodeDied | NodeTimeout):
@@ -315,6 +324,7 @@ class Life:
         if self.breaker.state == "open":
             rests = f"It {self._failed_and_rests()}; until then you get instructions."
             error.args = (str(error).replace(self._what_next, rests),)
+        self.last_error = error
 
     def _failed_and_rests(self) -> str:
         count = self.breaker.failures

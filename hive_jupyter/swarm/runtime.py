@@ -24,7 +24,6 @@ import re
 import secrets
 import socket
 import stat
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -33,6 +32,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 
 from hive_jupyter.errors import HiveError
 from hive_jupyter.procfs import read_stat
+from hive_jupyter.swarm import system
 from hive_jupyter.swarm.portal import apart
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 # Bytes of a unix socket's path, its closing NUL not counted: unix(7); sys/un.h of macOS and BSDs.
-SOCKET_PATH = 107 if sys.platform == "linux" else 103
+SOCKET_PATH = 107 if system.IS_LINUX else 103
 # The longest path that Hive makes below a runtime folder.
 _LONGEST_BELOW = "/w999999/k-5"
 # What must fit on the disk for a start: a log, a profile, a few sockets.

@@ -386,7 +386,7 @@ def test_a_worker_that_breaks_the_protocol_between_two_runs_is_ended(hive, tmp_p
         "threading.Thread(target=send).start()"
     )
     over.touch()
-    wait_gone([worker], 10)
+    wait_gone([worker])
     wait_until(lambda: hive.swarm_status()["workers"]["coder"]["state"] == "dead")
 
     assert "protocol" in hive.swarm_status()["workers"]["coder"]["last_error"]
@@ -404,7 +404,7 @@ def test_no_zombie_stays_and_no_folder_of_a_dead_worker(hive, runtime):
     value(hive, "1")
     hive.stop()
 
-    wait_until(lambda: not zombies(), 3)
+    wait_until(lambda: not zombies())
     folder = hive.nodes.runtime.path
     # of a spare, and of one that is on its way
     wait_until(lambda: len([e for e in folder.iterdir() if (e / "k-1").exists()]) <= 1 + 1)

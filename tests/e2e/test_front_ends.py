@@ -502,7 +502,7 @@ def test_a_restart_in_the_middle_of_a_run_leaves_no_process(server):
 
         server.rest("POST", f"api/kernels/{server.kernel}/restart")
 
-        wait_gone(family, 20)
+        wait_gone(family)
     with closing(server.connect()) as page:
         messages = page.play("%load_ext hive_jupyter\n%delegate -w doomed print('fresh')")
         assert printed(messages).endswith("fresh\n")

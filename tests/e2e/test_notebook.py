@@ -10,7 +10,7 @@ from nbclient import NotebookClient
 from nbclient.exceptions import CellExecutionError
 
 from tests.front_end import ROOT, FrontEnd
-from tests.processes import wait_until
+from tests.processes import wait_gone, wait_until
 
 # On a busy machine a worker takes long enough to start to be spoken of; here that is noise.
 LOADING = (
@@ -896,11 +896,6 @@ def workers_of(front_end):
     return psutil.Process(front_end.pid).children(recursive=True)
 
 
-def wait_until_gone(processes):
-    gone, alive = psutil.wait_procs(processes, timeout=5)
-    return alive == [] and len(gone) == len(processes)
-
-
 def test_loading_is_quick_and_imports_nothing_heavy(fresh):
     """`make bench` holds it to 100 ms; beside others, a processor takes longer for the same."""
     played = ok(
@@ -937,7 +932,7 @@ def test_unloading_ends_the_workers_and_loading_again_works(fresh):
 
     ok(fresh.play("%unload_ext hive_jupyter"))
 
-    assert wait_until_gone(workers)
+    wait_gone(workers)
     failed(fresh.play("get_ipython().run_line_magic('delegate', '1')"), "UsageError")
     ok(fresh.play("%load_ext hive_jupyter"))
     assert ok(fresh.play("%delegate print('kept' in globals())")).stream() == "False\n"
@@ -975,7 +970,7 @@ def test_the_kernels_end_ends_the_workers(tmp_path):
         assert workers
         front_end.manager.shutdown_kernel()
 
-    assert wait_until_gone(workers)
+    wait_gone(workers)
 
 
 def test_a_configured_extension_is_loaded_at_the_kernels_start(tmp_path):

@@ -21,7 +21,6 @@ from tests.processes import (
     zombies,
 )
 
-LEFT_FOR = 3.0
 WITHOUT = Path(__file__).parents[1] / "without.py"
 
 # A host that is busy starting, running, dying and stopping workers of two names for ever.
@@ -84,7 +83,7 @@ def left():
 
 
 def nothing_is(left):
-    wait_until(lambda: not left(), LEFT_FOR)
+    wait_until(lambda: not left())
 
 
 def started(code, runtime, before=(), **environment):
@@ -182,7 +181,7 @@ def test_a_host_that_forks_and_is_killed_leaves_only_its_fork(runtime, left):
     host.kill()
     host.wait()
 
-    wait_until(lambda: left() == [child], LEFT_FOR)
+    wait_until(lambda: left() == [child])
     child.kill()
     host.stdout.close()
     nothing_is(left)
@@ -219,7 +218,7 @@ def test_a_process_of_hive_that_is_killed_leaves_nothing(begin, left, victim, th
         process.kill()
     if (victim, then) == ("hive: supervisor", "the host lives"):
         zygote = titled(left(), "hive: zygote")
-        wait_until(lambda: [psutil.Process(host.pid), *zygote] == left(), LEFT_FOR)
+        wait_until(lambda: [psutil.Process(host.pid), *zygote] == left())
     end(host)
 
     nothing_is(left)
@@ -293,7 +292,7 @@ def test_no_zombie_lives_below_a_host(runtime, left):
         return not titled(left(), title)
 
     for title in ("hive: worker", "hive: supervisor", "hive: zygote"):
-        wait_until(lambda title=title: killed(title), LEFT_FOR)
-        wait_until(lambda: not zombies(host.pid), LEFT_FOR)
+        wait_until(lambda title=title: killed(title))
+        wait_until(lambda: not zombies(host.pid))
     end(host)
     nothing_is(left)

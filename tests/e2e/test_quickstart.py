@@ -3,11 +3,11 @@
 import io
 from pathlib import Path
 
-import psutil
 import pytest
 
 from hive_jupyter.demo import Screen, play
 from tests.notebooks import check_failure, check_promises, code_cells, executed
+from tests.processes import wait_gone
 
 NAME = "01_quickstart.ipynb"
 PICTURE = Path(__file__).parents[2] / "docs" / "images" / "delegated-cell.ipynb"
@@ -77,9 +77,7 @@ def test_instructions_are_shown_as_markdown(played):
 def test_nothing_is_left_when_the_kernel_has_ended(played):
     """The kernel's zygote, supervisors and workers go with it."""
     assert played["processes"], "there were none to look at"
-    _, alive = psutil.wait_procs(played["processes"], timeout=3)
-
-    assert [] == alive
+    wait_gone(played["processes"])
 
 
 def test_the_notebook_of_the_readmes_picture_does_what_the_picture_shows():
