@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from hive_jupyter.transfer.describing import (
     DEEPEST,
-    MOST_VALUES,
     LieError,
     NoFormError,
     Packer,
@@ -281,8 +280,8 @@ def _read_node(reader: Reader, kind: Any, told: Any, depth: int = 0) -> Any:
     memory = [None if number is None else reader.buffer(number) for number in numbers]
     size = sum(buffer.nbytes for buffer in memory if buffer is not None)
     # what takes no memory could be as long as it likes, but for what its parts bound
-    if length > max(8 * size, MOST_VALUES) and not _is_bound_by_parts(kind):
-        raise LieError("too many elements of no size")
+    if length > 8 * size and not _is_bound_by_parts(kind):
+        reader.allow_empty(length)
     buffers = [None if buffer is None else pa.py_buffer(buffer) for buffer in memory]
     kinds = [field.type for field in _fields(kind)]
     if len(kinds) != len(children) or len(buffers) != kind.num_buffers:
@@ -291,6 +290,9 @@ def _read_node(reader: Reader, kind: Any, told: Any, depth: int = 0) -> Any:
         _checked_node(reader, part, child, depth + 1)
         for part, child in zip(kinds, children, strict=True)
     ]
+    # pyarrow looks at these itself, and ends the process where they are not as they should be
+    if pa.types.is_map(kind) and (parts[0].null_count or parts[0].field(0).null_count):
+        raise LieError("an Arrow map without keys")
     return pa.Array.from_buffers(kind, length, buffers, children=parts)
 
 
