@@ -359,7 +359,11 @@ class SwarmNode:
         with telling(run, self.name):
             reply = await self.execute(run)
             writable = [*self.config.writable_paths, *filter(None, [self.root])]
-            return await apart(lambda: run.values(reply, self.name, self._names, writable))
+            reading = asyncio.ensure_future(
+                apart(lambda: run.values(reply, self.name, self._names, writable))
+            )
+            await or_stopped(run, reading)
+            return reading.result()
 
     def _check_fits(self, run: Push) -> None:
         """See that the worker's memory holds what is sent: it would die of it."""
