@@ -784,6 +784,8 @@ LIES = {
         ],
         0,
     ),
+    "elements of two gigabytes": lie(["chunked", ["binary", 2**31 - 1], []]),
+    "lists of a billion": lie(["chunked", ["list_of", ["item", "int8", True, None], 2**30], []]),
     "nothing, many times": lie(["list", *[["chunk", "null", [[10**6, [None], []]]]] * 11]),
     "empty elements, many times": lie(
         ["list", *[array("|S0", [10**6], None, number) for number in range(11)]], *[0] * 11

@@ -30,6 +30,7 @@ _EXTENSION = b"ARROW:extension"
 # A sliced array whose memory is this much larger than what it shows is copied.
 _WORTH_A_COPY = 1.2
 _LITTLE = 2**16
+_WIDEST = 2**24
 
 
 def arrow() -> Any:
@@ -168,15 +169,23 @@ def _read_type(told: Any, depth: int = 0) -> Any:
         if zone is not None and not _ZONE.fullmatch(zone):
             raise LieError("this is no time zone")
         return pa.timestamp(unit, zone)
+    if tag == "binary":
+        return pa.binary(_width(*parts))
     if tag not in _FACTORIES:
         raise LieError("an Arrow type that does not travel")
     return getattr(pa, tag)(*parts)
 
 
+def _width(told: Any) -> int:
+    """The bytes or items in each element; pyarrow makes room for missing ones, in 32 bits."""
+    if not is_count(told) or told > _WIDEST:
+        raise LieError("elements without a width")
+    return int(told)
+
+
 # Types with parameters that are plain.
 _FACTORIES = frozenset(
-    {"time32", "time64", "duration", "binary"}
-    | {"decimal32", "decimal64", "decimal128", "decimal256"}
+    {"time32", "time64", "duration"} | {"decimal32", "decimal64", "decimal128", "decimal256"}
 )
 
 
@@ -195,9 +204,7 @@ _NESTED: dict[str, Callable[..., Any]] = {
     "dictionary": _read_dictionary,
     "map": _read_map,
     "struct": lambda depth, fields: arrow().struct([_read_field(told, depth) for told in fields]),
-    "list_of": lambda depth, told, size: arrow().list_(
-        _read_field(told, depth), exactly(size, int)
-    ),
+    "list_of": lambda depth, told, size: arrow().list_(_read_field(told, depth), _width(size)),
     "list_": lambda depth, told: arrow().list_(_read_field(told, depth)),
     "large_list": lambda depth, told: arrow().large_list(_read_field(told, depth)),
 }
