@@ -784,7 +784,8 @@ LIES = {
         ],
         0,
     ),
-    "elements of two gigabytes": lie(["chunked", ["binary", 2**31 - 1], []]),
+    "no element of two gigabytes": lie(array("|V2147483647", [0]), 0),
+    "Arrow elements of two gigabytes": lie(["chunked", ["binary", 2**31 - 1], []]),
     "lists of a billion": lie(["chunked", ["list_of", ["item", "int8", True, None], 2**30], []]),
     "nothing, many times": lie(["list", *[["chunk", "null", [[10**6, [None], []]]]] * 11]),
     "empty elements, many times": lie(

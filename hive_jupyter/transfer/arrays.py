@@ -27,6 +27,8 @@ _ELEMENT = re.compile(
 )
 # No numpy takes more.
 _MOST_SIDES = 64
+# numpy makes room for one element more where it fills in what is missing (bytes).
+_LARGEST_ABSENT = 2**20
 _HIGHEST_CHARACTER = 0x10FFFF
 
 
@@ -139,6 +141,8 @@ def _read_any_array(reader: Reader, told: Any, shape: Any, axes: Any, number: An
     memory = reader.buffer(number)
     if math.prod(shape) * dtype.itemsize != memory.nbytes:
         raise LieError("a shape of another size")
+    if dtype.itemsize > max(memory.nbytes, _LARGEST_ABSENT):
+        raise LieError("large elements of which there is none")
     if not memory.nbytes:
         reader.allow_empty(math.prod(shape))
         array = np.zeros(shape, dtype)
