@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 
+from hive_jupyter.display.rules import FRAMED, TRUSTED
 from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY
 from hive_jupyter.swarm import comms as module
@@ -32,10 +33,10 @@ class Subshell:
 class Worker:
     """The other end: what it was sent, and what it may say."""
 
-    def __init__(self):
+    def __init__(self, rule=TRUSTED):
         self.sent = []
         self.late = LateOutput(ignore)
-        self.comms = WorkerComms(self.late, self.send)
+        self.comms = WorkerComms(self.late, self.send, rule)
         self.said = []
 
     def send(self, message, header):
@@ -186,3 +187,52 @@ async def test_the_words_of_a_long_evening_are_forgotten(worker, monkeypatch):
     keys = [header[RUN_KEY] for _, header in worker.sent]
     text = Message("stream", {"name": "stdout", "text": "late"})
     assert [worker.comms.take_output(text, key) for key in keys] == [False] * 3 + [True] * 2
+
+
+OUTPUT = {
+    "_model_module": "@jupyter-widgets/output",
+    "_model_module_version": "1.0.0",
+    "_model_name": "OutputModel",
+}
+
+
+def updating(name, **state):
+    return saying(name, {"method": "update", "state": state, "buffer_paths": []})
+
+
+def captures(said):
+    """What an Output is to take, message by message."""
+    states = [message.content["data"]["state"] for message in said if message.type == "comm_msg"]
+    return [state["msg_id"] for state in states if "msg_id" in state]
+
+
+async def test_no_output_takes_what_comes_after_the_end_of_its_run():
+    worker = Worker(FRAMED)
+    old = Run("", worker.said.append, late=worker.said.append)
+    data = {"state": OUTPUT, "buffer_paths": []}
+    output = {"comm_id": "0", "target_name": "jupyter.widget", "data": data}
+    worker.comms.take(Message("comm_open", output), old, old.key)
+    worker.late.expect(old.key, worker.said.append)
+    run = Run("", worker.said.append, header={"msg_id": "cell"}, late=worker.said.append)
+
+    worker.comms.take(updating("0", msg_id="cell"), run, run.key)
+    # a thread of a run before says it, too, but it is handed on later
+    worker.comms.take(updating("0", tabbable=True), None, old.key)
+    worker.comms.take(updating("0", msg_id="cell"), None, old.key)
+    worker.comms.release("cell", run.say)
+    worker.late.close()
+
+    assert captures(worker.said)[0] == "cell"
+    assert captures(worker.said)[-1] == ""
+
+
+async def test_a_run_that_shows_no_widgets_moves_those_of_others(worker):
+    await worker.opens("slider")
+    said = []
+    run = Run("", said.append)
+
+    worker.comms.take(saying("slider", {"n": 1}), run, run.key)
+    worker.late.close()
+
+    assert said == []
+    assert worker.said[-1].content["data"] == {"n": 1}

@@ -24,7 +24,6 @@ METADATA: Mapping[str, Any] = {"version": "2.1.0"}
 
 _REFERENCE = "IPY_MODEL_"
 _ID = re.compile(r"[0-9a-f-]{1,64}")
-_LONGEST_MESSAGE_ID = 200
 _LONGEST_NAME = 100
 _MOST_REFUSED = 100
 # At one time, and ever: an id that is closed may not come back, so it has to be known.
@@ -75,7 +74,7 @@ class Models:
         kind: str,
         content: Mapping[str, Any],
         buffers: Sequence[Any],
-        cells: Callable[[str], bool],
+        cell: str,
     ) -> tuple[dict[str, Any], list[Any]] | None:
         """
         What may pass of a message, with its buffers; None: nothing.
@@ -84,16 +83,17 @@ class Models:
             kind: "comm_open", "comm_msg" or "comm_close".
             content: of the message, as Jupyter's protocol has it.
             buffers: of the message.
-            cells: tells whether a message id is that of a request to this worker.
+            cell: the message id of the request that is its cause, as long as the worker works on
+                that; an Output may take what is shown for it.
         """
         identity, data = content.get("comm_id"), content.get("data")
         if not isinstance(identity, str) or _ID.fullmatch(identity) is None:
             return None
         data = data if isinstance(data, Mapping) else {}
         if kind == "comm_open":
-            found = self._opened(identity, content, _State(data, buffers), cells)
+            found = self._opened(identity, content, _State(data, buffers), cell)
         elif kind == "comm_msg":
-            found = self._updated(identity, data, _State(data, buffers), cells)
+            found = self._updated(identity, data, _State(data, buffers), cell)
         else:
             found = self._closed(identity)
         if found is None:
@@ -139,7 +139,7 @@ class Models:
         identity: str,
         content: Mapping[str, Any],
         said: _State,
-        cells: Callable[[str], bool],
+        cell: str,
     ) -> tuple[dict[str, Any], list[Any]] | None:
         if identity in self._models:
             return None
@@ -155,7 +155,7 @@ class Models:
             return None
         self._models[identity] = key, model
         self._open += 1
-        state, paths, buffers = self._state(identity, model, said, cells)
+        state, paths, buffers = self._state(identity, model, said, cell)
         if not {"children", "outputs"}.isdisjoint(model.traits):
             self._below.setdefault(identity, [])
         if "source" in model.traits and "source" not in state:
@@ -170,7 +170,7 @@ class Models:
         identity: str,
         data: Mapping[str, Any],
         said: _State,
-        cells: Callable[[str], bool],
+        cell: str,
     ) -> tuple[dict[str, Any], list[Any]] | None:
         known, method = self._models.get(identity), data.get("method")
         if known is None or method not in ("update", "echo_update"):
@@ -178,7 +178,7 @@ class Models:
         if method == "echo_update":
             # the front-end has what it sent, and what frames are in it would not stay the same
             said.drop("outputs")
-        state, paths, buffers = self._state(identity, known[1], said, cells)
+        state, paths, buffers = self._state(identity, known[1], said, cell)
         if not state and not paths:
             return None
         if said.name:  # to a page that was loaded again, which knows nothing of it
@@ -199,7 +199,7 @@ class Models:
             self._refused[line(name, _LONGEST_NAME)] = None
 
     def _state(
-        self, identity: str, model: Model, said: _State, cells: Callable[[str], bool]
+        self, identity: str, model: Model, said: _State, cell: str
     ) -> tuple[dict[str, Any], list[list[str]], list[bytes]]:
         """What may pass of a state: plain values, the paths of buffers, and buffers."""
         state: dict[str, Any] = {}
@@ -210,14 +210,14 @@ class Models:
                 if picture is not None and _is_picture(picture):
                     pictures[name] = picture
             elif name in said.values and kind is not traits.END:
-                found = self._value(identity, kind, said.values[name], cells)
+                found = self._value(identity, kind, said.values[name], cell)
                 if found is not _NOTHING:
                     state[name] = found
         if "source" in model.traits:
             state |= self._joined(identity, said)
         return state, [[name] for name in pictures], list(pictures.values())
 
-    def _value(self, identity: str, kind: Kind, value: Any, cells: Callable[[str], bool]) -> Any:
+    def _value(self, identity: str, kind: Kind, value: Any, cell: str) -> Any:
         """A trait's value as it may pass, or _NOTHING."""
         if kind is traits.LAYOUT:
             return self._reference(value, lambda name: name == _LAYOUT)
@@ -228,7 +228,7 @@ class Models:
         if kind is traits.OUTPUTS:
             return self._outputs(identity, value)
         if kind is traits.CAPTURE:
-            return self._capture(identity, value, cells)
+            return self._capture(identity, value, cell)
         if not kind.allows(value):
             return _NOTHING
         if kind is traits.CLASSES:
@@ -305,14 +305,12 @@ class Models:
         known[identity] = views, depth
         return views, depth
 
-    def _capture(self, identity: str, value: object, cells: Callable[[str], bool]) -> str:
+    def _capture(self, identity: str, value: object, cell: str) -> str:
         self._captures.pop(identity, None)
-        if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_MESSAGE_ID:
+        if not cell or value != cell:
             return ""
-        if not cells(value):
-            return ""
-        self._captures[identity] = value
-        return value
+        self._captures[identity] = cell
+        return cell
 
     def _outputs(self, identity: str, value: object) -> Any:
         if not isinstance(value, list) or len(value) > _MOST_OUTPUTS:

@@ -83,8 +83,6 @@ class WorkerComms:
         self._rule = rule
         self._worker = worker
         self._models = None if rule == TRUSTED else Models(rule, worker)
-        # The message ids of requests that the worker works on.
-        self._cells: set[str] = set()
         self._told: set[str] = set()
         # Of the comms that are open: where what they say goes when no run and no word is its cause.
         self._sinks: dict[str, Sink] = {}
@@ -96,15 +94,24 @@ class WorkerComms:
         """
         Hand on what a comm says: in its place among what its run says, or else soon.
 
+        Only what has its place there can have an Output take what else is shown: the end of that
+        could overtake what comes soon.
+
         Args:
             message: one of COMMS.
             run: that is its cause and not over, or None.
             key: of the run or word that is its cause.
         """
-        comm = message.content["comm_id"]
+        comm, cell = message.content["comm_id"], ""
         word = self._words.get(key)
-        late = run.late if run is not None else self._late.sink_of(key)
-        sink = late if word is None else word.sink
+        if word is not None:
+            sink: Sink | None = word.sink
+            cell = "" if word.is_dealt_with else word.header["msg_id"]
+        elif run is not None:
+            sink = run.late  # where that shows no widgets, those of other runs go on
+            cell = run.message_id if sink else ""
+        else:
+            sink = self._late.sink_of(key)
         if message.type == "comm_open":
             if sink is None or comm in self._sinks:
                 return  # nobody could show a widget
@@ -113,22 +120,21 @@ class WorkerComms:
             say = sink or self._sinks[comm]
         else:
             return
-        shown = self._passed(message)
+        shown = self._passed(message, cell)
         if (shown is None and message.type == "comm_open") or message.type == "comm_close":
             del self._sinks[comm]
         for each in filter(None, (*self._refusals(), shown)):
-            if run is not None:
+            if run is not None and run.late is not None:
                 run.say(each)
             else:
                 self._late.add(say, each)
 
-    def expect(self, cell: str) -> None:
-        """The worker works on a request of that message id: an ``Output`` may take what it says."""
-        self._cells.add(cell)
-
     def release(self, cell: str, say: Sink) -> None:
-        """It does no more. What else is shown there is not the worker's, and no ``Output``'s."""
-        self._cells.discard(cell)
+        """
+        Say what keeps Outputs from taking what else is shown for a request.
+
+        The worker has answered it, and what comes now need not be the worker's.
+        """
         for content in self._models.release(cell) if self._models else ():
             say(Message("comm_msg", content))
 
@@ -177,7 +183,6 @@ class WorkerComms:
         key, cell = secrets.token_hex(8), header["msg_id"]
         outlet = Outlet(self._rule, self._worker, view=self.views_of(cell))
         word = self._words[key] = _Word(message, header, sink, outlet)
-        self.expect(cell)
         self._to_send.append((key, word))
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
@@ -195,13 +200,11 @@ class WorkerComms:
         self._words.clear()
         self._sinks.clear()
 
-    def _passed(self, message: Message) -> Message | None:
+    def _passed(self, message: Message, cell: str = "") -> Message | None:
         """What of a message may pass."""
         if self._models is None:
             return message
-        passed = self._models.passed(
-            message.type, message.content, message.buffers, self._cells.__contains__
-        )
+        passed = self._models.passed(message.type, message.content, message.buffers, cell)
         if passed is None:
             return None
         content, buffers = passed
