@@ -104,6 +104,78 @@ async def test_what_nobody_can_take_is_over_at_once(worker):
     assert answers == [IDLE]
 
 
+async def test_more_than_a_worker_takes_at_once_waits_its_turn(worker, monkeypatch):
+    monkeypatch.setattr(module, "_MOST_SENT", 2)
+    await worker.opens("slider")
+    for number in range(5):
+        worker.comms.pass_on(saying("slider", {"n": number}), HEADER, ignore)
+    for number in range(1, 6):
+        async with asyncio.timeout(10):
+            while len(worker.sent) < min(5, number + 1):
+                await asyncio.sleep(0)
+        assert len(worker.sent) == min(5, number + 1)
+        worker.comms.take_idle(worker.sent[number - 1][1][RUN_KEY])
+
+    assert [data["n"] for data, _ in worker.sent] == [0, 1, 2, 3, 4]
+
+
+ASKING = {"method": "request_state"}
+
+
+def told(answers):
+    """The states that a page was told, and when it may go on."""
+    return [
+        message.content["data"]["state"].get("value") if message.type == "comm_msg" else "idle"
+        for message in answers
+    ]
+
+
+async def test_who_asks_for_a_state_is_answered_in_any_case(worker, monkeypatch):
+    monkeypatch.setattr(module, "_PATIENCE", 0.01)
+    await worker.opens("slider")
+    unknown, silent, lost = [], [], []
+    worker.comms.pass_on(saying("unknown", ASKING), HEADER, unknown.append)
+    worker.comms.pass_on(saying("slider", ASKING), HEADER, silent.append)
+    async with asyncio.timeout(10):
+        while not silent:
+            await asyncio.sleep(0.01)
+    monkeypatch.setattr(module, "_PATIENCE", 60)
+    worker.comms.pass_on(saying("slider", ASKING), HEADER, lost.append)
+    worker.comms.close()
+
+    for answers in (unknown, silent, lost):
+        first, last = told(answers)
+        assert "does not answer" in first
+        assert last == "idle"
+
+
+async def test_a_worker_that_tells_its_state_is_not_spoken_for(worker):
+    await worker.opens("slider")
+    answers = []
+    worker.comms.pass_on(saying("slider", ASKING), HEADER, answers.append)
+    async with asyncio.timeout(10):
+        while not worker.sent:
+            await asyncio.sleep(0)
+    key = worker.sent[0][1][RUN_KEY]
+    worker.comms.take(updating("slider", value=3), None, key)
+    worker.comms.take_idle(key)
+    worker.late.close()
+
+    assert told(answers) == [3, "idle"]
+
+
+async def test_where_a_subshell_cannot_be_asked_for_the_main_shell_hears(worker):
+    await worker.opens("slider")
+    subshell = worker.comms.subshell = Subshell()
+    subshell.error = BlockingIOError("the queue is full")
+    subshell.opened.set()
+
+    worker.comms.pass_on(saying("slider"), HEADER, ignore)
+    async with asyncio.timeout(10):
+        while not worker.sent:
+            await asyncio.sleep(0)
+
+
 async def test_a_worker_that_hears_nothing_is_not_flooded(worker, monkeypatch):
     monkeypatch.setattr(module, "_MOST_WAITING", 3)
     await worker.opens("slider")

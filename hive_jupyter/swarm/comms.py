@@ -18,9 +18,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from hive_jupyter.display import traits
 from hive_jupyter.display.rules import TRUSTED
 from hive_jupyter.display.widgets import METADATA, Models
-from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.messages import OUTPUTS, Message, Sink
@@ -31,13 +31,20 @@ from hive_jupyter.swarm.subshell import Subshell
 
 log = logging.getLogger(__name__)
 
-# So much of what front-ends say may be with the worker, or on its way.
-_MOST_WAITING = 1000
+# So much of what front-ends say may be with the worker, or on its way: zmq takes little more, and
+# loses the rest. More waits here, for a page that is loaded again asks each model at once.
+_MOST_SENT = 500
+_MOST_WAITING = 20_000
+# Such a page shows nobody's widgets, the notebook's own included, before each model has told its
+# state. A worker that does not tell it in this time (seconds) is spoken for.
+_PATIENCE = 10.0
 # Of so many words the threads that they began may say something after the worker has dealt with it.
 _REMEMBERED = 100
 
 # What front-ends wait for before they say more.
 IDLE = Message("status", {"execution_state": "idle"})
+
+_SILENT = "This widget's worker does not answer. Load the page again when it does."
 
 Send = Callable[[Message, Mapping[str, Any]], None]
 
@@ -53,6 +60,7 @@ class _Word:
         sink: takes what the worker says because of it, and at last that it is idle.
         outlet: through which that goes.
         is_dealt_with: the worker has said that it is idle.
+        asks: for the state of the comm's model, which the worker has not told.
     """
 
     message: Message
@@ -60,6 +68,7 @@ class _Word:
     sink: Sink
     outlet: Outlet
     is_dealt_with: bool = False
+    asks: bool = False
 
 
 class WorkerComms:
@@ -87,7 +96,11 @@ class WorkerComms:
         # Of the comms that are open: where what they say goes when no run and no word is its cause.
         self._sinks: dict[str, Sink] = {}
         self._words: dict[str, _Word] = {}
-        self._to_send: deque[tuple[str, _Word]] = deque()
+        # Their keys, as long as the worker has to deal with them, and then for a while.
+        self._to_send: deque[str] = deque()
+        self._sent: set[str] = set()
+        self._done: deque[str] = deque()
+        self._may_send = asyncio.Event()
         self._sending: asyncio.Task[None] | None = None
 
     def take(self, message: Message, run: Run | None, key: str) -> None:
@@ -123,6 +136,8 @@ class WorkerComms:
         shown = self._passed(message, cell)
         if (shown is None and message.type == "comm_open") or message.type == "comm_close":
             del self._sinks[comm]
+        if word is not None and shown is not None and comm == word.message.content["comm_id"]:
+            word.asks = word.asks and _method(shown) != "update"
         for each in filter(None, (*self._refusals(), shown)):
             if run is not None and run.late is not None:
                 run.say(each)
@@ -160,10 +175,13 @@ class WorkerComms:
             return
         word.is_dealt_with = True
         self.release(word.header["msg_id"], lambda message: self._late.add(word.sink, message))
+        self._tell_no_state(word)
         self._late.add(word.sink, IDLE)
-        done = [key for key, word in self._words.items() if word.is_dealt_with]
-        for old in done[:-_REMEMBERED]:
-            del self._words[old]
+        self._sent.discard(key)
+        self._may_send.set()
+        self._done.append(key)
+        if len(self._done) > _REMEMBERED:
+            del self._words[self._done.popleft()]
 
     def pass_on(self, message: Message, header: Mapping[str, Any], sink: Sink) -> None:
         """
@@ -176,14 +194,16 @@ class WorkerComms:
                 case, with a "status" that is idle; must not block.
         """
         comm = message.content["comm_id"]
-        waiting = sum(not word.is_dealt_with for word in self._words.values())
-        if comm not in self._sinks or waiting >= _MOST_WAITING:
-            sink(IDLE)
+        if comm not in self._sinks or len(self._to_send) >= _MOST_WAITING:
+            answer_for_nobody(message, sink)
             return
         key, cell = secrets.token_hex(8), header["msg_id"]
         outlet = Outlet(self._rule, self._worker, view=self.views_of(cell))
         word = self._words[key] = _Word(message, header, sink, outlet)
-        self._to_send.append((key, word))
+        if _method(message) == "request_state":
+            word.asks = True
+            asyncio.get_running_loop().call_later(_PATIENCE, self._tell_no_state, word)
+        self._to_send.append(key)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
             self._sending.add_done_callback(note_failure)
@@ -193,12 +213,21 @@ class WorkerComms:
         if self._sending is not None:
             self._sending.cancel()
         for word in self._words.values():
+            if word.asks:
+                word.asks = False
+                _say(word.sink, _no_state(word.message))
             if not word.is_dealt_with:
                 _say(word.sink, IDLE)
         for comm, sink in self._sinks.items():
             _say(sink, Message("comm_lost", {"comm_id": comm}))
         self._words.clear()
         self._sinks.clear()
+
+    def _tell_no_state(self, word: _Word) -> None:
+        """Speak for the worker where it has not told a model's state."""
+        if word.asks:
+            word.asks = False
+            self._late.add(word.sink, _no_state(word.message))
 
     def _passed(self, message: Message, cell: str = "") -> Message | None:
         """What of a message may pass."""
@@ -229,10 +258,15 @@ class WorkerComms:
         if self.subshell is not None:
             try:
                 added = {"subshell_id": await self.subshell.name()}
-            except TransferError as error:
+            except Exception as error:  # it makes none, or takes no question
                 log.warning("widgets hear nothing while a cell runs: %s", error)
         while self._to_send:
-            key, word = self._to_send.popleft()
+            if len(self._sent) >= _MOST_SENT:
+                self._may_send.clear()
+                await self._may_send.wait()
+            key = self._to_send.popleft()
+            word = self._words[key]
+            self._sent.add(key)
             header = {**word.header, **added, RUN_KEY: key}
             try:
                 self._send(word.message, header)
@@ -242,6 +276,27 @@ class WorkerComms:
             if word.message.type == "comm_close":
                 self._passed(word.message)
                 self._sinks.pop(word.message.content["comm_id"], None)
+
+
+def answer_for_nobody(message: Message, sink: Sink) -> None:
+    """Say what a front-end waits for, where no worker takes what it says."""
+    if _method(message) == "request_state":
+        sink(_no_state(message))
+    sink(IDLE)
+
+
+def _no_state(message: Message) -> Message:
+    """What to tell of a model's state where its worker does not: a line of text."""
+    names = ("_model_module", "_model_module_version", "_view_module", "_view_module_version")
+    state = dict(zip(names, 2 * traits.CONTROLS, strict=True))
+    state |= {"_model_name": "LabelModel", "_view_name": "LabelView", "value": _SILENT}
+    data = {"method": "update", "state": state, "buffer_paths": []}
+    return Message("comm_msg", {"comm_id": message.content["comm_id"], "data": data})
+
+
+def _method(message: Message) -> object:
+    data = message.content.get("data")
+    return data.get("method") if isinstance(data, dict) else None
 
 
 def _say(sink: Sink, message: Message) -> None:

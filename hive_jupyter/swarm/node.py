@@ -37,7 +37,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm.aside import Aside, Completions
 from hive_jupyter.swarm.channels import Channels, Context
-from hive_jupyter.swarm.comms import IDLE
+from hive_jupyter.swarm.comms import answer_for_nobody
 from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.forkserver import ForkServer, ForkServers
@@ -446,7 +446,7 @@ class SwarmNode:
     def pass_on(self, message: Message, header: Mapping[str, Any], sink: Sink) -> None:
         """Pass on what a front-end says to a comm of the worker; see ``WorkerComms.pass_on``."""
         if self._channels is None:
-            sink(IDLE)
+            answer_for_nobody(message, sink)
         else:
             self._channels.comms.pass_on(message, header, sink)
 

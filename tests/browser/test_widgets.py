@@ -131,6 +131,27 @@ def test_after_a_reload_the_widgets_are_as_they_were(opened, sandboxed):
     expect(outputs(page).get_by_text("heard 2")).to_be_visible()
 
 
+def test_after_a_reload_a_worker_that_does_not_answer_keeps_back_nobody_elses_widgets(
+    opened, sandboxed
+):
+    page = opened(
+        "panel = hive.panel()\npanel",
+        sandboxed,
+        SLIDER,
+        """%%delegate
+import threading
+get_ipython().kernel.shell_handlers["comm_msg"] = lambda *_: threading.Event().wait()
+print("hears nothing")""",
+    )
+    expect(outputs(page).get_by_text("hears nothing")).to_be_visible()
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+
+    page.reload()
+
+    expect(page.get_by_role("region", name="Hive")).to_be_visible()
+    expect(outputs(page).get_by_text("does not answer").first).to_be_visible()
+
+
 def test_a_widget_whose_worker_ended_is_told(opened, sandboxed):
     page = opened(sandboxed, SLIDER, "%%delegate --no-raise-error\nimport os; os._exit(1)")
 
