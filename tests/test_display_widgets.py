@@ -654,6 +654,19 @@ def test_a_small_message_makes_no_more_views_than_a_page_bears():
     assert updated(known, first, children=[reference(leaf)] * 60) is None
 
 
+def test_the_widgets_in_all_others_are_bounded():
+    known = models()
+    leaf, _ = opened(known, "LabelModel")
+    for _ in range(20):
+        box, passed = opened(known, "BoxModel", children=[reference(leaf)] * 1000)
+        assert "children" in passed
+    _, passed = opened(known, "BoxModel", children=[reference(leaf)])
+    assert "children" not in passed
+    updated(known, box, children=[])
+    _, passed = opened(known, "BoxModel", children=[reference(leaf)])
+    assert "children" in passed
+
+
 def test_widgets_are_nested_no_deeper_than_a_page_bears():
     known = models()
     boxes = [opened(known, "BoxModel", children=[])[0] for _ in range(60)]
@@ -788,6 +801,17 @@ def test_many_outputs_that_take_each_other_are_no_trouble():
         updated(known, output, msg_id="")
         before = output
     assert known.view({"model_id": before})
+
+
+def test_outputs_that_take_at_one_time_are_looked_at_in_time():
+    known = models()
+    labels = [opened(known, "LabelModel")[0] for _ in range(100)]
+    taking = [opened(known, "OutputModel", msg_id=CELL)[1]["msg_id"] for _ in range(2000)]
+    began = time.process_time()
+    shown = [known.view({"model_id": label}, CELL) for label in labels]
+    assert time.process_time() - began < 2
+    assert all(shown)
+    assert 100 == taking.count(CELL)
 
 
 @pytest.mark.parametrize("rule", [FRAMED, INERT])

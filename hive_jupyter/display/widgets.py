@@ -32,6 +32,10 @@ _MOST_EVER = 200_000
 # Of one widget with all that is in it, and how deep that is nested: a page makes a view for each.
 _MOST_VIEWS = 2000
 _DEEPEST = 50
+# Of all widgets of a worker: places in which one is shown in another; and Outputs that take, at one
+# time, what is shown.
+_MOST_SHOWN = 20_000
+_MOST_CAPTURES = 100
 _MOST_OUTPUTS = 1000
 _MOST_FORMS = 100
 _MOST_CHILDREN = 1000
@@ -62,7 +66,7 @@ class Models:
         self._open = 0
         # By id: what is shown in it as its state says, and what was shown while it took outputs.
         self._below: dict[str, list[str]] = {}
-        self._taken: dict[str, frozenset[str]] = {}
+        self._taken: dict[str, set[str]] = {}
         # By the id of an Output: the message id of which it takes what is shown.
         self._captures: dict[str, str] = {}
         # By the id of a link: its ends.
@@ -111,9 +115,9 @@ class Models:
         identity = value.get("model_id") if isinstance(value, Mapping) else None
         if not isinstance(identity, str) or not self._is_shown(identity):
             return None
-        for output, taken in self._captures.items():
-            if cell and taken == cell and not self._takes_also(output, identity):
-                return None
+        takers = [output for output, taken in self._captures.items() if cell and taken == cell]
+        if not self._take_also(takers, identity):
+            return None
         return {"version_major": 2, "version_minor": 0, "model_id": identity}
 
     def release(self, cell: str) -> list[dict[str, Any]]:
@@ -274,16 +278,21 @@ class Models:
         self._below[identity] = before or []
         return False
 
-    def _takes_also(self, output: str, identity: str) -> bool:
-        """Show a model in an Output that takes what is shown in a cell, on the same condition."""
-        taken = self._taken.get(output, frozenset())
-        self._taken[output] = taken | {identity}
-        if self._fits([*self._below, *self._taken]):
+    def _take_also(self, outputs: Iterable[str], identity: str) -> bool:
+        """Show a model in Outputs that take what is shown in a cell, on the same condition."""
+        new = [each for each in outputs if identity not in self._taken.setdefault(each, set())]
+        for output in new:
+            self._taken[output].add(identity)
+        if not new or self._fits([*self._below, *self._taken]):
             return True
-        self._taken[output] = taken
+        for output in new:
+            self._taken[output].remove(identity)
         return False
 
     def _fits(self, shown: Iterable[str]) -> bool:
+        # all of it is looked at
+        if sum(map(len, (*self._below.values(), *self._taken.values()))) > _MOST_SHOWN:
+            return False
         known: dict[str, tuple[int, int]] = {}
         return all(self._views(identity, known)[0] <= _MOST_VIEWS for identity in shown)
 
@@ -307,7 +316,7 @@ class Models:
 
     def _capture(self, identity: str, value: object, cell: str) -> str:
         self._captures.pop(identity, None)
-        if not cell or value != cell:
+        if not cell or value != cell or len(self._captures) >= _MOST_CAPTURES:
             return ""
         self._captures[identity] = cell
         return cell
