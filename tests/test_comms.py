@@ -35,12 +35,14 @@ class Worker:
 
     def __init__(self, rule=TRUSTED):
         self.sent = []
+        self.named = []
         self.late = LateOutput(ignore)
         self.comms = WorkerComms(self.late, self.send, rule)
         self.said = []
 
     def send(self, message, header):
         self.sent.append((message.content["data"], header))
+        self.named.append(message.content["comm_id"])
 
     async def opens(self, name):
         """A run opens a comm and is over."""
@@ -308,3 +310,20 @@ async def test_a_run_that_shows_no_widgets_moves_those_of_others(worker):
 
     assert said == []
     assert worker.said[-1].content["data"] == {"n": 1}
+
+
+async def test_a_confined_workers_comms_have_other_names_in_the_page():
+    worker = Worker(FRAMED)
+    run = Run("", worker.said.append, late=worker.said.append)
+    data = {"state": OUTPUT, "buffer_paths": []}
+    opened = {"comm_id": "0", "target_name": "jupyter.widget", "data": data}
+    worker.comms.take(Message("comm_open", opened), run, run.key)
+    name = worker.said[0].content["comm_id"]
+    for kind in ("comm_msg", "comm_close"):
+        worker.comms.pass_on(Message(kind, {"comm_id": name, "data": {}}), HEADER, ignore)
+    async with asyncio.timeout(10):
+        while len(worker.named) < 2:
+            await asyncio.sleep(0)
+
+    assert name != "0"
+    assert worker.named == ["0", "0"]

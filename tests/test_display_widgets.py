@@ -602,6 +602,23 @@ def test_what_is_closed_is_referred_to_no_more():
     assert [] == opened(known, "BoxModel", children=[reference(slider)])[1]["children"]
 
 
+def test_ids_in_the_page_are_nobody_elses():
+    known = Models(FRAMED, "coder", "abc-")
+    slider, _ = opened(known, "IntSliderModel")
+    output, _ = opened(known, "OutputModel", msg_id=CELL)
+    content = {"comm_id": identity(), "target_name": "jupyter.widget"}
+    box = state("BoxModel", children=[reference(slider), reference(f"abc-{output}")])
+    passed, _ = known.passed("comm_open", {**content, "data": {"state": box}}, [], CELL)
+
+    assert f"abc-{content['comm_id']}" == passed["comm_id"]
+    children = passed["data"]["state"]["children"]
+    assert [reference(f"abc-{slider}"), reference(f"abc-{output}")] == children
+    assert f"abc-{slider}" == known.view({"model_id": slider})["model_id"]
+    assert f"abc-{slider}" == known.view({"model_id": f"abc-{slider}"})["model_id"]
+    assert [f"abc-{output}"] == [content["comm_id"] for content in known.release(CELL)]
+    assert slider == known.private(known.public(slider))
+
+
 def test_text_that_looks_like_a_reference_is_text():
     _, passed = opened(models(), "TextModel", value="IPY_MODEL_abc", description="IPY_MODEL_abc")
     assert "IPY_MODEL_abc" == passed["value"]

@@ -56,11 +56,14 @@ class Models:
     Args:
         rule: "framed" or "inert", see ``display.rules``.
         worker: its name.
+        prefix: of all ids in the page, which nobody else's begin with. A notebook tells those of
+            widgets that it showed before, and what is opened under one would be shown there again.
     """
 
-    def __init__(self, rule: str, worker: str) -> None:
+    def __init__(self, rule: str, worker: str, prefix: str = "") -> None:
         self._rule = rule
         self._worker = worker
+        self._prefix = prefix
         # By id; None: closed.
         self._models: dict[str, tuple[_Key, Model] | None] = {}
         self._open = 0
@@ -72,6 +75,14 @@ class Models:
         # By the id of a link: its ends.
         self._links: dict[str, tuple[_End, _End]] = {}
         self._refused: dict[str, None] = {}
+
+    def public(self, identity: str) -> str:
+        """What a model is called in the page."""
+        return f"{self._prefix}{self.private(identity)}"
+
+    def private(self, identity: str) -> str:
+        """What a model is called in the worker."""
+        return identity.removeprefix(self._prefix)
 
     def passed(
         self,
@@ -91,8 +102,9 @@ class Models:
                 that; an Output may take what is shown for it.
         """
         identity, data = content.get("comm_id"), content.get("data")
-        if not isinstance(identity, str) or _ID.fullmatch(identity) is None:
+        if not isinstance(identity, str) or _ID.fullmatch(self.private(identity)) is None:
             return None
+        identity = self.public(identity)
         data = data if isinstance(data, Mapping) else {}
         if kind == "comm_open":
             found = self._opened(identity, content, _State(data, buffers), cell)
@@ -113,8 +125,9 @@ class Models:
             cell: the message id of the request that it is shown for. An Output may take it.
         """
         identity = value.get("model_id") if isinstance(value, Mapping) else None
-        if not isinstance(identity, str) or not self._is_shown(identity):
+        if not isinstance(identity, str) or not self._is_shown(self.public(identity)):
             return None
+        identity = self.public(identity)
         takers = [output for output, taken in self._captures.items() if cell and taken == cell]
         if not self._take_also(takers, identity):
             return None
@@ -252,7 +265,7 @@ class Models:
         """The id of the model that a value refers to, if that is open."""
         if not isinstance(value, str) or not value.startswith(_REFERENCE):
             return None
-        identity = value[len(_REFERENCE) :]
+        identity = self.public(value[len(_REFERENCE) :])
         return identity if self._models.get(identity) is not None else None
 
     def _reference(self, value: object, fits: Callable[[str], bool]) -> str | None:

@@ -15,7 +15,7 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from hive_jupyter.display import traits
@@ -91,7 +91,7 @@ class WorkerComms:
         self._send = send
         self._rule = rule
         self._worker = worker
-        self._models = None if rule == TRUSTED else Models(rule, worker)
+        self._models = None if rule == TRUSTED else Models(rule, worker, _prefix())
         self._told: set[str] = set()
         # Of the comms that are open: where what they say goes when no run and no word is its cause.
         self._sinks: dict[str, Sink] = {}
@@ -115,24 +115,16 @@ class WorkerComms:
             run: that is its cause and not over, or None.
             key: of the run or word that is its cause.
         """
-        comm, cell = message.content["comm_id"], ""
+        comm = self._public(message.content["comm_id"])
         word = self._words.get(key)
-        if word is not None:
-            sink: Sink | None = word.sink
-            cell = "" if word.is_dealt_with else word.header["msg_id"]
-        elif run is not None:
-            sink = run.late  # where that shows no widgets, those of other runs go on
-            cell = run.message_id if sink else ""
-        else:
-            sink = self._late.sink_of(key)
+        sink, cell = self._place(run, word, key)
         if message.type == "comm_open":
             if sink is None or comm in self._sinks:
                 return  # nobody could show a widget
-            say = self._sinks[comm] = sink
-        elif comm in self._sinks:
-            say = sink or self._sinks[comm]
-        else:
+            self._sinks[comm] = sink
+        elif comm not in self._sinks:
             return
+        say = sink or self._sinks[comm]
         shown = self._passed(message, cell)
         if (shown is None and message.type == "comm_open") or message.type == "comm_close":
             del self._sinks[comm]
@@ -143,6 +135,18 @@ class WorkerComms:
                 run.say(each)
             else:
                 self._late.add(say, each)
+
+    def _place(self, run: Run | None, word: _Word | None, key: str) -> tuple[Sink | None, str]:
+        """Who takes what is said for such a cause, and for which request it is in its place."""
+        if word is not None:
+            return word.sink, "" if word.is_dealt_with else word.header["msg_id"]
+        if run is None:
+            return self._late.sink_of(key), ""
+        # where that shows no widgets, those of other runs go on
+        return run.late, run.message_id if run.late else ""
+
+    def _public(self, comm: str) -> str:
+        return comm if self._models is None else self._models.public(comm)
 
     def release(self, cell: str, say: Sink) -> None:
         """
@@ -229,6 +233,13 @@ class WorkerComms:
             word.asks = False
             self._late.add(word.sink, _no_state(word.message))
 
+    def _as_worker_knows(self, message: Message) -> Message:
+        """With the name that the comm has in the worker."""
+        if self._models is None:
+            return message
+        comm = self._models.private(message.content["comm_id"])
+        return replace(message, content={**message.content, "comm_id": comm})
+
     def _passed(self, message: Message, cell: str = "") -> Message | None:
         """What of a message may pass."""
         if self._models is None:
@@ -269,7 +280,7 @@ class WorkerComms:
             self._sent.add(key)
             header = {**word.header, **added, RUN_KEY: key}
             try:
-                self._send(word.message, header)
+                self._send(self._as_worker_knows(word.message), header)
             except Exception as error:  # the worker takes nothing any more
                 log.info("a widget's message was lost: %s", error)
                 self.take_idle(key)
@@ -283,6 +294,10 @@ def answer_for_nobody(message: Message, sink: Sink) -> None:
     if _method(message) == "request_state":
         sink(_no_state(message))
     sink(IDLE)
+
+
+def _prefix() -> str:
+    return f"{secrets.token_hex(8)}-"
 
 
 def _no_state(message: Message) -> Message:

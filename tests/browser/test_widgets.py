@@ -159,6 +159,28 @@ def test_a_widget_whose_worker_ended_is_told(opened, sandboxed):
     expect(page.get_by_role("slider")).to_have_count(0)
 
 
+def test_a_worker_shows_nothing_where_the_notebook_has_a_widget_of_a_time_before(opened):
+    known = "feedface" * 4  # as the notebook's file tells it
+    page = opened(
+        f"""data = {{"text/plain": "a widget of a time before"}}
+data["application/vnd.jupyter.widget-view+json"] = {{
+    "version_major": 2, "version_minor": 0, "model_id": "{known}"
+}}
+display(data, raw=True)""",
+        f"""%%delegate
+import ipywidgets as widgets
+button = widgets.Button(description="Approve", model_id="{known}")
+widgets.Button(description="Shown")""",
+    )
+    expect(page.get_by_role("button", name="Shown")).to_be_visible()
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+
+    page.reload()
+
+    expect(page.get_by_role("button", name="Shown")).to_be_visible()
+    expect(page.get_by_role("button", name="Approve", exact=True)).to_have_count(0)
+
+
 def test_a_figure_of_matplotlib_is_live_in_an_open_worker(opened):
     pytest.importorskip("ipympl")
     page = opened(
