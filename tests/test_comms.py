@@ -8,6 +8,7 @@ from hive_jupyter.display.rules import FRAMED, TRUSTED
 from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY
 from hive_jupyter.swarm import comms as module
+from hive_jupyter.swarm import late as late_module
 from hive_jupyter.swarm.comms import IDLE, WorkerComms
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.messages import Message, ignore
@@ -327,3 +328,35 @@ async def test_a_confined_workers_comms_have_other_names_in_the_page():
 
     assert name != "0"
     assert worker.named == ["0", "0"]
+
+
+async def test_what_a_page_waits_for_is_not_left_out_where_too_much_is_said(worker, monkeypatch):
+    monkeypatch.setattr(late_module, "_MOST_MESSAGES", 10)
+    await worker.opens("slider")
+    thread = Run("", worker.said.append, late=worker.said.append)
+    worker.late.expect(thread.key, worker.said.append)
+    answers = []
+    worker.comms.pass_on(saying("slider", ASKING), HEADER, answers.append)
+    async with asyncio.timeout(10):
+        while not worker.sent:
+            await asyncio.sleep(0)
+    key = worker.sent[0][1][RUN_KEY]
+
+    def floods():
+        for _ in range(50):
+            worker.late.add(worker.said.append, Message("display_data", {"data": {}}))
+            worker.comms.take(saying("slider"), None, thread.key)
+
+    floods()
+    worker.comms.take(opening("new"), None, thread.key)
+    worker.comms.take(updating("slider", value=3), None, key)
+    worker.comms.take_idle(key)
+    floods()
+    worker.comms.take(Message("comm_close", {"comm_id": "slider"}), None, thread.key)
+    worker.late.close()
+
+    assert told(answers) == [3, "idle"]
+    kinds = [message.type for message in worker.said]
+    assert kinds.count("comm_msg") <= 21
+    assert kinds.count("comm_open") == 1
+    assert kinds[-1] == "comm_close"

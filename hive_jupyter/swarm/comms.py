@@ -70,6 +70,11 @@ class _Word:
     is_dealt_with: bool = False
     asks: bool = False
 
+    def is_answered_by(self, message: Message) -> bool:
+        """Whether a message tells the state of the comm's model."""
+        named = message.content["comm_id"] == self.message.content["comm_id"]
+        return named and _method(message) == "update"
+
 
 class WorkerComms:
     """
@@ -118,23 +123,32 @@ class WorkerComms:
         comm = self._public(message.content["comm_id"])
         word = self._words.get(key)
         sink, cell = self._place(run, word, key)
-        if message.type == "comm_open":
-            if sink is None or comm in self._sinks:
-                return  # nobody could show a widget
-            self._sinks[comm] = sink
-        elif comm not in self._sinks:
+        is_new = message.type == "comm_open"
+        if comm in self._sinks if is_new else comm not in self._sinks:
             return
-        say = sink or self._sinks[comm]
+        say = sink or self._sinks.get(comm)
+        if say is None or not self._has_room(message, run, word):
+            return  # nobody could show a widget
         shown = self._passed(message, cell)
-        if (shown is None and message.type == "comm_open") or message.type == "comm_close":
+        if message.type == "comm_close":
             del self._sinks[comm]
-        if word is not None and shown is not None and comm == word.message.content["comm_id"]:
-            word.asks = word.asks and _method(shown) != "update"
+        elif shown is not None:
+            self._sinks.setdefault(comm, say)
+        if word is not None and shown is not None and word.is_answered_by(shown):
+            word.asks = False
         for each in filter(None, (*self._refusals(), shown)):
             if run is not None and run.late is not None:
                 run.say(each)
             else:
                 self._late.add(say, each)
+
+    def _has_room(self, message: Message, run: Run | None, word: _Word | None) -> bool:
+        """Whether a message can be handed on; of what a page waits for, all is."""
+        if (run is not None and run.late is not None) or message.type == "comm_close":
+            return True
+        if word is not None and word.asks and _method(message) == "update":
+            return True
+        return self._late.has_room()
 
     def _place(self, run: Run | None, word: _Word | None, key: str) -> tuple[Sink | None, str]:
         """Who takes what is said for such a cause, and for which request it is in its place."""
