@@ -13,6 +13,7 @@ from hive_jupyter.swarm.comms import IDLE, WorkerComms
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.messages import Message, ignore
 from hive_jupyter.swarm.run import Run
+from hive_jupyter.swarm.surplus import Surplus
 
 HEADER = {"msg_id": "click", "session": "page"}
 
@@ -34,11 +35,11 @@ class Subshell:
 class Worker:
     """The other end: what it was sent, and what it may say."""
 
-    def __init__(self, rule=TRUSTED):
+    def __init__(self, rule=TRUSTED, folder="/nowhere"):
         self.sent = []
         self.named = []
         self.late = LateOutput(ignore)
-        self.comms = WorkerComms(self.late, self.send, rule)
+        self.comms = WorkerComms(self.late, self.send, rule, surplus=Surplus(str(folder)))
         self.said = []
 
     def send(self, message, header):
@@ -360,3 +361,24 @@ async def test_what_a_page_waits_for_is_not_left_out_where_too_much_is_said(work
     assert kinds.count("comm_msg") <= 21
     assert kinds.count("comm_open") == 1
     assert kinds[-1] == "comm_close"
+
+
+async def test_what_a_click_causes_is_shown_up_to_a_limit_and_the_rest_kept(tmp_path):
+    worker = Worker(folder=tmp_path)
+    await worker.opens("slider")
+    answers = []
+    for _ in range(2):
+        worker.comms.pass_on(saying("slider"), HEADER, answers.append, 1000)
+    async with asyncio.timeout(10):
+        while len(worker.sent) < 2:
+            await asyncio.sleep(0)
+    for _, header in worker.sent:
+        text = Message("stream", {"name": "stdout", "text": "x" * 5000}, size=5000)
+        assert worker.comms.take_output(text, header[RUN_KEY])
+    worker.late.close()
+
+    assert sum(message.content["text"].count("x") for message in answers) < 2000
+    assert "The rest is in" in answers[-1].content["text"]
+    (kept,) = tmp_path.iterdir()
+    assert kept.stat().st_size > 8000
+    worker.comms.close()

@@ -35,6 +35,7 @@ from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.messages import COMMS, OUTPUTS, Message, Sink, progress
 from hive_jupyter.swarm.outlet import Outlet
 from hive_jupyter.swarm.run import Run
+from hive_jupyter.swarm.surplus import Surplus
 from hive_jupyter.units import format_size
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -240,7 +241,9 @@ class Channels:
         self._pauses: set[str] = set()
         self._draining = False
         self._late = LateOutput(self._hold)
-        self.comms = WorkerComms(self._late, self._pass_on, rule=rule, worker=name)
+        self.comms = WorkerComms(
+            self._late, self._pass_on, rule=rule, worker=name, surplus=Surplus(folder)
+        )
         self._disconnected = asyncio.Event()
         identity = uuid.uuid4().bytes
         self._sockets = {
@@ -331,7 +334,11 @@ class Channels:
         header.pop("subshell_id", None)
         header.update({"msg_type": run.type, RUN_KEY: run.key, WORKER_NAME: self._name})
         run.outlet = Outlet(
-            rule, self._name, most_shown, self._folder, self.comms.views_of(run.message_id)
+            rule,
+            self._name,
+            most_shown,
+            Surplus(self._folder),
+            self.comms.views_of(run.message_id),
         )
         self._runs[run.key] = run
         # some kernels hand back only the header's standard keys

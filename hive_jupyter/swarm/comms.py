@@ -28,6 +28,7 @@ from hive_jupyter.swarm.outlet import Outlet, View
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.subshell import Subshell
+from hive_jupyter.swarm.surplus import Surplus
 
 log = logging.getLogger(__name__)
 
@@ -85,17 +86,26 @@ class WorkerComms:
         send: sends a message with a header on the worker's shell channel.
         rule: for what may pass; one of ``display.rules.RULES``.
         worker: its name.
+        surplus: takes what is not shown of what front-ends cause.
 
     Attributes:
         subshell: of the worker, where it has such; else its widgets hear nothing while a cell runs.
     """
 
-    def __init__(self, late: LateOutput, send: Send, rule: str = TRUSTED, worker: str = "") -> None:
+    def __init__(
+        self,
+        late: LateOutput,
+        send: Send,
+        rule: str = TRUSTED,
+        worker: str = "",
+        surplus: Surplus | None = None,
+    ) -> None:
         self.subshell: Subshell | None = None
         self._late = late
         self._send = send
         self._rule = rule
         self._worker = worker
+        self._surplus = surplus or Surplus("")
         self._models = None if rule == TRUSTED else Models(rule, worker, _prefix())
         self._told: set[str] = set()
         # Of the comms that are open: where what they say goes when no run and no word is its cause.
@@ -201,7 +211,13 @@ class WorkerComms:
         if len(self._done) > _REMEMBERED:
             del self._words[self._done.popleft()]
 
-    def pass_on(self, message: Message, header: Mapping[str, Any], sink: Sink) -> None:
+    def pass_on(
+        self,
+        message: Message,
+        header: Mapping[str, Any],
+        sink: Sink,
+        most_shown: int | None = None,
+    ) -> None:
         """
         Pass on what a front-end says to a comm of this worker.
 
@@ -210,13 +226,14 @@ class WorkerComms:
             header: that it came with.
             sink: is called on the loop with what the worker says because of it, and at last, in any
                 case, with a "status" that is idle; must not block.
+            most_shown: bytes of output that are shown of that, about; None: no limit.
         """
         comm = message.content["comm_id"]
         if comm not in self._sinks or len(self._to_send) >= _MOST_WAITING:
             answer_for_nobody(message, sink)
             return
         key, cell = secrets.token_hex(8), header["msg_id"]
-        outlet = Outlet(self._rule, self._worker, view=self.views_of(cell))
+        outlet = Outlet(self._rule, self._worker, most_shown, self._surplus, self.views_of(cell))
         word = self._words[key] = _Word(message, header, sink, outlet)
         if _method(message) == "request_state":
             word.asks = True
@@ -240,6 +257,7 @@ class WorkerComms:
             _say(sink, Message("comm_lost", {"comm_id": comm}))
         self._words.clear()
         self._sinks.clear()
+        self._surplus.close()
 
     def _tell_no_state(self, word: _Word) -> None:
         """Speak for the worker where it has not told a model's state."""

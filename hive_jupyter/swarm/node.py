@@ -448,7 +448,7 @@ class SwarmNode:
         if self._channels is None:
             answer_for_nobody(message, sink)
         else:
-            self._channels.comms.pass_on(message, header, sink)
+            self._channels.comms.pass_on(message, header, sink, self.config.max_output)
 
     def pause_output(self, run: Run) -> None:
         """Read no output for now, since this run's does not get away; it waits in the worker."""
