@@ -382,3 +382,14 @@ async def test_what_a_click_causes_is_shown_up_to_a_limit_and_the_rest_kept(tmp_
     (kept,) = tmp_path.iterdir()
     assert kept.stat().st_size > 8000
     worker.comms.close()
+
+
+async def test_what_is_not_shown_is_told_of_no_more_than_anybody_reads():
+    worker = Worker(FRAMED)
+    run = Run("", worker.said.append, late=worker.said.append)
+    for number in range(500):
+        kind = {"_model_name": f"No{number}", "_model_module": "m", "_model_module_version": "1"}
+        content = {"comm_id": f"{number}", "target_name": "jupyter.widget", "data": {"state": kind}}
+        worker.comms.take(Message("comm_open", content), run, run.key)
+
+    assert len(worker.said) == 50

@@ -41,6 +41,8 @@ _MOST_WAITING = 20_000
 _PATIENCE = 10.0
 # Of so many words the threads that they began may say something after the worker has dealt with it.
 _REMEMBERED = 100
+# Kinds of widgets that are told of as not shown.
+_MOST_TOLD = 50
 
 # What front-ends wait for before they say more.
 IDLE = Message("status", {"execution_state": "idle"})
@@ -287,6 +289,7 @@ class WorkerComms:
         """Say once of each kind of widget that it is not shown."""
         refused = self._models.take_refused() if self._models else []
         names = [name for name in refused if name not in self._told]
+        names = names[: _MOST_TOLD - len(self._told)]
         self._told.update(names)
         if not names:
             return []
