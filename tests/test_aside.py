@@ -5,10 +5,11 @@ import time
 import pytest
 
 from hive_jupyter import manager as manager_module
-from hive_jupyter.errors import RemoteError
+from hive_jupyter.errors import RemoteError, TransferError
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.swarm.aside import Aside
 from hive_jupyter.swarm.messages import Message
+from hive_jupyter.swarm.subshell import Subshell
 from tests.processes import wait_until
 
 
@@ -151,3 +152,12 @@ async def test_of_an_explanation_its_text_passes():
     text = await Aside(Lying(data=data)).inspect("pri", 3, 0)
     assert "\x1b]0" not in text
     assert "\x1b[31mred" in text
+
+
+@pytest.mark.parametrize("name", [None, 5, "x" * 1_000_000])
+async def test_what_is_no_name_of_a_subshell_is_not_repeated_with_each_request(name):
+    async def request(*_):
+        return Message("create_subshell_reply", {"status": "ok", "subshell_id": name})
+
+    with pytest.raises(TransferError, match="name of a subshell"):
+        await Subshell(request).name()

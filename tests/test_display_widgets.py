@@ -55,7 +55,7 @@ def models(rule=FRAMED):
 
 def take(known, messages):
     """What passes of messages."""
-    return [known.passed(*message, CELL.__eq__) for message in messages]
+    return [known.passed(*message, CELL) for message in messages]
 
 
 def state(name, version="2.0.0", module=CONTROLS, **values):
@@ -80,13 +80,13 @@ def opened(known, name, *, to=None, buffers=(), paths=(), **values):
     }.get(name, traits.CONTROLS)
     data = {"state": state(name, version, module, **values), "buffer_paths": list(paths)}
     content = {"comm_id": to, "target_name": "jupyter.widget", "data": data}
-    found = known.passed("comm_open", content, list(buffers), CELL.__eq__)
+    found = known.passed("comm_open", content, list(buffers), CELL)
     return to, None if found is None else found[0]["data"]["state"]
 
 
 def updated(known, to, method="update", buffers=(), paths=(), **values):
     data = {"method": method, "state": values, "buffer_paths": list(paths)}
-    found = known.passed("comm_msg", {"comm_id": to, "data": data}, list(buffers), CELL.__eq__)
+    found = known.passed("comm_msg", {"comm_id": to, "data": data}, list(buffers), CELL)
     return None if found is None else found[0]["data"]["state"]
 
 
@@ -131,7 +131,7 @@ def test_every_widget_passes_as_it_is_made(sent):
                 made(**options)
     known, names = models(), set()
     for kind, content, buffers in sent:
-        found = known.passed(kind, content, buffers, CELL.__eq__)
+        found = known.passed(kind, content, buffers, CELL)
         told = content["data"]["state"]
         names.add(told["_model_name"])
         if told["_model_name"] not in LEFT_OUT:
@@ -320,7 +320,7 @@ def test_what_is_not_known_is_refused_and_named_once():
                 "target_name": "jupyter.widget",
                 "data": {"state": told},
             }
-            assert known.passed("comm_open", content, [], CELL.__eq__) is None
+            assert known.passed("comm_open", content, [], CELL) is None
     names = known.take_refused()
     assert "AnyModel (anywidget ~0.9.*)" in names
     assert 5 == len(names)
@@ -339,7 +339,7 @@ def test_names_of_what_is_refused_are_plain_and_bounded():
 @pytest.mark.parametrize("target", ["jupyter.widget.control", "jupyter.widget.version", "x", None])
 def test_another_comm_is_refused(target):
     content = {"comm_id": identity(), "target_name": target, "data": {"state": state("TextModel")}}
-    assert models().passed("comm_open", content, [], CELL.__eq__) is None
+    assert models().passed("comm_open", content, [], CELL) is None
 
 
 @pytest.mark.parametrize("to", ["", "x" * 32, "a" * 65, "A" * 32, "../a", 5, None, "__proto__"])
@@ -349,15 +349,15 @@ def test_another_id_is_refused(to):
         "target_name": "jupyter.widget",
         "data": {"state": state("TextModel")},
     }
-    assert models().passed("comm_open", content, [], CELL.__eq__) is None
+    assert models().passed("comm_open", content, [], CELL) is None
 
 
 def test_an_id_is_opened_once_and_does_not_come_back():
     known = models()
     to, _ = opened(known, "TextModel")
     assert opened(known, "HTMLModel", to=to)[1] is None
-    assert known.passed("comm_close", {"comm_id": to, "data": {}}, [], CELL.__eq__)
-    assert known.passed("comm_close", {"comm_id": to, "data": {}}, [], CELL.__eq__) is None
+    assert known.passed("comm_close", {"comm_id": to, "data": {}}, [], CELL)
+    assert known.passed("comm_close", {"comm_id": to, "data": {}}, [], CELL) is None
     assert opened(known, "TextModel", to=to)[1] is None
     assert updated(known, to, value="x") is None
     assert known.view({"model_id": to}) is None
@@ -369,14 +369,14 @@ def test_other_messages_are_refused(method):
     known = models()
     to, _ = opened(known, "TextModel")
     data = {"method": method, "content": {"do": "focus"}, "state": {"value": "x"}}
-    assert known.passed("comm_msg", {"comm_id": to, "data": data}, [], CELL.__eq__) is None
+    assert known.passed("comm_msg", {"comm_id": to, "data": data}, [], CELL) is None
 
 
 def test_the_number_of_widgets_is_bounded():
     known = models()
     ids = [opened(known, "LayoutModel", to=f"{place:x}")[0] for place in range(10_000)]
     assert opened(known, "LayoutModel")[1] is None
-    known.passed("comm_close", {"comm_id": ids[0], "data": {}}, [], CELL.__eq__)
+    known.passed("comm_close", {"comm_id": ids[0], "data": {}}, [], CELL)
     assert opened(known, "LayoutModel")[1] is not None
 
 
@@ -565,7 +565,7 @@ def test_buffers_come_where_they_are_expected(paths):
             "target_name": "jupyter.widget",
             "data": {"state": state(name), "buffer_paths": paths},
         }
-        passed, buffers = known.passed("comm_open", content, [drawn("image/png")], CELL.__eq__)
+        passed, buffers = known.passed("comm_open", content, [drawn("image/png")], CELL)
         assert ([], []) == (passed["data"]["buffer_paths"], buffers)
 
 
@@ -598,8 +598,25 @@ def test_a_reference_fits_what_it_is_for():
 def test_what_is_closed_is_referred_to_no_more():
     known = models()
     slider, _ = opened(known, "IntSliderModel")
-    known.passed("comm_close", {"comm_id": slider, "data": {}}, [], CELL.__eq__)
+    known.passed("comm_close", {"comm_id": slider, "data": {}}, [], CELL)
     assert [] == opened(known, "BoxModel", children=[reference(slider)])[1]["children"]
+
+
+def test_ids_in_the_page_are_nobody_elses():
+    known = Models(FRAMED, "coder", "abc-")
+    slider, _ = opened(known, "IntSliderModel")
+    output, _ = opened(known, "OutputModel", msg_id=CELL)
+    content = {"comm_id": identity(), "target_name": "jupyter.widget"}
+    box = state("BoxModel", children=[reference(slider), reference(f"abc-{output}")])
+    passed, _ = known.passed("comm_open", {**content, "data": {"state": box}}, [], CELL)
+
+    assert f"abc-{content['comm_id']}" == passed["comm_id"]
+    children = passed["data"]["state"]["children"]
+    assert [reference(f"abc-{slider}"), reference(f"abc-{output}")] == children
+    assert f"abc-{slider}" == known.view({"model_id": slider})["model_id"]
+    assert f"abc-{slider}" == known.view({"model_id": f"abc-{slider}"})["model_id"]
+    assert [f"abc-{output}"] == [content["comm_id"] for content in known.release(CELL)]
+    assert slider == known.private(known.public(slider))
 
 
 def test_text_that_looks_like_a_reference_is_text():
@@ -652,6 +669,19 @@ def test_a_small_message_makes_no_more_views_than_a_page_bears():
     leaf, _ = opened(known, "LabelModel")
     assert updated(known, first, children=[reference(leaf)] * 40)
     assert updated(known, first, children=[reference(leaf)] * 60) is None
+
+
+def test_the_widgets_in_all_others_are_bounded():
+    known = models()
+    leaf, _ = opened(known, "LabelModel")
+    for _ in range(20):
+        box, passed = opened(known, "BoxModel", children=[reference(leaf)] * 1000)
+        assert "children" in passed
+    _, passed = opened(known, "BoxModel", children=[reference(leaf)])
+    assert "children" not in passed
+    updated(known, box, children=[])
+    _, passed = opened(known, "BoxModel", children=[reference(leaf)])
+    assert "children" in passed
 
 
 def test_widgets_are_nested_no_deeper_than_a_page_bears():
@@ -790,6 +820,17 @@ def test_many_outputs_that_take_each_other_are_no_trouble():
     assert known.view({"model_id": before})
 
 
+def test_outputs_that_take_at_one_time_are_looked_at_in_time():
+    known = models()
+    labels = [opened(known, "LabelModel")[0] for _ in range(100)]
+    taking = [opened(known, "OutputModel", msg_id=CELL)[1]["msg_id"] for _ in range(2000)]
+    began = time.process_time()
+    shown = [known.view({"model_id": label}, CELL) for label in labels]
+    assert time.process_time() - began < 2
+    assert all(shown)
+    assert 100 == taking.count(CELL)
+
+
 @pytest.mark.parametrize("rule", [FRAMED, INERT])
 def test_what_is_in_an_output_is_looked_at_as_any_output(rule):
     known = models(rule)
@@ -920,7 +961,7 @@ def references(value):
 def test_whatever_comes_only_what_is_known_passes(said, rule):
     known, alive = Models(rule, "coder"), {}
     for kind, content, buffers in said:
-        found = known.passed(kind, content, buffers, CELL.__eq__)
+        found = known.passed(kind, content, buffers, CELL)
         if found is None:
             continue
         passed, kept = found

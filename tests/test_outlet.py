@@ -13,6 +13,7 @@ from hive_jupyter.swarm import outlet as outlet_module
 from hive_jupyter.swarm import surplus as surplus_module
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.outlet import Outlet
+from hive_jupyter.swarm.surplus import Surplus
 
 MOST = 1000
 
@@ -34,7 +35,7 @@ def text_of(messages, name="stdout"):
 
 @pytest.fixture
 def outlet(tmp_path):
-    return Outlet(most=MOST, folder=str(tmp_path))
+    return Outlet(most=MOST, surplus=Surplus(str(tmp_path)))
 
 
 @pytest.fixture
@@ -116,7 +117,7 @@ def test_what_is_too_large_is_kept_without_being_looked_at(tmp_path, kept, monke
     """To build it anew would take the longer the larger it is."""
     monkeypatch.setattr(outlet_module.rules, "passed", lambda *_: pytest.fail("it was looked at"))
     said = Message("display_data", {"data": {"text/html": "<p id=x>"}}, size=2000)
-    Outlet(FRAMED, "coder", MOST, str(tmp_path)).passed(said)
+    Outlet(FRAMED, "coder", MOST, Surplus(str(tmp_path))).passed(said)
     assert {"text/html": "<p id=x>"} == json.loads(kept())["data"]
 
 
@@ -203,7 +204,7 @@ def test_what_does_not_fit_into_the_file_is_said_at_the_end(outlet, kept, monkey
 
 
 def test_where_no_file_can_be_made_it_is_said(tmp_path):
-    outlet = Outlet(most=MOST, folder=str(tmp_path / "gone"))
+    outlet = Outlet(most=MOST, surplus=Surplus(str(tmp_path / "gone")))
     shown = outlet.passed(stream("x" * 10_000))
 
     assert "is lost (No such file" in text_of(shown, "stderr")
@@ -234,7 +235,7 @@ def test_nothing_is_kept_after_the_end_of_the_cell(outlet, kept):
 @given(st.lists(st.text(max_size=300), max_size=20))
 def test_nothing_that_is_printed_is_lost(tmp_path_factory, texts):
     folder = tmp_path_factory.mktemp("outlet")
-    outlet = Outlet(most=MOST, folder=str(folder))
+    outlet = Outlet(most=MOST, surplus=Surplus(str(folder)))
     shown = [part for text in texts for part in outlet.passed(stream(text))]
     outlet.close()
     kept = "".join(path.read_bytes().decode() for path in folder.iterdir())

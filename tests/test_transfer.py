@@ -17,6 +17,7 @@ from types import SimpleNamespace
 import numpy as np
 import pandas as pd
 import polars as pl
+import psutil
 import pyarrow as pa
 import pytest
 from hypothesis import given, settings
@@ -378,6 +379,18 @@ def test_frames_of_pandas_come_back_as_they_were(cut):
     pd.testing.assert_frame_equal(frame().iloc[cut], part)
 
 
+def test_a_frequency_that_has_no_name_is_refused():
+    index = pd.date_range("2020", periods=2, freq=pd.DateOffset(months=1))
+    with pytest.raises(TransferError, match="frequency <DateOffset: months=1>"):
+        transfer.pack({"x": index})
+
+
+def test_fields_that_share_memory_are_refused():
+    union = np.dtype({"names": ["a", "b"], "formats": ["<i4", "<f4"], "offsets": [0, 0]})
+    with pytest.raises(TransferError, match="fields that share memory"):
+        transfer.pack({"x": np.zeros(1, union)})
+
+
 @pytest.mark.parametrize("index", INDEXES, ids=lambda index: type(index).__name__)
 def test_indexes_of_pandas_come_back_as_they_were(index):
     part = frame()[["int", "text"]].set_index(index)
@@ -525,7 +538,22 @@ def array(element, shape, axes=None, number=0):
     return ["array", element, shape, axes, number]
 
 
+def fields(*formats, offset=0, itemsize):
+    """Elements of fields that all lie at one place."""
+    names = [str(number) for number in range(len(formats))]
+    return {
+        "names": names,
+        "formats": [*formats],
+        "offsets": [offset] * len(formats),
+        "itemsize": itemsize,
+        "titles": [None] * len(formats),
+        "aligned": False,
+    }
+
+
 NODE = [3, [None, 0, 1], []]
+# All of one hash: to compare each with each takes longer than anybody waits.
+ALIKE = [number * (2**61 - 1) for number in range(300_000)]
 
 LIES = {
     "a shape that is too large": lie(array("<i8", [10]), 8),
@@ -730,6 +758,51 @@ LIES = {
         {"sizes": [4], "values": {"x": array("<U1", [1])}},
         [bytearray(b"\xff" * 4 + bytes(12))],
     ),
+    "moments of nothing": lie(
+        ["masked", array(">M8[0ps]", [2]), None, array("|M8", [1], None, 1), False], 16, 8
+    ),
+    "fields far beyond the element": lie(
+        [
+            *("masked", array("<M8[s]", [1]), None),
+            *(array(fields("<m8[Y]", offset=2**31 - 8, itemsize=24), [1], None, 1), False),
+        ],
+        *(8, 24),
+    ),
+    "fields that share memory": lie(array(fields("|b1", "|b1", itemsize=1), [1]), 1),
+    "a frequency that takes hours": lie(
+        ["labels", ["values", array("<M8[ns]", [0]), None, "1" * 1_000_000]], 0
+    ),
+    "periods that take hours": lie(["column", ["period", array("<i8", [0]), "1" * 1_000_000]], 0),
+    "a shape that takes hours": lie(array("<i8", [2**62] * 1_000_000), 8),
+    "keys that take hours": lie(["dict", *[key for n in ALIKE for key in (n, 0)]]),
+    "a set that takes hours": lie(["set", *ALIKE]),
+    "a frozen set that takes hours": lie(["frozenset", *ALIKE]),
+    "labels that take hours": lie(
+        [
+            "column",
+            ["categorical", array("|i1", [0]), [["plain", ["list", *ALIKE]], None, None], 0],
+        ],
+        0,
+    ),
+    "no element of two gigabytes": lie(array("|V2147483647", [0]), 0),
+    "Arrow elements of two gigabytes": lie(["chunked", ["binary", 2**31 - 1], []]),
+    "lists of a billion": lie(["chunked", ["list_of", ["item", "int8", True, None], 2**30], []]),
+    "nothing, many times": lie(["list", *[["chunk", "null", [[10**6, [None], []]]]] * 11]),
+    "empty elements, many times": lie(
+        ["list", *[array("|S0", [10**6], None, number) for number in range(11)]], *[0] * 11
+    ),
+    "an Arrow map with a key that is missing": (
+        {
+            "sizes": [8, 1, 1],
+            "values": {
+                "x": [
+                    *("chunk", ["map", ["k", "int8", False, None], ["v", "null", True, None], 0]),
+                    [[1, [None, 0], [[1, [None], [[1, [1, 2], []], [1, [None], []]]]]]],
+                ],
+            },
+        },
+        [bytearray(np.array([0, 1], "i4").tobytes() + bytes(8) + bytes(32))],
+    ),
     "no values": ({"sizes": []}, []),
     "a list of values": ({"sizes": [], "values": [1]}, []),
     "nothing at all": (None, []),
@@ -741,6 +814,15 @@ def test_a_lie_is_told_as_such(name):
     told, parts = LIES[name]
     with pytest.raises(TransferError):
         transfer.unpack(told, list(parts))
+
+
+def test_what_is_empty_takes_no_memory():
+    process, count = psutil.Process(), 2_000_000
+    before = process.memory_info().rss
+    buffers = from_parts([0] * count, [])
+
+    assert len(buffers) == count
+    assert process.memory_info().rss < before + 50 * 10**6
 
 
 def test_lists_in_lists_without_an_end_are_refused():

@@ -216,6 +216,30 @@ def test_a_transfer_can_be_interrupted(hive):
     assert {"x": 1} == hive.pull("x")
 
 
+def test_the_putting_together_of_values_can_be_interrupted(hive, monkeypatch):
+    begun, may_end = threading.Event(), threading.Event()
+    unpack = values_module.transfer.unpack
+
+    def slow(*arguments, **options):
+        begun.set()
+        may_end.wait(60)
+        return unpack(*arguments, **options)
+
+    monkeypatch.setattr(values_module.transfer, "unpack", slow)
+    hive.delegate("x = 1")
+    delegation = hive.begin_pull(["x"])
+    assert begun.wait(30)
+    delegation.interrupt()
+    try:
+        with pytest.raises(RemoteError) as caught:
+            delegation.outcome()
+        assert not may_end.is_set()
+    finally:
+        may_end.set()
+
+    assert "KeyboardInterrupt" == caught.value.ename
+
+
 def test_a_worker_that_dies_while_it_hands_over_is_told(hive):
     hive.delegate(INSTEAD.format("os._exit(3)"))
     with pytest.raises(NodeDied, match="exit code 3"):

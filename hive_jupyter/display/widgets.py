@@ -24,7 +24,6 @@ METADATA: Mapping[str, Any] = {"version": "2.1.0"}
 
 _REFERENCE = "IPY_MODEL_"
 _ID = re.compile(r"[0-9a-f-]{1,64}")
-_LONGEST_MESSAGE_ID = 200
 _LONGEST_NAME = 100
 _MOST_REFUSED = 100
 # At one time, and ever: an id that is closed may not come back, so it has to be known.
@@ -33,6 +32,10 @@ _MOST_EVER = 200_000
 # Of one widget with all that is in it, and how deep that is nested: a page makes a view for each.
 _MOST_VIEWS = 2000
 _DEEPEST = 50
+# Of all widgets of a worker: places in which one is shown in another; and Outputs that take, at one
+# time, what is shown.
+_MOST_SHOWN = 20_000
+_MOST_CAPTURES = 100
 _MOST_OUTPUTS = 1000
 _MOST_FORMS = 100
 _MOST_CHILDREN = 1000
@@ -53,29 +56,40 @@ class Models:
     Args:
         rule: "framed" or "inert", see ``display.rules``.
         worker: its name.
+        prefix: of all ids in the page, which nobody else's begin with. A notebook tells those of
+            widgets that it showed before, and what is opened under one would be shown there again.
     """
 
-    def __init__(self, rule: str, worker: str) -> None:
+    def __init__(self, rule: str, worker: str, prefix: str = "") -> None:
         self._rule = rule
         self._worker = worker
+        self._prefix = prefix
         # By id; None: closed.
         self._models: dict[str, tuple[_Key, Model] | None] = {}
         self._open = 0
         # By id: what is shown in it as its state says, and what was shown while it took outputs.
         self._below: dict[str, list[str]] = {}
-        self._taken: dict[str, frozenset[str]] = {}
+        self._taken: dict[str, set[str]] = {}
         # By the id of an Output: the message id of which it takes what is shown.
         self._captures: dict[str, str] = {}
         # By the id of a link: its ends.
         self._links: dict[str, tuple[_End, _End]] = {}
         self._refused: dict[str, None] = {}
 
+    def public(self, identity: str) -> str:
+        """What a model is called in the page."""
+        return f"{self._prefix}{self.private(identity)}"
+
+    def private(self, identity: str) -> str:
+        """What a model is called in the worker."""
+        return identity.removeprefix(self._prefix)
+
     def passed(
         self,
         kind: str,
         content: Mapping[str, Any],
         buffers: Sequence[Any],
-        cells: Callable[[str], bool],
+        cell: str,
     ) -> tuple[dict[str, Any], list[Any]] | None:
         """
         What may pass of a message, with its buffers; None: nothing.
@@ -84,16 +98,18 @@ class Models:
             kind: "comm_open", "comm_msg" or "comm_close".
             content: of the message, as Jupyter's protocol has it.
             buffers: of the message.
-            cells: tells whether a message id is that of a request to this worker.
+            cell: the message id of the request that is its cause, as long as the worker works on
+                that; an Output may take what is shown for it.
         """
         identity, data = content.get("comm_id"), content.get("data")
-        if not isinstance(identity, str) or _ID.fullmatch(identity) is None:
+        if not isinstance(identity, str) or _ID.fullmatch(self.private(identity)) is None:
             return None
+        identity = self.public(identity)
         data = data if isinstance(data, Mapping) else {}
         if kind == "comm_open":
-            found = self._opened(identity, content, _State(data, buffers), cells)
+            found = self._opened(identity, content, _State(data, buffers), cell)
         elif kind == "comm_msg":
-            found = self._updated(identity, data, _State(data, buffers), cells)
+            found = self._updated(identity, data, _State(data, buffers), cell)
         else:
             found = self._closed(identity)
         if found is None:
@@ -109,11 +125,12 @@ class Models:
             cell: the message id of the request that it is shown for. An Output may take it.
         """
         identity = value.get("model_id") if isinstance(value, Mapping) else None
-        if not isinstance(identity, str) or not self._is_shown(identity):
+        if not isinstance(identity, str) or not self._is_shown(self.public(identity)):
             return None
-        for output, taken in self._captures.items():
-            if cell and taken == cell and not self._takes_also(output, identity):
-                return None
+        identity = self.public(identity)
+        takers = [output for output, taken in self._captures.items() if cell and taken == cell]
+        if not self._take_also(takers, identity):
+            return None
         return {"version_major": 2, "version_minor": 0, "model_id": identity}
 
     def release(self, cell: str) -> list[dict[str, Any]]:
@@ -139,7 +156,7 @@ class Models:
         identity: str,
         content: Mapping[str, Any],
         said: _State,
-        cells: Callable[[str], bool],
+        cell: str,
     ) -> tuple[dict[str, Any], list[Any]] | None:
         if identity in self._models:
             return None
@@ -155,7 +172,7 @@ class Models:
             return None
         self._models[identity] = key, model
         self._open += 1
-        state, paths, buffers = self._state(identity, model, said, cells)
+        state, paths, buffers = self._state(identity, model, said, cell)
         if not {"children", "outputs"}.isdisjoint(model.traits):
             self._below.setdefault(identity, [])
         if "source" in model.traits and "source" not in state:
@@ -170,7 +187,7 @@ class Models:
         identity: str,
         data: Mapping[str, Any],
         said: _State,
-        cells: Callable[[str], bool],
+        cell: str,
     ) -> tuple[dict[str, Any], list[Any]] | None:
         known, method = self._models.get(identity), data.get("method")
         if known is None or method not in ("update", "echo_update"):
@@ -178,7 +195,7 @@ class Models:
         if method == "echo_update":
             # the front-end has what it sent, and what frames are in it would not stay the same
             said.drop("outputs")
-        state, paths, buffers = self._state(identity, known[1], said, cells)
+        state, paths, buffers = self._state(identity, known[1], said, cell)
         if not state and not paths:
             return None
         if said.name:  # to a page that was loaded again, which knows nothing of it
@@ -199,7 +216,7 @@ class Models:
             self._refused[line(name, _LONGEST_NAME)] = None
 
     def _state(
-        self, identity: str, model: Model, said: _State, cells: Callable[[str], bool]
+        self, identity: str, model: Model, said: _State, cell: str
     ) -> tuple[dict[str, Any], list[list[str]], list[bytes]]:
         """What may pass of a state: plain values, the paths of buffers, and buffers."""
         state: dict[str, Any] = {}
@@ -210,14 +227,14 @@ class Models:
                 if picture is not None and _is_picture(picture):
                     pictures[name] = picture
             elif name in said.values and kind is not traits.END:
-                found = self._value(identity, kind, said.values[name], cells)
+                found = self._value(identity, kind, said.values[name], cell)
                 if found is not _NOTHING:
                     state[name] = found
         if "source" in model.traits:
             state |= self._joined(identity, said)
         return state, [[name] for name in pictures], list(pictures.values())
 
-    def _value(self, identity: str, kind: Kind, value: Any, cells: Callable[[str], bool]) -> Any:
+    def _value(self, identity: str, kind: Kind, value: Any, cell: str) -> Any:
         """A trait's value as it may pass, or _NOTHING."""
         if kind is traits.LAYOUT:
             return self._reference(value, lambda name: name == _LAYOUT)
@@ -228,7 +245,7 @@ class Models:
         if kind is traits.OUTPUTS:
             return self._outputs(identity, value)
         if kind is traits.CAPTURE:
-            return self._capture(identity, value, cells)
+            return self._capture(identity, value, cell)
         if not kind.allows(value):
             return _NOTHING
         if kind is traits.CLASSES:
@@ -248,7 +265,7 @@ class Models:
         """The id of the model that a value refers to, if that is open."""
         if not isinstance(value, str) or not value.startswith(_REFERENCE):
             return None
-        identity = value[len(_REFERENCE) :]
+        identity = self.public(value[len(_REFERENCE) :])
         return identity if self._models.get(identity) is not None else None
 
     def _reference(self, value: object, fits: Callable[[str], bool]) -> str | None:
@@ -274,16 +291,21 @@ class Models:
         self._below[identity] = before or []
         return False
 
-    def _takes_also(self, output: str, identity: str) -> bool:
-        """Show a model in an Output that takes what is shown in a cell, on the same condition."""
-        taken = self._taken.get(output, frozenset())
-        self._taken[output] = taken | {identity}
-        if self._fits([*self._below, *self._taken]):
+    def _take_also(self, outputs: Iterable[str], identity: str) -> bool:
+        """Show a model in Outputs that take what is shown in a cell, on the same condition."""
+        new = [each for each in outputs if identity not in self._taken.setdefault(each, set())]
+        for output in new:
+            self._taken[output].add(identity)
+        if not new or self._fits([*self._below, *self._taken]):
             return True
-        self._taken[output] = taken
+        for output in new:
+            self._taken[output].remove(identity)
         return False
 
     def _fits(self, shown: Iterable[str]) -> bool:
+        # all of it is looked at
+        if sum(map(len, (*self._below.values(), *self._taken.values()))) > _MOST_SHOWN:
+            return False
         known: dict[str, tuple[int, int]] = {}
         return all(self._views(identity, known)[0] <= _MOST_VIEWS for identity in shown)
 
@@ -305,14 +327,12 @@ class Models:
         known[identity] = views, depth
         return views, depth
 
-    def _capture(self, identity: str, value: object, cells: Callable[[str], bool]) -> str:
+    def _capture(self, identity: str, value: object, cell: str) -> str:
         self._captures.pop(identity, None)
-        if not isinstance(value, str) or not 0 < len(value) <= _LONGEST_MESSAGE_ID:
+        if not cell or value != cell or len(self._captures) >= _MOST_CAPTURES:
             return ""
-        if not cells(value):
-            return ""
-        self._captures[identity] = value
-        return value
+        self._captures[identity] = cell
+        return cell
 
     def _outputs(self, identity: str, value: object) -> Any:
         if not isinstance(value, list) or len(value) > _MOST_OUTPUTS:

@@ -35,6 +35,7 @@ from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.messages import COMMS, OUTPUTS, Message, Sink, progress
 from hive_jupyter.swarm.outlet import Outlet
 from hive_jupyter.swarm.run import Run
+from hive_jupyter.swarm.surplus import Surplus
 from hive_jupyter.units import format_size
 
 Context = zmq.Context[zmq.Socket[bytes]]
@@ -240,7 +241,9 @@ class Channels:
         self._pauses: set[str] = set()
         self._draining = False
         self._late = LateOutput(self._hold)
-        self.comms = WorkerComms(self._late, self._pass_on, rule=rule, worker=name)
+        self.comms = WorkerComms(
+            self._late, self._pass_on, rule=rule, worker=name, surplus=Surplus(folder)
+        )
         self._disconnected = asyncio.Event()
         identity = uuid.uuid4().bytes
         self._sockets = {
@@ -327,17 +330,19 @@ class Channels:
             most_shown: bytes of output that are shown of it, about; None: no limit.
         """
         rule = stricter(self._rule, run.rule)
-        made_up = {**self._session.msg_header(run.type), "msg_id": run.key}
-        header = {**made_up, **run.header}
+        header = {**self._session.msg_header(run.type), **run.header, "msg_id": run.message_id}
         header.pop("subshell_id", None)
         header.update({"msg_type": run.type, RUN_KEY: run.key, WORKER_NAME: self._name})
         run.outlet = Outlet(
-            rule, self._name, most_shown, self._folder, self.comms.views_of(header["msg_id"])
+            rule,
+            self._name,
+            most_shown,
+            Surplus(self._folder),
+            self.comms.views_of(run.message_id),
         )
         self._runs[run.key] = run
-        self.comms.expect(header["msg_id"])
         # some kernels hand back only the header's standard keys
-        self._keys[header["msg_id"]] = run.key
+        self._keys[run.message_id] = run.key
         self.resume("late")
         self._send("shell", Message(run.type, run.content, buffers=run.buffers), header)
 
@@ -345,9 +350,8 @@ class Channels:
         """Route nothing to this run any more, but what comes late."""
         self.resume(run.key)
         self._runs.pop(run.key, None)
-        for msg_id in [msg_id for msg_id, key in self._keys.items() if key == run.key]:
-            self.comms.release(msg_id, run.say)
-        self._keys = {msg_id: key for msg_id, key in self._keys.items() if key != run.key}
+        self._keys.pop(run.message_id, None)
+        self.comms.release(run.message_id, run.say)
         if run.late is not None:
             self._late.expect(run.key, _through(run.outlet, run.late))
         self._asking.discard(run.key)

@@ -15,12 +15,12 @@ import logging
 import secrets
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
+from hive_jupyter.display import traits
 from hive_jupyter.display.rules import TRUSTED
 from hive_jupyter.display.widgets import METADATA, Models
-from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.messages import OUTPUTS, Message, Sink
@@ -28,16 +28,26 @@ from hive_jupyter.swarm.outlet import Outlet, View
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.subshell import Subshell
+from hive_jupyter.swarm.surplus import Surplus
 
 log = logging.getLogger(__name__)
 
-# So much of what front-ends say may be with the worker, or on its way.
-_MOST_WAITING = 1000
+# So much of what front-ends say may be with the worker, or on its way: zmq takes little more, and
+# loses the rest. More waits here, for a page that is loaded again asks each model at once.
+_MOST_SENT = 500
+_MOST_WAITING = 20_000
+# Such a page shows nobody's widgets, the notebook's own included, before each model has told its
+# state. A worker that does not tell it in this time (seconds) is spoken for.
+_PATIENCE = 10.0
 # Of so many words the threads that they began may say something after the worker has dealt with it.
 _REMEMBERED = 100
+# Kinds of widgets that are told of as not shown.
+_MOST_TOLD = 50
 
 # What front-ends wait for before they say more.
 IDLE = Message("status", {"execution_state": "idle"})
+
+_SILENT = "This widget's worker does not answer. Load the page again when it does."
 
 Send = Callable[[Message, Mapping[str, Any]], None]
 
@@ -53,6 +63,7 @@ class _Word:
         sink: takes what the worker says because of it, and at last that it is idle.
         outlet: through which that goes.
         is_dealt_with: the worker has said that it is idle.
+        asks: for the state of the comm's model, which the worker has not told.
     """
 
     message: Message
@@ -60,6 +71,12 @@ class _Word:
     sink: Sink
     outlet: Outlet
     is_dealt_with: bool = False
+    asks: bool = False
+
+    def is_answered_by(self, message: Message) -> bool:
+        """Whether a message tells the state of the comm's model."""
+        named = message.content["comm_id"] == self.message.content["comm_id"]
+        return named and _method(message) == "update"
 
 
 class WorkerComms:
@@ -71,64 +88,98 @@ class WorkerComms:
         send: sends a message with a header on the worker's shell channel.
         rule: for what may pass; one of ``display.rules.RULES``.
         worker: its name.
+        surplus: takes what is not shown of what front-ends cause.
 
     Attributes:
         subshell: of the worker, where it has such; else its widgets hear nothing while a cell runs.
     """
 
-    def __init__(self, late: LateOutput, send: Send, rule: str = TRUSTED, worker: str = "") -> None:
+    def __init__(
+        self,
+        late: LateOutput,
+        send: Send,
+        rule: str = TRUSTED,
+        worker: str = "",
+        surplus: Surplus | None = None,
+    ) -> None:
         self.subshell: Subshell | None = None
         self._late = late
         self._send = send
         self._rule = rule
         self._worker = worker
-        self._models = None if rule == TRUSTED else Models(rule, worker)
-        # The message ids of requests that the worker works on.
-        self._cells: set[str] = set()
+        self._surplus = surplus or Surplus("")
+        self._models = None if rule == TRUSTED else Models(rule, worker, _prefix())
         self._told: set[str] = set()
         # Of the comms that are open: where what they say goes when no run and no word is its cause.
         self._sinks: dict[str, Sink] = {}
         self._words: dict[str, _Word] = {}
-        self._to_send: deque[tuple[str, _Word]] = deque()
+        # Their keys, as long as the worker has to deal with them, and then for a while.
+        self._to_send: deque[str] = deque()
+        self._sent: set[str] = set()
+        self._done: deque[str] = deque()
+        self._may_send = asyncio.Event()
         self._sending: asyncio.Task[None] | None = None
 
     def take(self, message: Message, run: Run | None, key: str) -> None:
         """
         Hand on what a comm says: in its place among what its run says, or else soon.
 
+        Only what has its place there can have an Output take what else is shown: the end of that
+        could overtake what comes soon.
+
         Args:
             message: one of COMMS.
             run: that is its cause and not over, or None.
             key: of the run or word that is its cause.
         """
-        comm = message.content["comm_id"]
+        comm = self._public(message.content["comm_id"])
         word = self._words.get(key)
-        late = run.late if run is not None else self._late.sink_of(key)
-        sink = late if word is None else word.sink
-        if message.type == "comm_open":
-            if sink is None or comm in self._sinks:
-                return  # nobody could show a widget
-            say = self._sinks[comm] = sink
-        elif comm in self._sinks:
-            say = sink or self._sinks[comm]
-        else:
+        sink, cell = self._place(run, word, key)
+        is_new = message.type == "comm_open"
+        if comm in self._sinks if is_new else comm not in self._sinks:
             return
-        shown = self._passed(message)
-        if (shown is None and message.type == "comm_open") or message.type == "comm_close":
+        say = sink or self._sinks.get(comm)
+        if say is None or not self._has_room(message, run, word):
+            return  # nobody could show a widget
+        shown = self._passed(message, cell)
+        if message.type == "comm_close":
             del self._sinks[comm]
+        elif shown is not None:
+            self._sinks.setdefault(comm, say)
+        if word is not None and shown is not None and word.is_answered_by(shown):
+            word.asks = False
         for each in filter(None, (*self._refusals(), shown)):
-            if run is not None:
+            if run is not None and run.late is not None:
                 run.say(each)
             else:
                 self._late.add(say, each)
 
-    def expect(self, cell: str) -> None:
-        """The worker works on a request of that message id: an ``Output`` may take what it says."""
-        self._cells.add(cell)
+    def _has_room(self, message: Message, run: Run | None, word: _Word | None) -> bool:
+        """Whether a message can be handed on; of what a page waits for, all is."""
+        if (run is not None and run.late is not None) or message.type == "comm_close":
+            return True
+        if word is not None and word.asks and _method(message) == "update":
+            return True
+        return self._late.has_room()
+
+    def _place(self, run: Run | None, word: _Word | None, key: str) -> tuple[Sink | None, str]:
+        """Who takes what is said for such a cause, and for which request it is in its place."""
+        if word is not None:
+            return word.sink, "" if word.is_dealt_with else word.header["msg_id"]
+        if run is None:
+            return self._late.sink_of(key), ""
+        # where that shows no widgets, those of other runs go on
+        return run.late, run.message_id if run.late else ""
+
+    def _public(self, comm: str) -> str:
+        return comm if self._models is None else self._models.public(comm)
 
     def release(self, cell: str, say: Sink) -> None:
-        """It does no more. What else is shown there is not the worker's, and no ``Output``'s."""
-        self._cells.discard(cell)
+        """
+        Say what keeps Outputs from taking what else is shown for a request.
+
+        The worker has answered it, and what comes now need not be the worker's.
+        """
         for content in self._models.release(cell) if self._models else ():
             say(Message("comm_msg", content))
 
@@ -154,12 +205,21 @@ class WorkerComms:
             return
         word.is_dealt_with = True
         self.release(word.header["msg_id"], lambda message: self._late.add(word.sink, message))
+        self._tell_no_state(word)
         self._late.add(word.sink, IDLE)
-        done = [key for key, word in self._words.items() if word.is_dealt_with]
-        for old in done[:-_REMEMBERED]:
-            del self._words[old]
+        self._sent.discard(key)
+        self._may_send.set()
+        self._done.append(key)
+        if len(self._done) > _REMEMBERED:
+            del self._words[self._done.popleft()]
 
-    def pass_on(self, message: Message, header: Mapping[str, Any], sink: Sink) -> None:
+    def pass_on(
+        self,
+        message: Message,
+        header: Mapping[str, Any],
+        sink: Sink,
+        most_shown: int | None = None,
+    ) -> None:
         """
         Pass on what a front-end says to a comm of this worker.
 
@@ -168,17 +228,19 @@ class WorkerComms:
             header: that it came with.
             sink: is called on the loop with what the worker says because of it, and at last, in any
                 case, with a "status" that is idle; must not block.
+            most_shown: bytes of output that are shown of that, about; None: no limit.
         """
         comm = message.content["comm_id"]
-        waiting = sum(not word.is_dealt_with for word in self._words.values())
-        if comm not in self._sinks or waiting >= _MOST_WAITING:
-            sink(IDLE)
+        if comm not in self._sinks or len(self._to_send) >= _MOST_WAITING:
+            answer_for_nobody(message, sink)
             return
         key, cell = secrets.token_hex(8), header["msg_id"]
-        outlet = Outlet(self._rule, self._worker, view=self.views_of(cell))
+        outlet = Outlet(self._rule, self._worker, most_shown, self._surplus, self.views_of(cell))
         word = self._words[key] = _Word(message, header, sink, outlet)
-        self.expect(cell)
-        self._to_send.append((key, word))
+        if _method(message) == "request_state":
+            word.asks = True
+            asyncio.get_running_loop().call_later(_PATIENCE, self._tell_no_state, word)
+        self._to_send.append(key)
         if self._sending is None or self._sending.done():
             self._sending = asyncio.create_task(self._send_all())
             self._sending.add_done_callback(note_failure)
@@ -188,20 +250,35 @@ class WorkerComms:
         if self._sending is not None:
             self._sending.cancel()
         for word in self._words.values():
+            if word.asks:
+                word.asks = False
+                _say(word.sink, _no_state(word.message))
             if not word.is_dealt_with:
                 _say(word.sink, IDLE)
         for comm, sink in self._sinks.items():
             _say(sink, Message("comm_lost", {"comm_id": comm}))
         self._words.clear()
         self._sinks.clear()
+        self._surplus.close()
 
-    def _passed(self, message: Message) -> Message | None:
+    def _tell_no_state(self, word: _Word) -> None:
+        """Speak for the worker where it has not told a model's state."""
+        if word.asks:
+            word.asks = False
+            self._late.add(word.sink, _no_state(word.message))
+
+    def _as_worker_knows(self, message: Message) -> Message:
+        """With the name that the comm has in the worker."""
+        if self._models is None:
+            return message
+        comm = self._models.private(message.content["comm_id"])
+        return replace(message, content={**message.content, "comm_id": comm})
+
+    def _passed(self, message: Message, cell: str = "") -> Message | None:
         """What of a message may pass."""
         if self._models is None:
             return message
-        passed = self._models.passed(
-            message.type, message.content, message.buffers, self._cells.__contains__
-        )
+        passed = self._models.passed(message.type, message.content, message.buffers, cell)
         if passed is None:
             return None
         content, buffers = passed
@@ -212,6 +289,7 @@ class WorkerComms:
         """Say once of each kind of widget that it is not shown."""
         refused = self._models.take_refused() if self._models else []
         names = [name for name in refused if name not in self._told]
+        names = names[: _MOST_TOLD - len(self._told)]
         self._told.update(names)
         if not names:
             return []
@@ -226,19 +304,49 @@ class WorkerComms:
         if self.subshell is not None:
             try:
                 added = {"subshell_id": await self.subshell.name()}
-            except TransferError as error:
+            except Exception as error:  # it makes none, or takes no question
                 log.warning("widgets hear nothing while a cell runs: %s", error)
         while self._to_send:
-            key, word = self._to_send.popleft()
+            if len(self._sent) >= _MOST_SENT:
+                self._may_send.clear()
+                await self._may_send.wait()
+            key = self._to_send.popleft()
+            word = self._words[key]
+            self._sent.add(key)
             header = {**word.header, **added, RUN_KEY: key}
             try:
-                self._send(word.message, header)
+                self._send(self._as_worker_knows(word.message), header)
             except Exception as error:  # the worker takes nothing any more
                 log.info("a widget's message was lost: %s", error)
                 self.take_idle(key)
             if word.message.type == "comm_close":
                 self._passed(word.message)
                 self._sinks.pop(word.message.content["comm_id"], None)
+
+
+def answer_for_nobody(message: Message, sink: Sink) -> None:
+    """Say what a front-end waits for, where no worker takes what it says."""
+    if _method(message) == "request_state":
+        sink(_no_state(message))
+    sink(IDLE)
+
+
+def _prefix() -> str:
+    return f"{secrets.token_hex(8)}-"
+
+
+def _no_state(message: Message) -> Message:
+    """What to tell of a model's state where its worker does not: a line of text."""
+    names = ("_model_module", "_model_module_version", "_view_module", "_view_module_version")
+    state = dict(zip(names, 2 * traits.CONTROLS, strict=True))
+    state |= {"_model_name": "LabelModel", "_view_name": "LabelView", "value": _SILENT}
+    data = {"method": "update", "state": state, "buffer_paths": []}
+    return Message("comm_msg", {"comm_id": message.content["comm_id"], "data": data})
+
+
+def _method(message: Message) -> object:
+    data = message.content.get("data")
+    return data.get("method") if isinstance(data, dict) else None
 
 
 def _say(sink: Sink, message: Message) -> None:

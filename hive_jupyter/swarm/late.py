@@ -21,7 +21,7 @@ _INTERVAL = 0.05
 _BATCH = 25
 _RATE = _BATCH / _INTERVAL
 # So much may wait (messages and bytes) before no more is read from the worker. While a run is on
-# it is read all the same: then the oldest are left out once twice as much waits.
+# it is read all the same: then the oldest output is left out once twice as much waits.
 _MOST_MESSAGES = 4000
 _MOST_BYTES = 32 * 2**20
 # Text is joined up to here (bytes).
@@ -76,9 +76,14 @@ class LateOutput:
         if self._is_more_than(1):
             self._holds = True
             self.hold(True)
-        while self._is_more_than(2):
-            self._bytes -= self._waiting.popleft()[1].size
+        while self._is_more_than(2) and self._leave_out_oldest():
             self._left_out += 1
+
+    def has_room(self) -> bool:
+        """Whether more can wait; what is not added because it cannot is told of as left out."""
+        is_full = self._is_more_than(2)
+        self._left_out += is_full
+        return not is_full
 
     def close(self) -> None:
         """Hand on what waits; nothing more will come."""
@@ -90,6 +95,15 @@ class LateOutput:
     def _is_more_than(self, times: int) -> bool:
         messages, size = len(self._waiting), self._bytes
         return messages > times * _MOST_MESSAGES or size > times * _MOST_BYTES
+
+    def _leave_out_oldest(self) -> bool:
+        """Only output: a front-end waits for ever for the rest."""
+        for place, (_, message) in enumerate(self._waiting):
+            if message.type in OUTPUTS:
+                self._bytes -= message.size
+                del self._waiting[place]
+                return True
+        return False
 
     def _is_slow(self) -> bool:
         """Whether one more at once is not too many."""

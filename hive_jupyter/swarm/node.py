@@ -37,7 +37,7 @@ from hive_jupyter.errors import (
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm.aside import Aside, Completions
 from hive_jupyter.swarm.channels import Channels, Context
-from hive_jupyter.swarm.comms import IDLE
+from hive_jupyter.swarm.comms import answer_for_nobody
 from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.forkserver import ForkServer, ForkServers
@@ -359,7 +359,11 @@ class SwarmNode:
         with telling(run, self.name):
             reply = await self.execute(run)
             writable = [*self.config.writable_paths, *filter(None, [self.root])]
-            return await apart(lambda: run.values(reply, self.name, self._names, writable))
+            reading = asyncio.ensure_future(
+                apart(lambda: run.values(reply, self.name, self._names, writable))
+            )
+            await or_stopped(run, reading)
+            return reading.result()
 
     def _check_fits(self, run: Push) -> None:
         """See that the worker's memory holds what is sent: it would die of it."""
@@ -441,9 +445,9 @@ class SwarmNode:
     def pass_on(self, message: Message, header: Mapping[str, Any], sink: Sink) -> None:
         """Pass on what a front-end says to a comm of the worker; see ``WorkerComms.pass_on``."""
         if self._channels is None:
-            sink(IDLE)
+            answer_for_nobody(message, sink)
         else:
-            self._channels.comms.pass_on(message, header, sink)
+            self._channels.comms.pass_on(message, header, sink, self.config.max_output)
 
     def pause_output(self, run: Run) -> None:
         """Read no output for now, since this run's does not get away; it waits in the worker."""

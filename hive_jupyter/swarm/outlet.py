@@ -27,7 +27,7 @@ class Outlet:
         rule: for what may pass; one of ``display.rules.RULES``.
         worker: its name.
         most: bytes that a cell shows, about; None: no limit.
-        folder: the worker's private one, for what is not shown.
+        surplus: takes what is not shown.
         view: gives what may pass of a widget's view, or None.
     """
 
@@ -36,14 +36,14 @@ class Outlet:
         rule: str = rules.TRUSTED,
         worker: str = "",
         most: int | None = None,
-        folder: str = "",
+        surplus: Surplus | None = None,
         view: View = lambda _: None,
     ) -> None:
         self.rule = rule
         self._view = view
         self._worker = worker
         self._most = most
-        self._surplus = Surplus(folder)
+        self._surplus = surplus or Surplus("")
         self._shown = 0
         # By the name of displays that can be updated: how many there are, and the bytes of each.
         self._displays: dict[str, tuple[int, int]] = {}

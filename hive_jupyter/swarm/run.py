@@ -171,6 +171,11 @@ class Run:
         return self._sink is not ignore
 
     @property
+    def message_id(self) -> str:
+        """Of its request: the cell's own, where it belongs to one."""
+        return str(self.header.get("msg_id", self.key))
+
+    @property
     def title(self) -> str:
         """Its code's first line that says anything."""
         code: str = self.content["code"]

@@ -14,6 +14,9 @@ from hive_jupyter.errors import TransferError
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.process import note_failure
 
+# Each request repeats it.
+_LONGEST_NAME = 100
+
 Ask = Callable[[str, str, Mapping[str, Any]], Awaitable[Message]]
 
 
@@ -45,7 +48,7 @@ class Subshell:
     async def _open(self) -> str:
         reply = await self._request("control", "create_subshell_request", {})
         name = reply.content.get("subshell_id")
-        if not isinstance(name, str):
-            msg = "a create_subshell_reply without a subshell"
+        if not isinstance(name, str) or len(name) > _LONGEST_NAME:
+            msg = "a create_subshell_reply without the name of a subshell"
             raise TransferError(msg)
         return name

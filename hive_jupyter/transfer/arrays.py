@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any
 
 from hive_jupyter.transfer.describing import (
     DEEPEST,
-    MOST_VALUES,
     LieError,
     NoFormError,
     Packer,
@@ -24,8 +23,12 @@ if TYPE_CHECKING:
 
 _ELEMENT = re.compile(
     r"[<>|](?:b1|[iu][1248]|f(?:2|4|8|12|16)|c(?:8|16|24|32)|[SUV][0-9]{1,10}"
-    r"|[mM]8(?:\[[0-9]{0,9}(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
+    r"|[mM]8(?:\[(?:[1-9][0-9]{0,8})?(?:Y|M|W|D|h|m|s|ms|us|ns|ps|fs|as)\])?)"
 )
+# No numpy takes more.
+_MOST_SIDES = 64
+# numpy makes room for one element more where it fills in what is missing (bytes).
+_LARGEST_ABSENT = 2**20
 _HIGHEST_CHARACTER = 0x10FFFF
 
 
@@ -85,6 +88,8 @@ def _describe_element(dtype: Any) -> Any:
         return ["of", _describe_element(base), list(shape)]
     if dtype.names is not None:
         fields = [dtype.fields[name] for name in dtype.names]
+        if sum(field[0].itemsize for field in fields) > dtype.itemsize:
+            raise NoFormError("an array of fields that share memory")
         return {
             "names": list(dtype.names),
             "formats": [_describe_element(field[0]) for field in fields],
@@ -109,16 +114,21 @@ def _read_element(told: Any, depth: int = 0) -> Any:
         return np.dtype(told)
     if isinstance(told, list):
         tag, base, shape = told
-        if tag != "of" or not all(map(is_count, shape)):
+        if tag != "of" or not _is_shape(shape):
             raise LieError("elements of no type")
         return np.dtype((_read_element(base, depth + 1), tuple(shape)))
     formats = [_read_element(part, depth + 1) for part in told["formats"]]
     names, offsets = told["names"], told["offsets"]
     if not all(isinstance(name, str) for name in names) or not all(map(is_count, offsets)):
         raise LieError("fields without names or places")
+    # numpy adds these up in 32 bits; where many fields share memory, it is looked at for each
+    itemsize, sizes = told["itemsize"], [part.itemsize for part in formats]
+    ends = map(sum, zip(offsets, sizes, strict=True))
+    if not is_count(itemsize) or max([sum(sizes), *ends]) > itemsize:
+        raise LieError("fields that do not fit into their element")
     titles = [title if title is None else exactly(title, str) for title in told["titles"]]
     layout = {"names": names, "formats": formats, "offsets": offsets, "titles": titles}
-    return np.dtype({**layout, "itemsize": told["itemsize"]}, align=told["aligned"] is True)
+    return np.dtype({**layout, "itemsize": itemsize}, align=told["aligned"] is True)
 
 
 def _read_any_array(reader: Reader, told: Any, shape: Any, axes: Any, number: Any) -> Any:
@@ -126,14 +136,15 @@ def _read_any_array(reader: Reader, told: Any, shape: Any, axes: Any, number: An
     dtype = _read_element(told)
     if dtype.hasobject:  # the list above knows of none
         raise LieError("an array of Python objects")
-    if not isinstance(shape, list) or not all(map(is_count, shape)):
+    if not _is_shape(shape):
         raise LieError("a shape that is none")
     memory = reader.buffer(number)
     if math.prod(shape) * dtype.itemsize != memory.nbytes:
         raise LieError("a shape of another size")
+    if dtype.itemsize > max(memory.nbytes, _LARGEST_ABSENT):
+        raise LieError("large elements of which there is none")
     if not memory.nbytes:
-        if math.prod(shape) > MOST_VALUES:
-            raise LieError("too many elements of no size")
+        reader.allow_empty(math.prod(shape))
         array = np.zeros(shape, dtype)
     else:
         array = np.frombuffer(memory, np.uint8).view(dtype.base if dtype.subdtype else dtype)
@@ -146,6 +157,10 @@ def _read_any_array(reader: Reader, told: Any, shape: Any, axes: Any, number: An
     if sorted(axes) != list(range(array.ndim)):
         raise LieError("axes that are none")
     return array.transpose([axes.index(axis) for axis in range(array.ndim)])
+
+
+def _is_shape(value: object) -> bool:
+    return isinstance(value, list) and len(value) <= _MOST_SIDES and all(map(is_count, value))
 
 
 def _check_elements(array: Any) -> None:

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 from hive_jupyter.transfer.describing import (
     DEEPEST,
-    MOST_VALUES,
     LieError,
     NoFormError,
     Packer,
@@ -31,6 +30,7 @@ _EXTENSION = b"ARROW:extension"
 # A sliced array whose memory is this much larger than what it shows is copied.
 _WORTH_A_COPY = 1.2
 _LITTLE = 2**16
+_WIDEST = 2**24
 
 
 def arrow() -> Any:
@@ -169,15 +169,23 @@ def _read_type(told: Any, depth: int = 0) -> Any:
         if zone is not None and not _ZONE.fullmatch(zone):
             raise LieError("this is no time zone")
         return pa.timestamp(unit, zone)
+    if tag == "binary":
+        return pa.binary(_width(*parts))
     if tag not in _FACTORIES:
         raise LieError("an Arrow type that does not travel")
     return getattr(pa, tag)(*parts)
 
 
+def _width(told: Any) -> int:
+    """The bytes or items in each element; pyarrow makes room for missing ones, in 32 bits."""
+    if not is_count(told) or told > _WIDEST:
+        raise LieError("elements without a width")
+    return int(told)
+
+
 # Types with parameters that are plain.
 _FACTORIES = frozenset(
-    {"time32", "time64", "duration", "binary"}
-    | {"decimal32", "decimal64", "decimal128", "decimal256"}
+    {"time32", "time64", "duration"} | {"decimal32", "decimal64", "decimal128", "decimal256"}
 )
 
 
@@ -196,9 +204,7 @@ _NESTED: dict[str, Callable[..., Any]] = {
     "dictionary": _read_dictionary,
     "map": _read_map,
     "struct": lambda depth, fields: arrow().struct([_read_field(told, depth) for told in fields]),
-    "list_of": lambda depth, told, size: arrow().list_(
-        _read_field(told, depth), exactly(size, int)
-    ),
+    "list_of": lambda depth, told, size: arrow().list_(_read_field(told, depth), _width(size)),
     "list_": lambda depth, told: arrow().list_(_read_field(told, depth)),
     "large_list": lambda depth, told: arrow().large_list(_read_field(told, depth)),
 }
@@ -281,8 +287,8 @@ def _read_node(reader: Reader, kind: Any, told: Any, depth: int = 0) -> Any:
     memory = [None if number is None else reader.buffer(number) for number in numbers]
     size = sum(buffer.nbytes for buffer in memory if buffer is not None)
     # what takes no memory could be as long as it likes, but for what its parts bound
-    if length > max(8 * size, MOST_VALUES) and not _is_bound_by_parts(kind):
-        raise LieError("too many elements of no size")
+    if length > 8 * size and not _is_bound_by_parts(kind):
+        reader.allow_empty(length)
     buffers = [None if buffer is None else pa.py_buffer(buffer) for buffer in memory]
     kinds = [field.type for field in _fields(kind)]
     if len(kinds) != len(children) or len(buffers) != kind.num_buffers:
@@ -291,6 +297,9 @@ def _read_node(reader: Reader, kind: Any, told: Any, depth: int = 0) -> Any:
         _checked_node(reader, part, child, depth + 1)
         for part, child in zip(kinds, children, strict=True)
     ]
+    # pyarrow looks at these itself, and ends the process where they are not as they should be
+    if pa.types.is_map(kind) and (parts[0].null_count or parts[0].field(0).null_count):
+        raise LieError("an Arrow map without keys")
     return pa.Array.from_buffers(kind, length, buffers, children=parts)
 
 

@@ -3,17 +3,19 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from typing import TYPE_CHECKING, Any
 
 from hive_jupyter.errors import TransferError
 from hive_jupyter.units import format_size
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
 # Containers in containers, and values in all.
 DEEPEST = 50
 MOST_VALUES = 10_000_000
+_MOST_OF_ONE_HASH = 100
 
 
 class NoFormError(Exception):
@@ -130,6 +132,7 @@ class Reader:
         self._buffers: list[memoryview | None] = [*buffers]
         self._loads = loads
         self._depth = 0
+        self._empty = 0
 
     def value(self, told: Any) -> Any:
         """The value that is described."""
@@ -153,6 +156,12 @@ class Reader:
         if buffer is None:
             raise LieError("a buffer is used twice")
         return buffer
+
+    def allow_empty(self, count: int) -> None:
+        """See that there are not too many elements, in all, that take no memory."""
+        self._empty += count
+        if self._empty > MOST_VALUES:
+            raise LieError("too many elements of no size")
 
     def pickle(self, numbers: Sequence[Any]) -> Any:
         """What somebody has pickled, where that may be opened."""
@@ -184,6 +193,19 @@ def exactly(value: Any, kind: type) -> Any:
         msg = f"{type(value).__name__} instead of {kind.__name__}"
         raise LieError(msg)
     return value
+
+
+def told_apart(values: Collection[Any]) -> Collection[Any]:
+    """
+    Values for a set, or keys.
+
+    Raises:
+        Exception: so many have one hash that Python would compare them for hours, and do nothing
+            else meanwhile.
+    """
+    if max(Counter(map(hash, values)).values(), default=0) > _MOST_OF_ONE_HASH:
+        raise LieError("too many values of one hash")
+    return values
 
 
 def is_count(value: object) -> bool:

@@ -5,17 +5,29 @@ from __future__ import annotations
 import importlib
 import itertools
 import math
+import re
 import sys
 from typing import TYPE_CHECKING, Any
 
 from hive_jupyter.transfer.arrays import numpy, pack_array, read_array
 from hive_jupyter.transfer.arrow import arrow, pack_chunked, read_chunked
-from hive_jupyter.transfer.describing import LieError, NoFormError, Packer, Reader, exactly, of_type
+from hive_jupyter.transfer.describing import (
+    LieError,
+    NoFormError,
+    Packer,
+    Reader,
+    exactly,
+    of_type,
+    told_apart,
+)
 from hive_jupyter.transfer.plain import describe_zone, read_zone
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+# As pandas writes a frequency, or a type of periods. It takes long text apart for hours, while
+# nobody else runs.
+_FREQUENCY = re.compile(r"[\w+-]{1,40}|period\[[\w+-]{1,40}\]")
 _STORAGES = ("python", "pyarrow")
 # What an entry of a column of objects is: text, or one of these.
 _TEXT, _NONE, _NAN, _NA = range(4)
@@ -64,6 +76,9 @@ def _pack_labels(packer: Packer, index: Any) -> list[Any]:
 def _pack_values(packer: Packer, index: Any) -> list[Any]:
     """Describe an index by what is in it."""
     frequency = getattr(index, "freqstr", None)
+    if frequency is not None and not _FREQUENCY.fullmatch(frequency):
+        msg = f"a pandas index with the frequency {frequency}"
+        raise NoFormError(msg)
     if index.dtype == numpy().dtype(object) and set(map(type, index)) != {str}:
         column = ["plain", packer.items("list", index)]  # there are few labels, of many kinds
     else:
@@ -194,8 +209,14 @@ def _read_labels(reader: Reader, told: Any) -> Any:
 def _read_values(reader: Reader, column: Any, name: Any, frequency: Any) -> Any:
     index = _pandas().Index(_read_column(reader, column), name=reader.value(name), copy=False)
     if frequency is not None and hasattr(index, "freq") and index.freq is None:
-        index.freq = exactly(frequency, str)
+        index.freq = _read_frequency(frequency)
     return index
+
+
+def _read_frequency(told: Any) -> str:
+    if not _FREQUENCY.fullmatch(told):
+        raise LieError("a frequency that is none")
+    return str(told)
 
 
 def _read_column(reader: Reader, told: Any) -> Any:
@@ -281,7 +302,7 @@ def _split(offsets: Any, data: memoryview) -> Any:
 
 
 def _read_plain(reader: Reader, told: Any) -> Any:
-    values = exactly(reader.value(told), list)
+    values = told_apart(exactly(reader.value(told), list))
     array = numpy().empty(len(values), object)
     array[:] = values
     return _pandas().Index(array, dtype=object, tupleize_cols=False)
@@ -303,7 +324,8 @@ def _read_nullable(reader: Reader, told: Any, missing: Any) -> Any:
 
 def _read_period(reader: Reader, told: Any, frequency: Any) -> Any:
     pd = _pandas()
-    return pd.arrays.PeriodArray(read_array(reader, told), pd.PeriodDtype(exactly(frequency, str)))
+    kind = pd.PeriodDtype(_read_frequency(frequency))
+    return pd.arrays.PeriodArray(read_array(reader, told), kind)
 
 
 def _read_interval(reader: Reader, left: Any, right: Any, closed: Any) -> Any:

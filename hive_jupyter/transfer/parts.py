@@ -16,6 +16,7 @@ _LARGE = 2**16
 _MOST_PARTS = 1000
 # Where a buffer that shares a part begins: at a multiple of this, in bytes.
 _ALIGNMENT = 16
+_EMPTY = memoryview(bytearray())
 
 
 def in_parts(buffers: Sequence[memoryview]) -> list[memoryview]:
@@ -53,7 +54,7 @@ def from_parts(sizes: Any, parts: list[Any]) -> list[memoryview]:
             buffers.append(_whole(parts, size))
         else:
             # a value that stays must not keep all others
-            buffers.append(memoryview(bytearray(joined[start : start + size])))
+            buffers.append(memoryview(bytearray(joined[start : start + size])) if size else _EMPTY)
             start += size + -size % _ALIGNMENT
     if parts:
         raise LieError("there is more than was said")
@@ -73,7 +74,7 @@ def _pieces(buffer: memoryview) -> list[memoryview]:
 def _whole(parts: list[Any], size: int) -> memoryview:
     """Take as many parts from the end as make up this size."""
     if size == 0:
-        return memoryview(bytearray())
+        return _EMPTY
     if size <= LARGEST_PART:
         part = memoryview(parts.pop()).cast("B")
         if part.nbytes != size:

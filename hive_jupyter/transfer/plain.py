@@ -11,7 +11,15 @@ import re
 import uuid
 from typing import TYPE_CHECKING, Any
 
-from hive_jupyter.transfer.describing import LieError, NoFormError, Packer, Reader, exactly, of_type
+from hive_jupyter.transfer.describing import (
+    LieError,
+    NoFormError,
+    Packer,
+    Reader,
+    exactly,
+    of_type,
+    told_apart,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -110,8 +118,8 @@ def _read_datetime(_reader: Reader, day: Any, *clock: Any) -> dt.datetime:
 def _read_dict(reader: Reader, *items: Any) -> dict[Any, Any]:
     if len(items) % 2:
         raise LieError("a key without a value")
-    values = iter([reader.value(item) for item in items])
-    return dict(zip(values, values, strict=True))
+    values = [reader.value(item) for item in items]
+    return dict(zip(told_apart(values[::2]), values[1::2], strict=True))
 
 
 PACKERS: dict[type | str, Callable[[Packer, Any], Any]] = {
@@ -149,8 +157,8 @@ READERS: dict[str, Callable[..., Any]] = {
     "bytearray": lambda reader, number: bytearray(reader.buffer(number)),
     "list": lambda reader, *items: [reader.value(item) for item in items],
     "tuple": lambda reader, *items: tuple([reader.value(item) for item in items]),
-    "set": lambda reader, *items: {reader.value(item) for item in items},
-    "frozenset": lambda reader, *items: frozenset([reader.value(item) for item in items]),
+    "set": lambda reader, *items: set(told_apart([reader.value(item) for item in items])),
+    "frozenset": lambda reader, *items: frozenset(told_apart([*map(reader.value, items)])),
     "dict": _read_dict,
     "range": lambda reader, *ends: range(*(exactly(reader.value(end), int) for end in ends)),
     "slice": lambda reader, start, stop, step: slice(*map(reader.value, (start, stop, step))),

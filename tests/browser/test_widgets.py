@@ -131,11 +131,54 @@ def test_after_a_reload_the_widgets_are_as_they_were(opened, sandboxed):
     expect(outputs(page).get_by_text("heard 2")).to_be_visible()
 
 
+def test_after_a_reload_a_worker_that_does_not_answer_keeps_back_nobody_elses_widgets(
+    opened, sandboxed
+):
+    page = opened(
+        "panel = hive.panel()\npanel",
+        sandboxed,
+        SLIDER,
+        """%%delegate
+import threading
+get_ipython().kernel.shell_handlers["comm_msg"] = lambda *_: threading.Event().wait()
+print("hears nothing")""",
+    )
+    expect(outputs(page).get_by_text("hears nothing")).to_be_visible()
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+
+    page.reload()
+
+    expect(page.get_by_role("region", name="Hive")).to_be_visible()
+    expect(outputs(page).get_by_text("does not answer").first).to_be_visible()
+
+
 def test_a_widget_whose_worker_ended_is_told(opened, sandboxed):
     page = opened(sandboxed, SLIDER, "%%delegate --no-raise-error\nimport os; os._exit(1)")
 
     expect(outputs(page).get_by_text('Its worker "coder" has ended')).to_be_visible()
     expect(page.get_by_role("slider")).to_have_count(0)
+
+
+def test_a_worker_shows_nothing_where_the_notebook_has_a_widget_of_a_time_before(opened):
+    known = "feedface" * 4  # as the notebook's file tells it
+    page = opened(
+        f"""data = {{"text/plain": "a widget of a time before"}}
+data["application/vnd.jupyter.widget-view+json"] = {{
+    "version_major": 2, "version_minor": 0, "model_id": "{known}"
+}}
+display(data, raw=True)""",
+        f"""%%delegate
+import ipywidgets as widgets
+button = widgets.Button(description="Approve", model_id="{known}")
+widgets.Button(description="Shown")""",
+    )
+    expect(page.get_by_role("button", name="Shown")).to_be_visible()
+    page.evaluate("window.jupyterapp.commands.execute('docmanager:save')")
+
+    page.reload()
+
+    expect(page.get_by_role("button", name="Shown")).to_be_visible()
+    expect(page.get_by_role("button", name="Approve", exact=True)).to_have_count(0)
 
 
 def test_a_figure_of_matplotlib_is_live_in_an_open_worker(opened):
