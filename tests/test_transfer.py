@@ -638,7 +638,7 @@ LIES = {
     "a list in a set": lie(["set", ["list"]]),
     "a key without a value": lie(["dict", 1]),
     "a list as a key": lie(["dict", ["list"], 1]),
-    "a pickle": lie(["pickle", 0], 5),
+    "a pickle": lie(["pickle", describing.PYTHON, 0], 5),
     "a number that is none": lie(["int", "0x"]),
     "a day that there is not": lie(["date", 10**10]),
     "a zone that is a path": lie(["datetime", 737425, 0, 0, 0, 0, 0, ["zone", "../../etc/passwd"]]),
@@ -887,3 +887,11 @@ def test_whatever_is_said_ends_in_a_value_or_a_transfer_error(data):
         # a lie that was believed would show when somebody looks
         with contextlib.suppress(Exception):
             repr(values)
+
+
+def test_a_pickle_of_another_version_of_python_is_not_opened():
+    told, parts = sent({"f": lambda: 1}, dumps=transfer.pickled)
+    told["values"]["f"][1] = "2.7"
+
+    with pytest.raises(TransferError, match=r"'2\.7' meets 3\."):
+        transfer.unpack(told, parts, loads=transfer.unpickled)

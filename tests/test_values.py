@@ -20,6 +20,7 @@ from hive_jupyter.errors import (
     TransferError,
 )
 from hive_jupyter.swarm import values as values_module
+from hive_jupyter.transfer import describing
 from tests.front_end import FrontEnd
 from tests.processes import stopped, wait_until
 
@@ -329,7 +330,7 @@ def test_what_a_worker_gives_as_its_reason_is_shown_as_text(confined):
 def test_a_pickle_that_nobody_asked_for_is_not_opened(runtime, tmp_path, allow_pickle):
     mark = tmp_path / "ran"
     pickle = f"cos\nsystem\n(S'touch {mark}'\ntR.".encode()
-    told = values(["pickle", 0], len(pickle))
+    told = values(["pickle", describing.PYTHON, 0], len(pickle))
     parts = f"[{pickle!r} + bytes({-len(pickle) % 16})]"
     with HiveManager(sandbox="open", connect_timeout=60) as hive:
         hive.delegate(FORGED.format(f"({told!r}, {parts})"))

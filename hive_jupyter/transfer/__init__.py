@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from hive_jupyter.errors import TransferError
 from hive_jupyter.transfer import arrays, arrow, pandas, plain, polars
-from hive_jupyter.transfer.describing import Packer, Reader
+from hive_jupyter.transfer.describing import PYTHON, Packer, Reader
 from hive_jupyter.transfer.parts import LARGEST_PART, from_parts, in_parts
 
 if TYPE_CHECKING:
@@ -73,7 +73,11 @@ def pack(
             if dumps is None:
                 msg = f'"{name}" cannot be handed over safely: {lack}. {WHAT_TRAVELS}.'
                 raise TransferError(msg) from None
-            described[name] = ["pickle", *map(packer.buffer, _dumped(name, value, dumps))]
+            described[name] = [
+                "pickle",
+                PYTHON,
+                *map(packer.buffer, _dumped(name, value, dumps)),
+            ]
     sizes = [buffer.nbytes for buffer in packer.buffers]
     return {"sizes": sizes, "values": described}, in_parts(packer.buffers)
 

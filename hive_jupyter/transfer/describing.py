@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,9 @@ from hive_jupyter.units import format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+
+# Code that cloudpickle has taken along runs in no other version.
+PYTHON = "{}.{}".format(*sys.version_info)
 
 # Containers in containers, and values in all.
 DEEPEST = 50
@@ -163,10 +167,16 @@ class Reader:
         if self._empty > MOST_VALUES:
             raise LieError("too many elements of no size")
 
-    def pickle(self, numbers: Sequence[Any]) -> Any:
-        """What somebody has pickled, where that may be opened."""
+    def pickle(self, python: str, numbers: Sequence[Any]) -> Any:
+        """What somebody has pickled, where that may be opened, and by that version of Python."""
         if self._loads is None:
             raise TransferError("a value came as a pickle, which is not opened here")
+        if python != PYTHON:
+            msg = (
+                "functions, classes and objects of other types go between Pythons of one version, "
+                f"and here {exactly(python, str)[:20]!a} meets {PYTHON}"
+            )
+            raise TransferError(msg)
         return self._loads([self.buffer(number) for number in numbers])
 
     def finish(self) -> None:

@@ -172,7 +172,5 @@ READERS: dict[str, Callable[..., Any]] = {
     "uuid": lambda _, text: uuid.UUID(hex=exactly(text, str)),
     "path": lambda reader, text: pathlib.PosixPath(exactly(reader.value(text), str)),
     "pure_path": lambda reader, text: pathlib.PurePosixPath(exactly(reader.value(text), str)),
-    "pickle": lambda reader, *numbers: reader.pickle(numbers),
+    "pickle": lambda reader, python, *numbers: reader.pickle(python, numbers),
 }
-
-# Packers for all types of a library, by its name.

@@ -2,6 +2,7 @@
 
 import os
 import socket
+import sys
 from contextlib import suppress
 
 from tests.security.abuse import descriptors, facts, hand_over, say_as_output
@@ -74,7 +75,8 @@ _ONLY_DATA = "what is pulled is data of a list of Hive's own, in every profile"
 @probe("hands over a pickle where a variable is pulled", possible=NOWHERE, why=_ONLY_DATA)
 def pickled_value():
     command = f"echo pickled >> {facts.marks}"
-    hand_over(["pickle", 0], f"cos\nsystem\n(S'{command}'\ntR.".encode())
+    python = "{}.{}".format(*sys.version_info)
+    hand_over(["pickle", python, 0], f"cos\nsystem\n(S'{command}'\ntR.".encode())
 
 
 @harm(pickled_value)
