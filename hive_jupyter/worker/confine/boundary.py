@@ -101,14 +101,13 @@ _NOT_DATA_IN_VAR = ("backups", "crash", "lock", "log", "mail", "run", "spool", "
 # No place for a project, nor for a library: everybody's temporary files.
 _SHARED = ("/dev/shm", "/private/tmp", "/private/var/tmp", "/run", "/tmp", "/var/tmp")  # noqa: S108
 # Of a home folder: what makes plots quick and pretty.
+OF_MATPLOTLIB = (".cache/matplotlib", ".config/matplotlib", ".matplotlib")
 _OF_HOME = (
+    *OF_MATPLOTLIB,
     ".cache/fontconfig",
-    ".cache/matplotlib",
     ".config/fontconfig",
-    ".config/matplotlib",
     ".fonts",
     ".local/share/fonts",
-    ".matplotlib",
 )
 # Folders in which to look for repositories and environments; where there are more, it is said.
 _MOST_FOLDERS = 20_000
