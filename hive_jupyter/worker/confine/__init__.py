@@ -128,9 +128,7 @@ class Confinement:
         if not self._spec.policy.is_confined:
             return
         found = self._boundary = Boundary.of(self._spec, has_mounts=self.has_namespaces)
-        os.makedirs(found.temporary, stat.S_IRWXU, exist_ok=True)
-        if own := self.environment.get(_MATPLOTLIB):
-            _lend_to_matplotlib(found, own)
+        self._make_temporary(found)
         if self.has_namespaces:
             namespaces.arrange(_mounts(found, self._spec.policy.memory))
             if self._keeps_to_itself():
@@ -209,6 +207,11 @@ class Confinement:
         """Remove what was arranged, with nobody in it any more."""
         if self._group is not None:
             self._group.remove()
+
+    def _make_temporary(self, found: Boundary) -> None:
+        os.makedirs(found.temporary, stat.S_IRWXU, exist_ok=True)
+        if own := self.environment.get(_MATPLOTLIB):
+            _lend_to_matplotlib(found, own)
 
     def _keeps_to_itself(self) -> bool:
         """Whether the host reaches the worker without a network."""
