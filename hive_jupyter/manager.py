@@ -469,6 +469,10 @@ class HiveManager:
             NodeStartError, CircuitOpen: no worker can run.
             NodeDied, NodeTimeout: the worker died, or it took too long.
         """
+        if values is not None and not isinstance(values, Mapping):
+            raise ConfigError(
+                "Give values with their names: push(data=data), push({'data': data})."
+            )
         given = {**(values or {}), **named}
         self._moved(lambda: self.begin_push(given, worker=worker, timeout=timeout), worker)
 

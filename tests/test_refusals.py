@@ -15,10 +15,11 @@ from hive_jupyter.worker.confine.boundary import Boundary
 from hive_jupyter.worker.confine.refusals import Refusals
 
 BOUNDARY = Boundary(
-    read=("/usr", "/project"),
+    read=("/usr", "/project", "/venv"),
     granted=("/project",),
     write=("/project/src", "/runtime/tmp"),
     never=("/project/.git", "/project/src/.venv"),
+    later=("/project/src/.venv", "/secret", "/venv"),
     mounted=(),
     temporary="/runtime/tmp",
     notes=(),
@@ -46,6 +47,11 @@ def refused(*names, number=errno.EACCES):
         (refused("/etc/hive-new"), ["%hive config writable_paths=/etc/hive-new`"]),
         (refused("/etc/hive new"), ["%hive config writable_paths=...`"]),
         (refused("/usr/x"), ["/usr/x may be read only", "writable_paths"]),
+        (
+            refused("/venv/lib/x.pth", number=errno.EROFS),
+            ["x.pth runs with your rights", "--sandbox open"],
+        ),
+        (refused("/secret"), ["/secret is none of its files"]),
         (refused(b"/usr/x"), ["/usr/x may be read only"]),
         (
             refused("/project/.git/config", number=errno.EROFS),

@@ -13,10 +13,11 @@ import re
 import shlex
 from typing import Any, NoReturn
 
-from IPython.core import error
+from IPython.core import error as ipython_errors
 
 from hive_jupyter.errors import ConfigError
 from hive_jupyter.notebook import compat
+from hive_jupyter.swarm.values import checked_names
 from hive_jupyter.units import nearest
 
 # Of an option that takes all words that follow.
@@ -30,7 +31,7 @@ _END = "--"
 _FLAG = re.compile(r"(--[A-Za-z][\w-]*|-[A-Za-z])(.*)", re.DOTALL)
 
 
-class UsageError(ConfigError, error.UsageError):
+class UsageError(ConfigError, ipython_errors.UsageError):
     """The words behind a magic make no sense; IPython shows the message alone."""
 
     def __init__(self, message: str) -> None:
@@ -45,6 +46,15 @@ def count(text: str) -> int:
             return number
     msg = f"{text!r} is no whole number from 1 on"
     raise argparse.ArgumentTypeError(msg)
+
+
+def variables(text: str) -> list[str]:
+    """The type of an option that names variables, as in a,b."""
+    try:
+        return checked_names(name.strip() for name in text.split(","))
+    except ConfigError as error:
+        msg = f"{error} Names are joined by commas, without spaces, as in a,b"
+        raise argparse.ArgumentTypeError(msg) from None
 
 
 class Parser(argparse.ArgumentParser):

@@ -11,6 +11,7 @@ import sys
 import time
 from collections import defaultdict
 from functools import cached_property
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,7 +35,7 @@ from hive_jupyter.errors import (
     TransferError,
 )
 from hive_jupyter.notebook import compat
-from hive_jupyter.notebook.arguments import REST, Parser, UsageError, count
+from hive_jupyter.notebook.arguments import REST, Parser, UsageError, count, variables
 from hive_jupyter.notebook.relay import Cell, Relayed, relay
 from hive_jupyter.notebook.tables import Table, table_of_arguments, table_of_tools
 from hive_jupyter.notebook.tool_view import Place, bundles
@@ -42,7 +43,6 @@ from hive_jupyter.policy import PROFILES
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import ignore
-from hive_jupyter.swarm.values import checked_names
 from hive_jupyter.toolbox import SHORT_NAMES, read_details
 from hive_jupyter.tools import Tool, ToolResult
 from hive_jupyter.units import format_duration, format_size, nearest, visible
@@ -129,12 +129,14 @@ DELEGATE = (
     .option(
         "--push",
         metavar=VARIABLES,
+        type=variables,
         action="append",
         help="give the worker these variables before it runs the code",
     )
     .option(
         "--pull",
         metavar=VARIABLES,
+        type=variables,
         action="append",
         help="take over these variables of the worker, if the code ended without an error",
     )
@@ -443,7 +445,8 @@ class HiveMagics(Magics):
             if getattr(options, name) is not None
         }
 
-        values, pulled = self._values(_names(options.push)), _names(options.pull)
+        values = self._values([*chain.from_iterable(options.push or ())])
+        pulled = [*chain.from_iterable(options.pull or ())]
         if options.allow_pickle:
             self.manager.check_pickles(options.worker, options.sandbox)
 
@@ -475,8 +478,9 @@ class HiveMagics(Magics):
         known = self._shell.user_ns
         for name in names:
             if name not in known:
-                visible_names = [other for other in known if not other.startswith("_")]
-                msg = f'--push: there is no variable "{name}" here.{nearest(name, visible_names)}'
+                hidden = self._shell.user_ns_hidden
+                own = [each for each in known if not each.startswith("_") and each not in hidden]
+                msg = f'--push: there is no variable "{name}" here.{nearest(name, own)}'
                 raise UsageError(msg)
         return {name: known[name] for name in names}
 
@@ -721,12 +725,6 @@ def _check_variable(name: str) -> None:
     if not name.isidentifier() or keyword.iskeyword(name):
         msg = f'--out: "{name}" cannot be the name of a variable.'
         raise UsageError(msg)
-
-
-def _names(words: list[str] | None) -> list[str]:
-    """The variables that ``--push a,b`` and ``--pull c`` name."""
-    names = [name.strip() for word in words or () for name in word.split(",")]
-    return checked_names(names) if names else []
 
 
 def _notebook_folder() -> str:

@@ -148,7 +148,11 @@ class Run:
 
         After the run's own error only figures and warnings come, with which IPython ends a cell.
         """
-        if message.type in ("error", "execute_result") or message.content.get("name") == "stdout":
+        if (
+            message.type in ("error", "execute_result")
+            or message.content.get("name") == "stdout"
+            or _tells_what_is_captured(message)
+        ):
             self.release_error()
         if message.type == "error" and not self.done.done():
             self._error = message
@@ -257,6 +261,13 @@ class Request(Run):
     def title(self) -> str:
         """The tool that it calls, or what else it asks."""
         return str(self.content.get("name") or self.type.removesuffix("_request"))
+
+
+def _tells_what_is_captured(message: Message) -> bool:
+    """Whether an Output begins or ends to take what is shown: an error belongs on its own side."""
+    data = message.content.get("data")
+    state = data.get("state") if isinstance(data, dict) else None
+    return message.type == "comm_msg" and isinstance(state, dict) and "msg_id" in state
 
 
 async def or_stopped(run: Run, work: Awaitable[Any]) -> None:

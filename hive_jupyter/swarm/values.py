@@ -22,10 +22,6 @@ _LONGEST_REASON = 600
 # Bytes of a message that are no value's memory: its description, and what small buffers are padded
 # with.
 _BESIDE = 64 * 2**20
-_TO_A_FILE = (
-    "Save it to a file in the project and read it here, or have a worker of the profile open, "
-    "which can do what you can, and allow pickles (--allow-pickle, allow_pickle=True)."
-)
 
 
 def checked_names(names: Iterable[object]) -> list[str]:
@@ -179,8 +175,7 @@ class Pull(Request):
             msg = f'Worker "{worker}" has no variable "{missing[0]}".{nearest(missing[0], known)}'
             raise TransferError(msg)
         if content.get("refused") is not None:
-            advice = "" if self._allow_pickle else f" {_TO_A_FILE}"
-            msg = f'Worker "{worker}": {_reason(content["refused"])}.{advice}'
+            msg = f'Worker "{worker}": {_reason(content["refused"])}.'
             raise TransferError(msg)
         if self._limit is not None and reply.size > self._limit + _BESIDE:
             msg = f'Worker "{worker}" sent more than {format_size(self._limit)}.'

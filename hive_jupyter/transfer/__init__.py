@@ -33,6 +33,11 @@ WHAT_TRAVELS = (
     "arrays, pandas and polars frames, Arrow tables"
 )
 
+_TO_A_FILE = (
+    "Save it to a file in the project and read it here, or have a worker of the profile open, "
+    "which can do what you can, and allow pickles (--allow-pickle, allow_pickle=True)."
+)
+
 _MODULES = (plain, arrays, arrow, polars, pandas)
 _PACKERS = {kind: packer for module in _MODULES for kind, packer in module.PACKERS.items()}
 _READERS = {tag: reader for module in _MODULES for tag, reader in module.READERS.items()}
@@ -71,7 +76,7 @@ def pack(
         except Exception as lack:  # also what a library's own types do not let themselves be asked
             packer.forget(mark)
             if dumps is None:
-                msg = f'"{name}" cannot be handed over safely: {lack}. {WHAT_TRAVELS}.'
+                msg = f'"{name}" cannot be handed over safely: {lack}. {WHAT_TRAVELS}. {_TO_A_FILE}'
                 raise TransferError(msg) from None
             described[name] = [
                 "pickle",
@@ -128,7 +133,7 @@ def pickled(value: Any) -> list[Any]:
     try:
         cloudpickle: Any = importlib.import_module("cloudpickle")
     except ImportError:
-        msg = "functions, classes and objects of other types need cloudpickle: pip install it"
+        msg = "functions, classes and objects of other types need cloudpickle: pip install it."
         raise TransferError(msg) from None
     aside: list[Any] = []
     head = cloudpickle.dumps(value, protocol=5, buffer_callback=aside.append)
@@ -147,5 +152,6 @@ def _dumped(name: str, value: Any, dumps: Callable[[Any], list[Any]]) -> list[An
         msg = f'"{name}" cannot be moved: {error}'
         raise TransferError(msg) from None
     except Exception as error:
-        msg = f'"{name}" cannot be pickled: {type(error).__name__}: {str(error)[:200]}'
+        why = f"{type(error).__name__}: {str(error)[:200]}".removesuffix(".")
+        msg = f'"{name}" cannot be pickled: {why}. Send what it is made of, and make it there.'
         raise TransferError(msg) from None

@@ -110,8 +110,8 @@ class Packer:
         """See that so many bytes more may be sent; before they are copied."""
         if size > self._left:
             msg = (
-                f"it is larger than {format_size(self._limit)} (HiveConfig.max_transfer). Raise "
-                "that, or write it to a file."
+                f"it is larger than {format_size(self._limit)}, the setting max_transfer. Raise "
+                "that (%hive config max_transfer=none: no limit), or write it to a file."
             )
             raise TransferError(msg)
 

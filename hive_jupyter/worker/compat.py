@@ -24,6 +24,7 @@ from typing import Any, TypeVar
 
 from ipykernel import zmqshell
 from ipykernel.comm.comm import BaseComm
+from IPython.core.getipython import get_ipython
 
 _C = TypeVar("_C", bound=type)
 
@@ -88,6 +89,29 @@ def hear_comms_on_any_subshell() -> None:
     """
     if hasattr(BaseComm, "_reply_subshell_for"):
         setattr(BaseComm, "_reply_subshell_for", lambda _self, _data, default: default)  # noqa: B010
+
+
+def leave_the_running_cell_alone(is_running: Callable[[], bool]) -> None:
+    """
+    Have what comes to a comm while a cell runs not end that cell.
+
+    What IPython does before and after a cell is done for each of a comm's messages, too. At the end
+    of a cell matplotlib shows what that has drawn, and closes it.
+    """
+
+    def handle_msg(comm: Any, message: dict[str, Any]) -> None:
+        shell: Any = get_ipython()
+        hear, events = comm._msg_callback, shell.events  # noqa: SLF001
+        if hear is None:
+            return
+        # asked anew: a cell may begin or end while the callback runs
+        if not is_running():
+            events.trigger("pre_execute")
+        hear(message)
+        if not is_running():
+            events.trigger("post_execute")
+
+    setattr(BaseComm, "handle_msg", handle_msg)  # noqa: B010
 
 
 def live_without_sockets() -> None:

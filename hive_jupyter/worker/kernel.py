@@ -102,6 +102,7 @@ class CoderWorker(IPythonKernel):
     ]
     _execute_sleep = 0
     interrupted = False
+    runs_cell = False
     # The app replaces it, once it knows what the worker is.
     toolbox = Toolbox(())
 
@@ -168,7 +169,11 @@ class CoderWorker(IPythonKernel):
         work = super().do_execute(*arguments, **options)
         if threading.current_thread() is not threading.main_thread():
             return dict(await work)
-        return await self._interruptible(work) or self._interrupted_reply()
+        self.runs_cell = True
+        try:
+            return await self._interruptible(work) or self._interrupted_reply()
+        finally:
+            self.runs_cell = False
 
     async def _interruptible(self, work: Coroutine[Any, Any, _T]) -> _T | None:
         """Await it, while SIGINT raises; None where it did."""
@@ -400,6 +405,7 @@ class WorkerApp(IPKernelApp):
         self.shell = self.kernel.shell
         compat.join(self.shell, self.kernel)
         compat.hear_comms_on_any_subshell()
+        compat.leave_the_running_cell_alone(lambda: self.kernel.runs_cell)
         self.kernel.toolbox = Toolbox(spec.tools, spec.root, self.shell.reason)
         workspace.enter(spec.root or spec.cwd, spec.cwd)
         self.kernel.io_loop = None

@@ -128,6 +128,25 @@ while hive.delegate('len(heard)').value_repr != '2': time.sleep(0.05)
     ok(page.play(at_home, on_message=once_the_kernel_runs))
 
 
+def test_what_a_page_says_while_a_cell_runs_does_not_end_the_cell(page):
+    """At the end of a cell matplotlib shows and closes what that has drawn."""
+    slider = opened(ok(page.play(SLIDER)), "IntSliderModel")
+    noting = "ended = []; get_ipython().events.register('post_execute', lambda: ended.append(1))"
+    ok(page.play(f"%delegate {noting}"))
+
+    def twice(message):
+        if message["content"].get("text") == "begun\n":
+            move(page, slider, value=1)
+            move(page, slider, value=2)
+
+    running = "ended.clear()\nprint('begun', flush=True)\nwhile len(heard) < 2: pass\nprint(ended)"
+    assert ok(page.play(f"%%delegate\n{running}", on_message=twice)).stream() == "begun\n[]\n"
+
+    ok(page.play("%delegate ended.clear()"))
+    heard(page, is_idle, parent=move(page, slider, value=3))
+    assert ok(page.play("%delegate print(len(ended))")).stream() == "2\n"
+
+
 def test_bytes_travel_both_ways(page):
     played = ok(
         page.play(f"""%%delegate
@@ -271,6 +290,24 @@ def test_an_output_takes_nothing_more_of_a_cell_than_its_worker_says(page):
         assert order.index("stream") < len(order) - order[::-1].index("comm_msg")
     else:
         assert told == [played.key]
+
+
+def test_an_output_takes_the_error_that_it_catches(page):
+    played = ok(
+        page.play(
+            "%%delegate\nimport ipywidgets as widgets\nout = widgets.Output()\n"
+            "with out:\n    1 / 0\nprint('went on')"
+        )
+    )
+    output = opened(played, "OutputModel")
+    told = [
+        message["content"].get("ename") or message["content"]["data"]["state"]["msg_id"]
+        for message in played.messages
+        if message["msg_type"] == "error" or message["content"].get("comm_id") == output
+        if message["msg_type"] in ("error", "comm_msg")
+    ]
+    assert told == [played.key, "ZeroDivisionError", ""]
+    assert played.stream() == "went on\n"
 
 
 def test_a_kind_of_widget_that_is_not_shown_is_named_once(page):

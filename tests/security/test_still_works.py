@@ -41,6 +41,16 @@ CELLS = {
         """,
         "2\n",
     ),
+    "matplotlib, with the user's settings": (
+        """
+        import subprocess, sys
+        asked = "get_configdir(), get_cachedir(), rcParams['lines.linewidth']"
+        code = f"from matplotlib import *; print([{asked}][2])"
+        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        print(done.stdout + done.stderr, end="")
+        """,
+        "7.0\n",
+    ),
     "joblib": (
         """
         import joblib, math

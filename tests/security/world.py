@@ -160,6 +160,7 @@ class World:
             ".bash_history": f"curl -H 'Authorization: {secret}'\n",
             ".bashrc": "# mine\n",
             ".config/git/config": "",
+            ".config/matplotlib/matplotlibrc": "lines.linewidth: 7\n",
             ".gitconfig": "[user]\n name = Ada\n email = ada@example.org\n",
             ".ipython/profile_default/startup/README": "",
             ".jupyter/jupyter_server_config.json": "{}",

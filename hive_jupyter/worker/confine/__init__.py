@@ -19,6 +19,8 @@ to start, and "workspace" tells what is missing.
 from __future__ import annotations
 
 import contextlib
+import glob
+import itertools
 import os
 import signal
 import stat
@@ -35,12 +37,16 @@ from hive_jupyter.worker.confine import (
     prctl,
     seccomp,
 )
-from hive_jupyter.worker.confine.boundary import Boundary
+from hive_jupyter.worker.confine.boundary import OF_MATPLOTLIB, Boundary
 from hive_jupyter.worker.confine.refusals import Refusals
 
 # The first version of Landlock that has them (landlock(7)).
 _TCP = 4
 _SIGNALS = 6
+
+# Names the one folder for matplotlib's settings, and for what it has found out.
+_MATPLOTLIB = "MPLCONFIGDIR"
+_READ_BY_MATPLOTLIB = ("matplotlibrc", "stylelib", "fontlist-*.json")
 
 FILES = "files"
 PORTS = "TCP ports"
@@ -103,7 +109,10 @@ class Confinement:
         if self._boundary is None:
             return {}
         # git gives up where it may not read the user's configuration, in which tokens may be
-        return {"TMPDIR": self._boundary.temporary, "GIT_CONFIG_GLOBAL": os.devnull}
+        own = {"TMPDIR": self._boundary.temporary, "GIT_CONFIG_GLOBAL": os.devnull}
+        if _MATPLOTLIB not in self._spec.environment:
+            own[_MATPLOTLIB] = os.path.join(self._boundary.temporary, "matplotlib")
+        return own
 
     def arrange(self) -> None:
         """
@@ -119,7 +128,7 @@ class Confinement:
         if not self._spec.policy.is_confined:
             return
         found = self._boundary = Boundary.of(self._spec, has_mounts=self.has_namespaces)
-        os.makedirs(found.temporary, stat.S_IRWXU, exist_ok=True)
+        self._make_temporary(found)
         if self.has_namespaces:
             namespaces.arrange(_mounts(found, self._spec.policy.memory))
             if self._keeps_to_itself():
@@ -199,6 +208,11 @@ class Confinement:
         if self._group is not None:
             self._group.remove()
 
+    def _make_temporary(self, found: Boundary) -> None:
+        os.makedirs(found.temporary, stat.S_IRWXU, exist_ok=True)
+        if own := self.environment.get(_MATPLOTLIB):
+            _lend_to_matplotlib(found, own)
+
     def _keeps_to_itself(self) -> bool:
         """Whether the host reaches the worker without a network."""
         spec = self._spec
@@ -215,3 +229,17 @@ def _mounts(found: Boundary, memory: int | None) -> namespaces.Mounts:
         keep=(*found.read, *found.write),
         shm_size=memory or os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2,
     )
+
+
+def _lend_to_matplotlib(found: Boundary, own: str) -> None:
+    """
+    Show it in a folder of the worker's what is in the user's, of which there may be several.
+
+    Where matplotlib may not write into its folder, it reads nothing there either, and complains.
+    """
+    os.makedirs(own, exist_ok=True)
+    folders = [path for path in found.read if path.endswith(OF_MATPLOTLIB)]
+    for folder, name in itertools.product(folders, _READ_BY_MATPLOTLIB):
+        for path in glob.glob(os.path.join(glob.escape(folder), name)):
+            with contextlib.suppress(FileExistsError):
+                os.symlink(path, os.path.join(own, os.path.basename(path)))

@@ -101,14 +101,13 @@ _NOT_DATA_IN_VAR = ("backups", "crash", "lock", "log", "mail", "run", "spool", "
 # No place for a project, nor for a library: everybody's temporary files.
 _SHARED = ("/dev/shm", "/private/tmp", "/private/var/tmp", "/run", "/tmp", "/var/tmp")  # noqa: S108
 # Of a home folder: what makes plots quick and pretty.
+OF_MATPLOTLIB = (".cache/matplotlib", ".config/matplotlib", ".matplotlib")
 _OF_HOME = (
+    *OF_MATPLOTLIB,
     ".cache/fontconfig",
-    ".cache/matplotlib",
     ".config/fontconfig",
-    ".config/matplotlib",
     ".fonts",
     ".local/share/fonts",
-    ".matplotlib",
 )
 # Folders in which to look for repositories and environments; where there are more, it is said.
 _MOST_FOLDERS = 20_000
@@ -133,6 +132,8 @@ class Boundary:
         granted: what the policy means to be written, such as the project.
         write: may be written, too: that without what is never, and the worker's own.
         never: lie in folders that may be written, and may not be.
+        later: hold what runs with the user's rights, wherever they lie; nothing there is to be
+            granted for the sake of an error.
         mounted: which of those are to be mounted read-only.
         temporary: the private temporary folder.
         notes: what the user is to be told once.
@@ -142,6 +143,7 @@ class Boundary:
     granted: tuple[str, ...]
     write: tuple[str, ...]
     never: tuple[str, ...]
+    later: tuple[str, ...]
     mounted: tuple[str, ...]
     temporary: str
     notes: tuple[str, ...]
@@ -170,9 +172,10 @@ class Boundary:
             *(os.path.realpath(path) for path in policy.writable if path not in loose),
             *(projects if policy.writes_project else ()),
         ]
+        later = list(_never_writable(spec))
         protected: list[str] = []
         if granted:
-            found = [*_never_writable(spec), *look.around(granted)]
+            found = [*later, *look.around(granted)]
             protected = _outermost(p for p in found if any(is_below(p, top) for top in granted))
         # nothing is mounted on a link, on what is not there, and on countless folders: these stay
         # as they are where nothing in the folder around them can be made or removed; nor on what
@@ -205,6 +208,7 @@ class Boundary:
             granted=tuple(granted),
             write=tuple(dict.fromkeys(write)),
             never=tuple(dict.fromkeys(protected)),
+            later=tuple(_outermost(later)),
             mounted=tuple(dict.fromkeys(mounted)),
             temporary=temporary,
             notes=(

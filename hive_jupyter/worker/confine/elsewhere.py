@@ -9,8 +9,6 @@ process has for itself. So "strict" is refused.
 
 from __future__ import annotations
 
-import os
-import stat
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict
 from typing import Any
@@ -88,7 +86,7 @@ class Elsewhere(Confinement):
             return
         spec = self._spec
         found = self._boundary = Boundary.of(spec, has_mounts=True)
-        os.makedirs(found.temporary, stat.S_IRWXU, exist_ok=True)
+        self._make_temporary(found)
         text = profile(
             read=found.read,
             write=found.write,

@@ -96,7 +96,7 @@ class Refusals:
             folder, link = os.path.split(os.path.abspath(name))
             for place in (path, os.path.join(os.path.realpath(folder), link)):
                 if any(is_below(place, kept) for kept in boundary.never):
-                    return f"{place} runs with your rights later, so no worker writes it", ""
+                    return _runs_later(place)
             if any(is_below(path, folder) for folder in boundary.write):
                 continue
             folder = os.path.dirname(path)
@@ -108,6 +108,8 @@ class Refusals:
                 )
                 return what, ""
             if any(is_below(path, folder) for folder in boundary.read):
+                if any(is_below(path, kept) for kept in boundary.later):
+                    return _runs_later(path)
                 return f"{path} may be read only", self._with("writable_paths", path)
             if number == errno.EROFS or _is_missing(path):
                 return f"{path} is none of its files", self._with("writable_paths", path)
@@ -147,6 +149,10 @@ class Refusals:
             return f"`%hive restart {worker} --memory {twice}` gives it more."
         command = setting if "=" in setting else f"{setting}=..."
         return f"`%hive config {command}`, then `%hive restart {worker}`, allows more."
+
+
+def _runs_later(path: str) -> tuple[str, str]:
+    return f"{path} runs with your rights later, so no worker writes it", ""
 
 
 def _paths(error: OSError) -> list[str]:
