@@ -372,7 +372,8 @@ with HiveManager(sandbox="open") as hive:
 
 
 def test_no_cell_needs_what_linux_alone_has(runtime, tmp_path):
-    played = play(HIDDEN, tmp_path, cwd=tmp_path, JUPYTER_RUNTIME_DIR=str(runtime), options=())
+    folders = {"JUPYTER_RUNTIME_DIR": str(runtime), "JUPYTER_DATA_DIR": str(tmp_path / "data")}
+    played = play(HIDDEN, tmp_path, cwd=tmp_path, options=(), **folders)
 
     assert [
         "freebsd14 False False",

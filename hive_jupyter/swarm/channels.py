@@ -51,6 +51,8 @@ _BATCH = 100
 # What else the loop has to do waits no longer than this for what is read, but for the end of one
 # message (seconds): to build a large page anew may take as long again.
 _LONGEST_BATCH = 0.05
+# Whose connections tell that a worker has ended, or was cut off.
+_MONITORED = ("shell", "iopub")
 # A message has six parts, and one more for each buffer.
 _MOST_FRAMES = 10_000
 # A worker that died closes its connection after its last message. Where a child of it keeps that
@@ -246,6 +248,7 @@ class Channels:
         )
         self._disconnected = asyncio.Event()
         identity = uuid.uuid4().bytes
+        self._monitors: dict[str, zmq.Socket[bytes]] = {}
         self._sockets = {
             channel: self._connect(context, channel, kind, identity)
             for channel, kind in (
@@ -258,10 +261,6 @@ class Channels:
         }
         for channel, socket in self._sockets.items():
             self._loop.add_reader(socket.FD, self._take_notice, channel)
-        self._monitors = {
-            channel: self._sockets[channel].get_monitor_socket(zmq.EVENT_DISCONNECTED)
-            for channel in ("shell", "iopub")
-        }
         for channel, monitor in self._monitors.items():
             self._loop.add_reader(monitor.FD, self._watch, channel)
             # the descriptor tells only of what comes after a first look
@@ -469,6 +468,9 @@ class Channels:
             socket.curve_serverkey = connection["curve_publickey"].encode()
             socket.curve_publickey = connection["curve_publickey"].encode()
             socket.curve_secretkey = connection["curve_secretkey"].encode()
+        if channel in _MONITORED:
+            # before there is anything to be told of: the end of a connection is told once
+            self._monitors[channel] = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
         separator = "-" if connection["transport"] == "ipc" else ":"
         port = connection[f"{channel}_port"]
         socket.connect(f"{connection['transport']}://{connection['ip']}{separator}{port}")

@@ -99,12 +99,10 @@ def test_a_fork_that_outlives_the_host_keeps_no_worker(place):
 import os, sys
 from hive_jupyter import HiveManager
 hive = HiveManager()
-pid = hive.start().pid
+watch = os.pidfd_open(hive.start().pid)
 read, write = os.pipe()
 if os.fork() == 0:
     os.close(write)
-    os.pidfd_open(os.getppid())
-    watch = os.pidfd_open(pid)
     os.read(read, 1)
     import select
     print(bool(select.select([watch], [], [], 30)[0]), flush=True)
