@@ -44,6 +44,8 @@ _home = tempfile.TemporaryDirectory(prefix="hive-docs-")
 for _name in ("JUPYTER_DATA_DIR", "JUPYTER_CONFIG_DIR", "IPYTHONDIR"):
     os.environ[_name] = f"{_home.name}/{_name}"
 
+# No worker is there to keep a widget alive: its text, which is what a notebook shows, too, then.
+nb_mime_priority_overrides = [("*", "application/vnd.jupyter.widget-view+json", None)]
 # Tables in what a cell shows, as notebooks have them.
 nb_render_markdown_format = "gfm"
 # Cells of magics, which the tests run, and tracebacks are not quite Python.

@@ -223,11 +223,12 @@ def without_dead_view(message: Message, worker: str, comms: FrontEndComms | None
 
 def _endings(worker: str, comm: str, texts: Mapping[str, str]) -> list[Message]:
     """What tells a front-end that a widget's worker has ended."""
+    ended = f'(Its worker "{worker}" has ended. Run the cell again.)'
     told = [
         Message(
             "update_display_data",
             {
-                "data": {"text/plain": f'{text}\n(Its worker "{worker}" has ended.)'.lstrip()},
+                "data": {"text/plain": f"{text}\n{ended}".lstrip()},
                 "metadata": {},
                 "transient": {"display_id": display},
             },

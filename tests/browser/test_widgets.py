@@ -155,7 +155,9 @@ print("hears nothing")""",
 def test_a_widget_whose_worker_ended_is_told(opened, sandboxed):
     page = opened(sandboxed, SLIDER, "%%delegate --no-raise-error\nimport os; os._exit(1)")
 
-    expect(outputs(page).get_by_text('Its worker "coder" has ended')).to_be_visible()
+    expect(
+        outputs(page).get_by_text('Its worker "coder" has ended. Run the cell again.')
+    ).to_be_visible()
     expect(page.get_by_role("slider")).to_have_count(0)
 
 
