@@ -18,7 +18,7 @@ _LOAD = "get_ipython().run_line_magic('load_ext', 'hive_jupyter')"
 
 def _have_zygote(hive):
     """As some time after ``%load_ext``, which starts it in the background."""
-    hive._portal.call(hive._warm_up())
+    hive._portal.call(hive.nodes.warm_up())
 
 
 def _have_spare(hive):
