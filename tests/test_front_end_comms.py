@@ -63,7 +63,9 @@ def test_the_end_of_a_worker_is_told_where_its_widget_is_shown(kernel, comms):
     assert ["comm_open", "display_data", "update_display_data", "comm_close"] == kernel.kinds
     shown, ended = kernel.said[1][1], kernel.said[2][1]
     assert shown["transient"] == ended["transient"]
-    assert ended["data"] == {"text/plain": 'a slider\n(Its worker "coder" has ended. Run the cell again.)'}
+    assert ended["data"] == {
+        "text/plain": 'a slider\n(Its worker "coder" has ended. Run the cell again.)'
+    }
     assert list(kernel.comm_manager.comms) == ["of the notebook"]
 
 
