@@ -78,8 +78,9 @@ ifeq ($(PYTEST_ARGS),)
 	fi
 endif
 
+# One after the other: a browser and JupyterLab take both cores.
 browser: $(venv)/.installed-browser
-	@"$(BIN)/python" $(PYTEST) tests/browser
+	@"$(BIN)/python" -m pytest $(PYTEST_ARGS) tests/browser
 
 # What the sandbox stops is a matter of the kernel, and of no package: it is tried once.
 lowest: $(lowest)/.installed-test
