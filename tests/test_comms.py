@@ -59,8 +59,9 @@ async def worker():
     return Worker()
 
 
-def opening(name):
-    return Message("comm_open", {"comm_id": name, "target_name": "jupyter.widget", "data": {}})
+def opening(name, data=None):
+    content = {"comm_id": name, "target_name": "jupyter.widget", "data": data or {}}
+    return Message("comm_open", content)
 
 
 def saying(name, data=None):
@@ -86,6 +87,33 @@ async def test_words_reach_the_worker_in_order_also_while_its_subshell_opens(wor
     assert {header["subshell_id"] for header in headers} == {"aside"}
     assert {header["msg_id"] for header in headers} == {"click"}
     assert len({header[RUN_KEY] for header in headers}) == 4
+
+
+@pytest.mark.parametrize(
+    ("module", "method", "shell"),
+    [
+        ("@jupyter-widgets/controls", "custom", "aside"),
+        ("jupyter-matplotlib", "custom", None),
+        ("jupyter-matplotlib", "update", "aside"),
+        ("jupyter-matplotlib", "request_state", "aside"),
+    ],
+)
+async def test_another_packages_own_words_wait_for_the_cell_as_at_home(
+    worker, module, method, shell
+):
+    """A figure's arrive before the cell that makes it has done so."""
+    run = Run("", worker.said.append, late=worker.said.append)
+    data = {"state": {"_model_module": module}}
+    worker.comms.take(opening("figure", data), run, run.key)
+    worker.comms.subshell = Subshell()
+    worker.comms.subshell.opened.set()
+
+    worker.comms.pass_on(saying("figure", {"method": method}), HEADER, ignore)
+    async with asyncio.timeout(10):
+        while not worker.sent:
+            await asyncio.sleep(0)
+
+    assert worker.sent[0][1]["subshell_id"] == shell
 
 
 async def test_without_a_subshell_the_main_shell_hears(worker):

@@ -112,6 +112,8 @@ class WorkerComms:
         self._told: set[str] = set()
         # Of the comms that are open: where what they say goes when no run and no word is its cause.
         self._sinks: dict[str, Sink] = {}
+        # Of the open ones: those of other packages than ipywidgets.
+        self._others: set[str] = set()
         self._words: dict[str, _Word] = {}
         # Their keys, as long as the worker has to deal with them, and then for a while.
         self._to_send: deque[str] = deque()
@@ -143,9 +145,11 @@ class WorkerComms:
             return  # nobody could show a widget
         shown = self._passed(message, cell)
         if message.type == "comm_close":
-            del self._sinks[comm]
+            self._forget(comm)
         elif shown is not None:
             self._sinks.setdefault(comm, say)
+            if is_new and not _is_of_ipywidgets(shown):
+                self._others.add(comm)
         if word is not None and shown is not None and word.is_answered_by(shown):
             word.asks = False
         for each in filter(None, (*self._refusals(), shown)):
@@ -259,6 +263,7 @@ class WorkerComms:
             _say(sink, Message("comm_lost", {"comm_id": comm}))
         self._words.clear()
         self._sinks.clear()
+        self._others.clear()
         self._surplus.close()
 
     def _tell_no_state(self, word: _Word) -> None:
@@ -266,6 +271,18 @@ class WorkerComms:
         if word.asks:
             word.asks = False
             self._late.add(word.sink, _no_state(word.message))
+
+    def _must_wait(self, message: Message) -> bool:
+        """
+        Whether a package is to hear something when no cell runs, as at home.
+
+        Figures of matplotlib fail where a page speaks to them while a cell makes them.
+        """
+        return message.content["comm_id"] in self._others and _method(message) == "custom"
+
+    def _forget(self, comm: str) -> None:
+        self._sinks.pop(comm, None)
+        self._others.discard(comm)
 
     def _as_worker_knows(self, message: Message) -> Message:
         """With the name that the comm has in the worker."""
@@ -300,10 +317,10 @@ class WorkerComms:
         return [Message("stream", {"name": "stderr", "text": text})]
 
     async def _send_all(self) -> None:
-        added: dict[str, Any] = {"subshell_id": None}
+        subshell = None
         if self.subshell is not None:
             try:
-                added = {"subshell_id": await self.subshell.name()}
+                subshell = await self.subshell.name()
             except Exception as error:  # it makes none, or takes no question
                 log.warning("widgets hear nothing while a cell runs: %s", error)
         while self._to_send:
@@ -313,7 +330,8 @@ class WorkerComms:
             key = self._to_send.popleft()
             word = self._words[key]
             self._sent.add(key)
-            header = {**word.header, **added, RUN_KEY: key}
+            chosen = {"subshell_id": None if self._must_wait(word.message) else subshell}
+            header = {**word.header, **chosen, RUN_KEY: key}
             try:
                 self._send(self._as_worker_knows(word.message), header)
             except Exception as error:  # the worker takes nothing any more
@@ -321,7 +339,7 @@ class WorkerComms:
                 self.take_idle(key)
             if word.message.type == "comm_close":
                 self._passed(word.message)
-                self._sinks.pop(word.message.content["comm_id"], None)
+                self._forget(word.message.content["comm_id"])
 
 
 def answer_for_nobody(message: Message, sink: Sink) -> None:
@@ -329,6 +347,13 @@ def answer_for_nobody(message: Message, sink: Sink) -> None:
     if _method(message) == "request_state":
         sink(_no_state(message))
     sink(IDLE)
+
+
+def _is_of_ipywidgets(opening: Message) -> bool:
+    data = opening.content.get("data")
+    state = data.get("state") if isinstance(data, dict) else None
+    module = state.get("_model_module") if isinstance(state, dict) else None
+    return isinstance(module, str) and module.startswith("@jupyter-widgets/")
 
 
 def _prefix() -> str:
