@@ -871,10 +871,6 @@ def test_what_the_page_sent_of_an_output_does_not_come_back():
         {"output_type": "display_data", "data": []},
         {"output_type": "update_display_data", "data": {}},
         {"output_type": "pyout"},
-        {
-            "output_type": "display_data",
-            "data": {"application/json": json.loads("[" * 99 + "]" * 99)},
-        },
     ],
 )
 def test_what_is_no_output_is_left_out(output):

@@ -348,7 +348,7 @@ class Models:
 
     def _output(self, said: object) -> dict[str, Any] | None:
         """An output within a widget's state, as any other output may be shown."""
-        if not isinstance(said, Mapping) or _is_deep(said):
+        if not isinstance(said, Mapping):
             return None
         kind = said.get("output_type")
         if kind == "stream":
@@ -482,18 +482,3 @@ def _display(said: Mapping[str, Any]) -> dict[str, Any] | None:
         return None
     content = {"data": dict(data), "metadata": metadata if isinstance(metadata, Mapping) else {}}
     return content | {name: said[name] for name in ("execution_count",) if name in said}
-
-
-def _is_deep(value: object) -> bool:
-    level = [value]
-    for _ in range(_DEEPEST):
-        level = [inner for outer in level for inner in _inner(outer)]
-        if not level:
-            return False
-    return True
-
-
-def _inner(value: object) -> Iterable[object]:
-    if isinstance(value, dict):
-        return value.values()
-    return value if isinstance(value, list) else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from collections.abc import Mapping
@@ -183,6 +184,12 @@ def worker_environment(config: HiveConfig) -> dict[str, str]:
 
 def folders_of_jupyter() -> tuple[str, ...]:
     """Where Jupyter and IPython keep what they run, and Hive its ledger."""
+    return _folders_of_jupyter(tuple(os.environ.items()))
+
+
+# asked at each start, and slow for that; what Jupyter answers depends on the environment alone
+@functools.lru_cache(maxsize=1)
+def _folders_of_jupyter(_environment: tuple[tuple[str, str], ...]) -> tuple[str, ...]:
     ipython = os.environ.get("IPYTHONDIR") or str(Path("~/.ipython").expanduser())
     one_each = (jupyter_config_dir(), jupyter_data_dir(), jupyter_runtime_dir(), ipython)
     return tuple(dict.fromkeys([*one_each, *jupyter_config_path(), *jupyter_path()]))

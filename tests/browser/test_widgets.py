@@ -203,6 +203,13 @@ display(heard)""",
     page.locator(".jupyter-matplotlib-canvas-div").click()
 
     expect(outputs(page).get_by_text("pressed", exact=True)).to_be_visible()
+    is_drawn = """canvas => {
+      const { data } = canvas.getContext("2d").getImageData(0, 0, canvas.width, canvas.height);
+      return data.some((value, place) => place % 4 === 0 && value > 0 && value < 255);
+    }"""
+    page.wait_for_function(
+        f"() => ({is_drawn})(document.querySelector('.jupyter-matplotlib canvas'))"
+    )
 
 
 HOSTILE = """%%delegate --no-raise-error
