@@ -98,7 +98,9 @@ def confined_start_without_namespaces(size):
 
 
 def confined_spare(size):
-    return _added_by_the_boundary(_spare_start, size, spares=1)
+    return _added_by_the_boundary(
+        lambda hive, number: _start_from_spare(hive, f"w{number}"), size, spares=1
+    )
 
 
 def confined_call(size):
@@ -117,19 +119,19 @@ def _added_by_the_boundary(measure, count, spares=0):
     with free, confined:
         for hive in (free, confined):
             hive.delegate("pass")
-        pairs = [(measure(free, n), measure(confined, n)) for n in range(count)]
+
+        def in_quiet(hive, number):
+            for each in (free, confined) if spares else ():
+                _have_spare(each)
+            return measure(hive, number)
+
+        pairs = [(in_quiet(free, n), in_quiet(confined, n)) for n in range(count)]
     without, with_boundary = map(median, zip(*pairs, strict=True))
     return [with_boundary - without]
 
 
 def _fresh_start(hive, number):
     seconds = work.timed(lambda: hive.delegate("1 + 1", worker=f"w{number}"))
-    hive.stop(f"w{number}")
-    return seconds
-
-
-def _spare_start(hive, number):
-    seconds = _start_from_spare(hive, f"w{number}")
     hive.stop(f"w{number}")
     return seconds
 
