@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from hive_jupyter.delegation import Node
 from hive_jupyter.errors import HiveError, NodeDied, NodeStartError, NodeTimeout
 from hive_jupyter.lookout import Lookout
+from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import confinement
 from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.enforcement import examine
@@ -22,10 +23,13 @@ from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.launch import Kernel, snapshot
 from hive_jupyter.swarm.life import NodeStatus
 from hive_jupyter.swarm.mcp_node import McpNode
+from hive_jupyter.swarm.messages import Sink
 from hive_jupyter.swarm.node import SwarmNode
+from hive_jupyter.swarm.pool import Pool
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.runtime import RuntimeFolder, remove_apart, sweep
+from hive_jupyter.swarm.staff import PoolNode, Staff
 from hive_jupyter.swarm.targets import Targets
 
 if TYPE_CHECKING:
@@ -47,6 +51,7 @@ class Nodes:
         servers: start their processes; None before the first.
         runtime: the hive's private folder; None before it is needed.
         lookout: looks what workers leave in projects.
+        staff: the workers of pools.
         is_closing: no further worker is started.
     """
 
@@ -60,7 +65,9 @@ class Nodes:
         self.servers: ForkServers | None = None
         self.runtime: RuntimeFolder | None = None
         self.lookout = Lookout(self._tell_of_leftovers)
+        self.staff = Staff(config, self._make_for_pool, self.by_name.values)
         self.is_closing = False
+        self._pools: set[Pool] = set()
         self._config = config
         self._kernels = kernels
         self._died = died
@@ -113,6 +120,29 @@ class Nodes:
             sweep()
             self.runtime = RuntimeFolder.create()
         return self.runtime
+
+    def make_pool(
+        self, wanted: int, policy: SandboxPolicy, timeout: float | None, sink: Sink
+    ) -> Pool:
+        """
+        A pool of so many workers, or fewer, where that is told.
+
+        Args:
+            wanted: how many workers.
+            policy: of each.
+            timeout: seconds that each item has; None: no limit.
+            sink: is called with what the items say; must not block.
+
+        Raises:
+            ConfigError: there is no room for any.
+        """
+        allowance = self.staff.allowance(wanted, policy)
+        if allowance.note:
+            warn(allowance.note)
+        pool = Pool(self.staff, allowance, self._config, timeout=timeout, sink=sink)
+        self._pools.add(pool)
+        pool.over.add_done_callback(lambda _: self._pools.discard(pool))
+        return pool
 
     async def warm_up(self) -> None:
         """Start the zygote, and learn what there is in the project."""
@@ -208,6 +238,9 @@ class Nodes:
     async def close(self) -> None:
         """End all workers, and what started them; whatever one meets, the others are ended, too."""
         nodes = self.by_name.values()
+        closed = HiveError("The item was ended, because its hive was closed.")
+        await asyncio.gather(*(pool.close(closed) for pool in [*self._pools]))
+        await self.staff.close()
         await asyncio.gather(*(node.close() for node in nodes), return_exceptions=True)
         await self.lookout.look_now()
         for node in nodes:
@@ -240,10 +273,19 @@ class Nodes:
             watcher=self.lookout.watcher(name),
         )
 
+    def _make_for_pool(self, name: str, policy: SandboxPolicy) -> PoolNode:
+        return PoolNode(
+            name,
+            config=self._config,
+            policy=policy,
+            servers=self.fork_servers(),
+            context=self.sockets(),
+            watcher=self.lookout.watcher(name),
+        )
+
     def _tell_of_leftovers(self, name: str, text: str) -> None:
-        node = self.by_name[name]
-        assert isinstance(node, SwarmNode)
-        if self.is_closing:
+        node = self.by_name.get(name)
+        if self.is_closing or not isinstance(node, SwarmNode):
             warn(text)
         else:
             node.tell(text)
