@@ -576,11 +576,12 @@ class HiveManager:
             NodeStartError: no worker can run.
         """
         _check_callable(function)
+        taken = Function.of(function)
         limits: dict[str, Any] = {"timeout": timeout, "sandbox": sandbox, "memory": memory}
         crew = self._crew(engine, address, workers=workers, **limits)
         return MapResults(
             crew,
-            Function.of(function),
+            taken,
             items,
             ordered=ordered,
             return_exceptions=return_exceptions,
@@ -592,6 +593,7 @@ class HiveManager:
         code: str,
         items: Iterable[Any],
         *,
+        values: Mapping[str, Any] | None = None,
         workers: int | None = None,
         timeout: float | str | None = "default",
         sandbox: str | None = None,
@@ -604,6 +606,7 @@ class HiveManager:
         Args:
             code: finds its item as ``item``; the value of its last expression is the result.
             items: as for ``map``.
+            values: variables that each worker gets.
             workers: as for ``map``.
             timeout: as for ``map``.
             sandbox: as for ``map``.
@@ -615,12 +618,13 @@ class HiveManager:
 
         Raises:
             ConfigError: an argument is wrong, or there is no room for a worker.
+            TransferError: a value cannot be sent.
             NodeStartError: no worker can run.
         """
         check_code(code, self.config.max_cell_bytes)
         limits: dict[str, Any] = {"timeout": timeout, "sandbox": sandbox, "memory": memory}
+        function = Function.of_cell(code, values or {}, self.config.max_transfer)
         crew = self._crew("local", None, workers=workers, **limits)
-        function = Function.of_cell(code)
         return MapResults(crew, function, items, return_exceptions=True, show=show)
 
     def executor(
@@ -1220,6 +1224,8 @@ class HiveManager:
             for server in self.nodes.servers or ()
             if server.no_fork_because
         ]
+        if staff := self.nodes.staff:
+            notes.append(f"pools: {len(staff)} workers, {staff.working} of them at work")
         notes += [*self._shadows.told, *self.nodes.lookout.notes]
         return SwarmStatus(
             workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes

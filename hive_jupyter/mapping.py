@@ -27,7 +27,7 @@ from typing import Any, Protocol, Self
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError, HiveError, RemoteError, TransferError
 from hive_jupyter.swarm.items import Function, Task
-from hive_jupyter.swarm.messages import Message, Sink, ignore
+from hive_jupyter.swarm.messages import OUTPUTS, Message, Sink, ignore
 from hive_jupyter.swarm.pool import Pool
 from hive_jupyter.swarm.portal import LOOK_UP, Portal, deferring_sigint
 from hive_jupyter.units import nearest
@@ -148,7 +148,9 @@ class LocalCrew:
         self._portal.check()
 
     def _say(self, message: Message) -> None:
-        self.sink(message)
+        # widgets belong to a worker that is there when somebody moves them
+        if message.type in OUTPUTS:
+            self.sink(message)
 
     async def _sealed(self, *, cancel: bool) -> None:
         self._take_news()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -27,9 +28,10 @@ from hive_jupyter.swarm.messages import Sink
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.pool import Pool
 from hive_jupyter.swarm.portal import apart
+from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.runtime import RuntimeFolder, remove_apart, sweep
-from hive_jupyter.swarm.staff import PoolNode, Staff
+from hive_jupyter.swarm.staff import PoolNode, Staff, overdue
 from hive_jupyter.swarm.targets import Targets
 
 if TYPE_CHECKING:
@@ -68,6 +70,7 @@ class Nodes:
         self.staff = Staff(config, self._make_for_pool, self.by_name.values)
         self.is_closing = False
         self._pools: set[Pool] = set()
+        self._culling: asyncio.Task[None] | None = None
         self._config = config
         self._kernels = kernels
         self._died = died
@@ -80,7 +83,9 @@ class Nodes:
         Raises:
             NodeStartError: none can be made.
         """
+        self._have_culling()
         if name not in self.by_name:
+            self.staff.make_room(name)
             try:
                 self.by_name[name] = self._make(name)
             except Exception as error:  # no folder, no space, no descriptors, no sockets, ...
@@ -237,6 +242,9 @@ class Nodes:
 
     async def close(self) -> None:
         """End all workers, and what started them; whatever one meets, the others are ended, too."""
+        if self._culling is not None:
+            self._culling.cancel()
+            await asyncio.wait({self._culling})
         nodes = self.by_name.values()
         closed = HiveError("The item was ended, because its hive was closed.")
         await asyncio.gather(*(pool.close(closed) for pool in [*self._pools]))
@@ -272,6 +280,27 @@ class Nodes:
             died=self._died,
             watcher=self.lookout.watcher(name),
         )
+
+    def _have_culling(self) -> None:
+        """Look after idle workers, where the user wants that."""
+        if self._config.cull_idle_timeout and (self._culling is None or self._culling.done()):
+            self._culling = asyncio.create_task(self._cull())
+            self._culling.add_done_callback(note_failure)
+
+    async def _cull(self) -> None:
+        """End named workers that have had nothing to do for long, while the user wants it."""
+        while seconds := self._config.cull_idle_timeout:
+            named = [node for node in self.by_name.values() if isinstance(node, SwarmNode)]
+            idle = [(node, node.idle_since) for node in named]
+            gone, pause = overdue(
+                [(node, since) for node, since in idle if since is not None],
+                time.monotonic(),
+                seconds,
+            )
+            for node in gone:
+                await self._renew_boundaries()
+                await node.cull(seconds)
+            await asyncio.sleep(seconds if pause is None else pause)
 
     def _make_for_pool(self, name: str, policy: SandboxPolicy) -> PoolNode:
         return PoolNode(

@@ -499,3 +499,47 @@ def test_workers_of_pools_are_none_of_the_users(confined):
     list(confined.map(abs, range(4), workers=1))
 
     assert ["coder"] == confined.workers()
+
+
+def test_the_status_counts_them(runtime):
+    with HiveManager(connect_timeout=60) as hive:
+        assert [] == hive.swarm_status()["notes"]
+        with hive.map(abs, itertools.count(), workers=1) as results:
+            next(results)
+            assert "pools: 1 workers, 1 of them at work" in str(hive.swarm_status())
+
+
+def test_named_workers_count_and_take_the_place_of_idle_ones(runtime):
+    with HiveManager(max_workers=1, connect_timeout=60) as hive:
+        assert [1] == list(hive.map(abs, [1], workers=1))
+        assert "2" == hive.delegate("2", worker="a").value_repr
+        assert not workers_of(hive)
+        refused = hive.delegate("2", worker="b")
+        assert '"b" could not be started: 1 workers run' in refused.reason
+        with pytest.raises(ConfigError, match="max_workers"):
+            hive.map(abs, [1], workers=1)
+        hive.stop("a")
+        assert "2" == hive.delegate("2", worker="b").value_repr
+
+
+def test_idle_named_workers_are_ended_where_the_user_wants_that(runtime):
+    with HiveManager(cull_idle_timeout=0.05, connect_timeout=60) as hive:
+        hive.delegate("x = 1")
+        wait_until(lambda: hive.swarm_status()["workers"]["coder"]["pid"] is None)
+        result = hive.delegate("'x' in globals()")
+
+    assert "False" == result.value_repr
+    assert "cull_idle_timeout). Lost: x." in result.stderr
+
+
+def test_as_a_rule_they_stay(runtime):
+    with HiveManager(connect_timeout=60) as hive:
+        hive.delegate("x = 1")
+        assert hive.nodes._culling is None
+
+
+def test_one_that_works_is_not_ended(runtime):
+    with HiveManager(cull_idle_timeout=0.02, connect_timeout=60) as hive:
+        result = hive.delegate("import time; time.sleep(0.3); 7")
+
+    assert "7" == result.value_repr

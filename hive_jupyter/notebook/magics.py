@@ -34,7 +34,7 @@ from hive_jupyter.errors import (
     ToolError,
     TransferError,
 )
-from hive_jupyter.notebook import compat
+from hive_jupyter.notebook import compat, for_each
 from hive_jupyter.notebook.arguments import REST, Parser, UsageError, count, variables
 from hive_jupyter.notebook.relay import Cell, Relayed, relay
 from hive_jupyter.notebook.tables import Table, table_of_arguments, table_of_tools
@@ -100,12 +100,19 @@ DELEGATE = (
         "such as a file's content. %hive tools lists the tools; read, search and write\n"
         "are short for read_file, search_files and save_file.\n"
         "\n"
+        "With --map the code is run for each item of a variable of yours, and finds it as\n"
+        "item. The value of the code's last line is the item's result; -o binds the list\n"
+        "of them, in the order of the items, with an exception where an item failed.\n"
+        "\n"
         "examples:\n"
         "  %%delegate -w train --timeout 5m --memory 2G\n"
         "  model = fit(data)\n"
         "\n"
         "  %%delegate --push data,labels --pull scores\n"
         "  scores = evaluate(data, labels)\n"
+        "\n"
+        "  %%delegate --map files -n 4 -o sizes\n"
+        "  len(open(item).read())\n"
         "\n"
         "  %delegate -w train model.score()\n"
         "  %delegate read src/model.py start_line=10 end_line=30\n"
@@ -144,6 +151,19 @@ DELEGATE = (
         "--allow-pickle",
         action="store_true",
         help="with --pull: unpickle what is no plain data; for workers of the profile open",
+    )
+    .option(
+        "--map",
+        metavar=VARIABLE,
+        help="run the code for each item of this variable, as item, in many workers",
+    )
+    .option(
+        "-n",
+        "--workers",
+        dest="count",
+        type=count,
+        metavar="WORKERS",
+        help="with --map: how many at most; without: as many as there are processors",
     )
     .option("-o", "--out", metavar=VARIABLE, help="put the Result into this variable here")
     .option("--no-raise-error", action="store_true", help="show an error, but let the cell succeed")
@@ -381,6 +401,11 @@ class HiveMagics(Magics):
     # --- %delegate ---
 
     def _delegated(self, rest: str, cell: str | None, options: argparse.Namespace) -> Relayed:
+        for_each.check(options)
+        if options.map is not None:
+            values = self._values([*chain.from_iterable(options.push or ())])
+            code = self._code(rest, cell, None)
+            return for_each.run(self._shell, self.manager, code, options, values)
         word, details = (*rest.split(maxsplit=1), "", "")[:2]
         if not options.verbatim and self._is_tool(word, details, options.worker):
             return self._call_tool(word, details, cell, options)

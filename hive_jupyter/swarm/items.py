@@ -20,7 +20,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -55,7 +55,7 @@ class Function:
     Attributes:
         name: for people.
         key: the same for the same function.
-        told: its description, or the code of a cell.
+        told: its description; or the code of a cell, and the description of its variables.
         buffers: its memory.
         spread: an item is what it is called with, ``(args, kwargs)``.
     """
@@ -85,9 +85,21 @@ class Function:
         return cls(name, digest.hexdigest(), [told, len(parts)], tuple(parts), spread)
 
     @classmethod
-    def of_cell(cls, code: str) -> Function:
-        """Take the code of a cell along."""
-        return cls("cell", hashlib.sha256(code.encode()).hexdigest(), code)
+    def of_cell(cls, code: str, values: Mapping[str, Any], limit: int | None) -> Function:
+        """
+        Take the code of a cell along.
+
+        Args:
+            code: of the cell.
+            values: variables that it needs.
+            limit: bytes that they may take; None: any number.
+
+        Raises:
+            TransferError: a value cannot be sent.
+        """
+        told, parts = transfer.pack(values, limit=limit, dumps=transfer.pickled)
+        # fresh for each map: to compare the values would take longer than to send them
+        return cls("cell", secrets.token_hex(16), [code, [told, len(parts)]], tuple(parts))
 
 
 def _wanted() -> bool:

@@ -213,7 +213,9 @@ class Staff:
             self.dismiss(node)
         if self._closed:
             raise HiveError("This hive is closed.")
-        self._make_room()
+        if self._config.memory_budget is not None:
+            self._end_idle()
+        self.make_room("map")
         node = self._make(f"map-{next(self._numbers)}", policy)
         self._nodes.add(node)
         try:
@@ -226,16 +228,31 @@ class Staff:
         assert node.last_error is not None
         raise node.last_error
 
-    def _make_room(self) -> None:
-        """End idle ones that take the place, or the memory, of another one."""
+    def make_room(self, name: str) -> None:
+        """
+        See that one more worker may run; idle ones of pools go for it.
+
+        Args:
+            name: of the worker.
+
+        Raises:
+            NodeStartError: there are as many as there may be.
+        """
         most = self._config.max_workers
-        if self._config.memory_budget is not None or self._count() >= most:
-            for other, _ in [*self._idle]:
-                self._take_away(other)
-                self.dismiss(other)
         if self._count() >= most:
-            msg = f"{self._count()} workers run, as many as there may be (max_workers)."
-            raise NodeStartError(msg, node="map")
+            self._end_idle()
+        if (count := self._count()) >= most:
+            msg = (
+                f'Worker "{name}" could not be started: {count} workers run, as many as there may '
+                "be (the setting max_workers). Stop some (%hive stop NAME), or raise it."
+            )
+            raise NodeStartError(msg, node=name)
+
+    def _end_idle(self) -> None:
+        """End those that take the place, or the memory, of another one."""
+        idle, self._idle = self._idle, []
+        for node, _ in idle:
+            self.dismiss(node)
 
     def _count(self) -> int:
         return len(self._nodes) + sum(1 for node in self._others() if node.is_connected)

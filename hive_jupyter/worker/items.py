@@ -89,8 +89,10 @@ class Items:
         if told is None:
             return {"unknown": True}
         try:
-            if isinstance(told, str):
-                self._function = _of_cell(self._shell, told)
+            if isinstance(told[0], str):
+                code, values = told
+                self._shell.user_ns.update(_unpacked(values, parts))
+                self._function = _of_cell(self._shell, code)
             else:
                 taken = _taken(told, parts)
                 self._function = _spread(taken) if content["spread"] else taken
@@ -221,10 +223,15 @@ class _Journal:
 
 
 def _taken(told: Any, parts: list[Any]) -> Any:
-    """The value that a request brings: its description, and how many parts it has."""
+    """The one value that a request brings."""
+    return _unpacked(told, parts)["item"]
+
+
+def _unpacked(told: Any, parts: list[Any]) -> dict[str, Any]:
+    """Values that a request brings: their description, and how many parts they have."""
     description, count = told
     own = [parts.pop() for _ in range(count)]
-    return transfer.unpack(description, own, loads=transfer.unpickled)["item"]
+    return transfer.unpack(description, own, loads=transfer.unpickled)
 
 
 def _spread(function: Callable[..., Any]) -> Callable[[Any], Any]:
