@@ -334,7 +334,7 @@ class MapResults(Iterator[Any]):
             # what came before is still to be had
             self._broken, self._is_exhausted = error, True
             return None
-        task = Task(self._given, item, self._function, self._news.queue.put)
+        task = Task(self._given, item, self._function, self._news.take)
         self._given += 1
         try:
             self._crew.prepare(task)
@@ -350,14 +350,13 @@ class MapResults(Iterator[Any]):
             self._bar.draw()
             pause = min(pause, self._bar.pause)
         try:
-            self._take(self._news.queue.get(timeout=pause))
+            self._news.wait(pause)
         except queue.Empty:
             self._crew.check()
 
     def _show_news(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._take(self._news.queue.get_nowait())
+        for news in self._news.taken():
+            self._take(news)
 
     def _take(self, news: Task | Message) -> None:
         if isinstance(news, Message):
@@ -384,20 +383,44 @@ class _News:
     What the crew says, for the thread that takes the results; it does not know who that is.
 
     Attributes:
-        queue: items that are over, and messages.
         shown: bytes of messages that were shown.
     """
 
     def __init__(self) -> None:
-        self.queue: queue.SimpleQueue[Task | Message] = queue.SimpleQueue()
         self.shown = 0
         self._heard = 0
+        self._all: deque[Task | Message] = deque()
+        # to wake a thread takes longer than all else, so it is done once for all that came
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._has_rung = False
+
+    def take(self, news: Task | Message) -> None:
+        """Take an item that is over, or a message; on any thread."""
+        self._all.append(news)
+        if not self._has_rung:
+            self._has_rung = True
+            self._bell.put(None)
 
     def hear(self, message: Message) -> None:
         """Take a message, where not too many wait."""
         if self._heard - self.shown < _MOST_WAITING:
             self._heard += message.size
-            self.queue.put(message)
+            self.take(message)
+
+    def wait(self, seconds: float) -> None:
+        """
+        Wait for news.
+
+        Raises:
+            queue.Empty: there are none.
+        """
+        self._bell.get(timeout=seconds)
+        self._has_rung = False
+
+    def taken(self) -> Iterator[Task | Message]:
+        """All that came, as often as somebody asks."""
+        while self._all:
+            yield self._all.popleft()
 
 
 class HiveExecutor(Executor):

@@ -27,11 +27,12 @@ from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Sink
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.pool import Pool
+from hive_jupyter.swarm.pool_node import PoolNode
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.runtime import RuntimeFolder, remove_apart, sweep
-from hive_jupyter.swarm.staff import PoolNode, Staff, overdue
+from hive_jupyter.swarm.staff import Staff, overdue
 from hive_jupyter.swarm.targets import Targets
 
 if TYPE_CHECKING:

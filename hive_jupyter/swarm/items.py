@@ -204,6 +204,7 @@ class Chunk(Request):
         tasks: the items.
         seconds: after so much work no further item is begun.
         sends_function: the worker does not have it yet.
+        slot: 0 or 1, in turn: a worker may have two chunks, and has a file for each.
         pickles: results that have no safe form may come as pickles.
         limit: bytes that a result may have; None: any number.
         sink: as of a Request.
@@ -211,6 +212,7 @@ class Chunk(Request):
     Attributes:
         number: by which the worker's file is known to be this one's.
         overran: an item had more than its time.
+        is_first: its worker had nothing else to do before.
     """
 
     noun = "item"
@@ -221,6 +223,7 @@ class Chunk(Request):
         *,
         seconds: float,
         sends_function: bool,
+        slot: int = 0,
         pickles: bool,
         limit: int | None,
         sink: Sink,
@@ -228,11 +231,14 @@ class Chunk(Request):
         function = tasks[0].function
         self.number = secrets.randbits(62)
         self.overran = False
+        self.is_first = True
         self._name = function.name
         self._limit = limit
+        self._file = f"{JOURNAL}{slot}"
         self._count = len(tasks)
         content = {
             "number": self.number,
+            "slot": slot,
             "key": function.key,
             "function": function.told if sends_function else None,
             "spread": function.spread,
@@ -286,7 +292,7 @@ class Chunk(Request):
             TransferError: it makes no sense.
         """
         with _told_as_lies():
-            data = _journal(folder, _LARGEST_JOURNAL)
+            data = _journal(os.path.join(folder, self._file), _LARGEST_JOURNAL)
             if len(data) < JOURNAL_HEAD.size:
                 return Report()
             number, running, _ = JOURNAL_HEAD.unpack_from(data)
@@ -303,7 +309,7 @@ class Chunk(Request):
     def began(self, folder: str | os.PathLike[str]) -> tuple[int, float] | None:
         """The item that runs, and since when (``time.monotonic``), as its worker says; or None."""
         with contextlib.suppress(OSError):
-            head = _journal(folder, JOURNAL_HEAD.size)
+            head = _journal(os.path.join(folder, self._file), JOURNAL_HEAD.size)
             if len(head) == JOURNAL_HEAD.size:
                 number, running, since = JOURNAL_HEAD.unpack(head)
                 if number == self.number and math.isfinite(since):
@@ -317,13 +323,11 @@ class Overseer:
 
     Args:
         chunk: that runs.
-        folder: gives the private one of its worker.
+        folder: the private one of its worker.
         seconds: that each item has.
     """
 
-    def __init__(
-        self, chunk: Chunk, folder: Callable[[], os.PathLike[str] | None], seconds: float
-    ) -> None:
+    def __init__(self, chunk: Chunk, folder: os.PathLike[str], seconds: float) -> None:
         self._chunk = chunk
         self._folder = folder
         self._seconds = seconds
@@ -344,8 +348,7 @@ class Overseer:
 
     def _look(self) -> None:
         now = time.monotonic()
-        folder = self._folder()
-        began = None if folder is None else self._chunk.began(folder)
+        began = self._chunk.began(self._folder)
         # a worker can lie about it, and gains no more than this once for each of its items
         if began is not None and began[0] > self._running:
             self._running = began[0]
@@ -446,9 +449,8 @@ def _kept(data: memoryview, most: int) -> list[Outcome]:
     return outcomes
 
 
-def _journal(folder: str | os.PathLike[str], most: int) -> memoryview:
+def _journal(path: str, most: int) -> memoryview:
     """The first bytes of the file; its folder is the worker's, who may put anything there."""
-    path = os.path.join(folder, JOURNAL)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)

@@ -16,6 +16,7 @@ from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 from hive_jupyter import shadows, transfer
@@ -24,9 +25,10 @@ from hive_jupyter.errors import HiveError, NodeTimeout, TransferError
 from hive_jupyter.swarm.chunks import LARGEST, WORTH, Pace
 from hive_jupyter.swarm.items import Chunk, Outcome, Overseer, Report, Task, taken
 from hive_jupyter.swarm.messages import Sink
+from hive_jupyter.swarm.pool_node import PoolNode
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.process import note_failure
-from hive_jupyter.swarm.staff import Allowance, PoolNode, Staff
+from hive_jupyter.swarm.staff import Allowance, Staff
 from hive_jupyter.units import format_duration
 
 # So often an item is sent to a worker that dies before it begins it.
@@ -69,6 +71,7 @@ class Pool:
         self._waiting: deque[Task] = deque()
         self._working: set[asyncio.Task[None]] = set()
         self._hiring = 0
+        self._fed = 0
         self._refusal: Exception | None = None
         self._sealed = False
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -129,23 +132,49 @@ class Pool:
         self._end_if_done()
 
     async def _work(self) -> None:
-        """Have one worker do what there is."""
-        node = await self._hired()
+        """Have one worker after the other do what there is."""
+        while (node := await self._hired()) is not None:
+            try:
+                await self._employ(node)
+            finally:
+                if self._refusal is None:
+                    self._staff.give_back(node)
+                else:
+                    self._staff.dismiss(node)
+            self._hiring += 1
+
+    async def _employ(self, node: PoolNode) -> None:
+        """Keep a worker busy, as long as there is something to do and it lives."""
+        asks: set[asyncio.Task[None]] = set()
         try:
-            while node is not None and (tasks := self._next_tasks()):
-                node = await self._ask(node, tasks)
-                if node is None and self._waiting:
-                    self._hiring += 1
-                    node = await self._hired()
+            while True:
+                while node.is_fit and self._may_have_more(len(asks)):
+                    tasks = self._next_tasks()
+                    if not tasks:
+                        break
+                    self._fed += not asks
+                    asks.add(asyncio.create_task(self._ask(node, tasks)))
+                if not asks:
+                    return
+                _, asks = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
+                self._fed -= not asks
         finally:
-            if node is not None and self._refusal is None:
-                self._staff.give_back(node)
-            elif node is not None:
-                self._staff.dismiss(node)
+            self._fed -= bool(asks)
+            for ask in asks:
+                ask.cancel()
+            if asks:
+                await asyncio.wait(asks)
+
+    def _may_have_more(self, chunks: int) -> bool:
+        """Whether a worker that has so many chunks gets one more: not while others have none."""
+        if not chunks:
+            return True
+        return chunks < self._pace.depth and self._fed >= len(self._working)
 
     async def _hired(self) -> PoolNode | None:
+        """A worker, where there is something to do."""
         try:
-            return await self._staff.hire(self._policy)
+            return await self._staff.hire(self._policy) if self._waiting else None
         finally:
             self._hiring -= 1
 
@@ -167,65 +196,57 @@ class Pool:
                 tasks.append(task)
         return tasks
 
-    async def _ask(self, node: PoolNode, tasks: list[Task]) -> PoolNode | None:
-        """Have a worker run some items; None where it is not to be had any more."""
+    async def _ask(self, node: PoolNode, tasks: list[Task]) -> None:
+        """Have a worker run some items; one that lies is ended."""
         try:
-            lives = await self._asked(node, tasks)
+            await self._asked(node, tasks)
         except asyncio.CancelledError:
             for task in tasks:
                 task.end(error=copy(self._refusal or CancelledError()))
             raise
         except TransferError as lie:
+            node.has_lied = True
             # none is run a second time, as some may have run
             for task in tasks:
                 msg = f'What worker "{node.name}" sent for its items cannot be taken: {lie}.'
                 task.end(error=TransferError(msg))
-            lives = False
-        if lives and node.is_connected:
-            return node
-        self._staff.dismiss(node)
-        return None
 
-    async def _asked(self, node: PoolNode, tasks: list[Task]) -> bool:
+    async def _asked(self, node: PoolNode, tasks: list[Task]) -> None:
         """
         Have a worker run some items.
-
-        Returns:
-            Whether it can be asked again.
 
         Raises:
             TransferError: what it says makes no sense.
         """
-        function = tasks[0].function
+        function, folder = tasks[0].function, node.folder
+        assert folder is not None
         chunk = Chunk(
             tasks,
             seconds=WORTH,
             sends_function=node.function != function.key,
+            slot=node.next_slot(),
             pickles=not node.policy.is_confined,
             limit=self._config.max_transfer,
             sink=self._sink,
         )
         node.function = function.key
-        with self._overseen(node, chunk):
+        with self._overseen(chunk, folder):
             try:
-                reply = await node.execute(chunk)
-            except HiveError as failure:
-                if node.folder is None:  # it hangs in the kernel, and nobody knows what it did
-                    for task in tasks:
-                        task.end(error=copy(failure))
-                else:
-                    await self._settle(node, chunk, tasks, chunk.left(node.folder), failure)
-                return False
-        await self._settle(node, chunk, tasks, chunk.report(reply), None)
-        return True
+                report = chunk.report(await node.execute(chunk))
+                failure = None
+            except TransferError:
+                raise
+            except HiveError as error:
+                report, failure = chunk.left(folder), error
+        await self._settle(node, chunk, tasks, report, failure)
 
     @contextlib.contextmanager
-    def _overseen(self, node: PoolNode, chunk: Chunk) -> Iterator[None]:
+    def _overseen(self, chunk: Chunk, folder: Path) -> Iterator[None]:
         """While entered, no item has more than its time."""
         if self._timeout is None:
             yield
             return
-        overseer = Overseer(chunk, lambda: node.folder, self._timeout)
+        overseer = Overseer(chunk, folder, self._timeout)
         chunk.begun.add_done_callback(lambda _: overseer.begin())
         try:
             yield
@@ -253,7 +274,7 @@ class Pool:
         rest = tasks[count:]
         if report.running is not None and rest:
             rest.pop(0).end(error=self._blame(node, chunk, failure))
-        if not count and report.running is None:
+        if not count and report.running is None and chunk.is_first:
             rest = [task for task in rest if not _gave_up(task, failure)]
         self._waiting.extendleft(reversed(rest))
         values = await self._values(node, report.outcomes)
