@@ -194,9 +194,13 @@ class MapResults(Iterator[Any]):
         progress: bool = True,
         show: Callable[[Message], object] | None = None,
     ) -> None:
+        try:
+            self._items = iter(items)
+        except TypeError:
+            crew.cancel()
+            raise
         self._crew = crew
         self._function = function
-        self._items = iter(items)
         self._total = operator.length_hint(items, 0) or None
         self._ordered = ordered
         self._returns_exceptions = return_exceptions
@@ -600,7 +604,7 @@ def _new_bar(total: int | None, seconds: float) -> Any:
         return _TextBar(total)
     # without the thread that would look after it
     kind: Any = type("tqdm", (tqdm,), {"monitor_interval": 0})
-    bar = kind(total=total, leave=False, unit="item", miniters=0, mininterval=0)
+    bar = kind(total=total, file=sys.stderr, leave=False, unit="item", miniters=0, mininterval=0)
     bar.start_t -= seconds
     return bar
 

@@ -506,7 +506,7 @@ def test_the_status_counts_them(runtime):
         assert [] == hive.swarm_status()["notes"]
         with hive.map(abs, itertools.count(), workers=1) as results:
             next(results)
-            assert "pools: 1 workers, 1 of them at work" in str(hive.swarm_status())
+            assert "workers of pools: 1, 1 of them at work" in str(hive.swarm_status())
 
 
 def test_named_workers_count_and_take_the_place_of_idle_ones(runtime):
@@ -543,3 +543,9 @@ def test_one_that_works_is_not_ended(runtime):
         result = hive.delegate("import time; time.sleep(0.3); 7")
 
     assert "7" == result.value_repr
+
+
+def test_what_has_no_items_is_refused_and_leaves_no_pool(confined):
+    with pytest.raises(TypeError, match="not iterable"):
+        confined.map(abs, 5)
+    wait_until(lambda: not confined.nodes._pools)
