@@ -18,7 +18,7 @@ from hive_jupyter.errors import HiveError, NodeDied, NodeStartError, NodeTimeout
 from hive_jupyter.lookout import Lookout
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import confinement
-from hive_jupyter.swarm.channels import Context
+from hive_jupyter.swarm.channels import Context, context_for
 from hive_jupyter.swarm.enforcement import examine
 from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.launch import Kernel, snapshot
@@ -103,7 +103,7 @@ class Nodes:
     def sockets(self) -> Context:
         """What the sockets of all workers are made of."""
         if self._context is None:
-            self._context = Context()
+            self._context = context_for(self._config.max_workers)
         return self._context
 
     def fork_servers(self) -> ForkServers:
