@@ -20,6 +20,7 @@ and in these besides, whose contents have the shapes of MCP::
            buffers -> map_reply {results, stopped, seconds} or {unknown} or {refused}, and buffers;
            see ``swarm.items``
     control  map_stop_request {number}                  -> map_stop_reply {}
+    control  map_return_request {number}                -> map_return_reply {first}
     iopub  tool_progress {progress, total, message}     while a tool runs
     iopub  commit_request {id, message, paths, supersedes}  while a cell runs
            -> control commit_reply {id, text} or {id, error}

@@ -53,7 +53,7 @@ def test_enough_is_ahead_for_each_worker_and_never_without_bounds(workers, chunk
 
 
 def test_the_next_chunk_is_there_before_it_is_asked_for_where_that_would_weigh():
-    assert 1 == learned(2).depth
+    assert 2 == learned(2).depth
     assert 2 == learned(2, (1, WORTH / 10)).depth
     assert 1 == learned(2, (1, WORTH * 10)).depth
 

@@ -242,6 +242,22 @@ def test_what_is_no_function_is_refused(confined, function):
         confined.map(function, [1])
 
 
+def test_nobody_is_idle_while_items_wait_behind_a_dear_one(confined, tmp_path):
+    """One item of many cheap ones ends only when all behind it have, in other workers."""
+    ran = tmp_path / "ran"
+    ran.mkdir()
+
+    def work(number):
+        (ran / str(number)).touch()
+        while number == 100 and len(os.listdir(ran)) < 300:
+            time.sleep(0.01)
+        return number
+
+    results = confined.map(work, range(300), workers=2, sandbox="open", ordered=False, timeout=60)
+
+    assert [*range(300)] == sorted(results)
+
+
 # --- deaths ---
 
 

@@ -61,8 +61,8 @@ class Pace:
 
     @property
     def depth(self) -> int:
-        """How many chunks a worker has at once: two, where to ask for one would weigh."""
-        return 1 if self._cost is None or self._cost > WORTH else 2
+        """How many chunks a worker has at once: two, unless to ask for one does not weigh."""
+        return 2 if self._cost is None or self._cost <= WORTH else 1
 
     @property
     def ahead(self) -> int:

@@ -213,6 +213,7 @@ class Chunk(Request):
         number: by which the worker's file is known to be this one's.
         overran: an item had more than its time.
         is_first: its worker had nothing else to do before.
+        count: how many items it has; fewer once its worker has given some back.
     """
 
     noun = "item"
@@ -235,7 +236,7 @@ class Chunk(Request):
         self._name = function.name
         self._limit = limit
         self._file = f"{JOURNAL}{slot}"
-        self._count = len(tasks)
+        self.count = len(tasks)
         content = {
             "number": self.number,
             "slot": slot,
@@ -272,11 +273,11 @@ class Chunk(Request):
             msg = f"it sent more than {format_size(self._limit)}"
             raise TransferError(msg)
         with _told_as_lies():
-            outcomes = _outcomes(content["results"], list(reply.buffers), self._count)
+            outcomes = _outcomes(content["results"], list(reply.buffers), self.count)
             running, seconds = content["stopped"], content["seconds"]
             if running is not None and (running != len(outcomes) or not self.stops):
                 _lie("it says that it was stopped in an item in which it was not")
-            if not outcomes and running is None and not self.stops:
+            if self.count and not outcomes and running is None and not self.stops:
                 _lie("it says that it has done nothing")
             seconds = float(seconds) if isinstance(seconds, int | float) else math.nan
         return Report(outcomes, running, seconds)
@@ -298,8 +299,8 @@ class Chunk(Request):
             number, running, _ = JOURNAL_HEAD.unpack_from(data)
             if number != self.number:
                 return Report()
-            outcomes = _kept(data[JOURNAL_HEAD.size :], self._count)
-            if not 0 <= running < self._count or running not in (
+            outcomes = _kept(data[JOURNAL_HEAD.size :], self.count)
+            if not 0 <= running < self.count or running not in (
                 len(outcomes),
                 len(outcomes) - 1,
             ):

@@ -33,6 +33,8 @@ from hive_jupyter.units import format_duration
 
 # So often an item is sent to a worker that dies before it begins it.
 _TRIES = 3
+# A chunk that takes so long (seconds) is late: something in it is dearer than it seemed.
+_LATE = 2 * WORTH
 # Parts of a message, at most some thousand.
 _MOST_PARTS = 4000
 
@@ -72,6 +74,8 @@ class Pool:
         self._working: set[asyncio.Task[None]] = set()
         self._hiring = 0
         self._fed = 0
+        self._late: dict[Chunk, tuple[PoolNode, list[Task]]] = {}
+        self._relieving: set[asyncio.Task[None]] = set()
         self._refusal: Exception | None = None
         self._sealed = False
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -129,6 +133,7 @@ class Pool:
             error = task.exception()
             known = error if isinstance(error, HiveError) else HiveError(str(error))
             self._refuse_waiting(known)
+        self._relieve()
         self._end_if_done()
 
     async def _work(self) -> None:
@@ -230,7 +235,7 @@ class Pool:
             sink=self._sink,
         )
         node.function = function.key
-        with self._overseen(chunk, folder):
+        with self._overseen(chunk, folder), self._watched(node, chunk, tasks):
             try:
                 report = chunk.report(await node.execute(chunk))
                 failure = None
@@ -239,6 +244,42 @@ class Pool:
             except HiveError as error:
                 report, failure = chunk.left(folder), error
         await self._settle(node, chunk, tasks, report, failure)
+
+    @contextlib.contextmanager
+    def _watched(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> Iterator[None]:
+        """While entered, its items may be given to others, once it takes longer than it should."""
+
+        def is_late() -> None:
+            if len(tasks) > 1 or not chunk.is_first:
+                self._late[chunk] = (node, tasks)
+                self._relieve()
+
+        timer = asyncio.get_running_loop().call_later(_LATE, is_late)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            self._late.pop(chunk, None)
+
+    def _relieve(self) -> None:
+        """Take items from workers that are late with them, where others have nothing to do."""
+        if self._waiting or len(self._working) >= self._most:
+            return
+        late, self._late = self._late, {}
+        for chunk, (node, tasks) in late.items():
+            task = asyncio.create_task(self._take_back(node, chunk, tasks))
+            self._relieving.add(task)
+            task.add_done_callback(self._relieving.discard)
+            task.add_done_callback(note_failure)
+
+    async def _take_back(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> None:
+        first = await node.take_back(chunk)
+        if first is not None and self._refusal is None:
+            back = tasks[first:]
+            del tasks[first:]
+            chunk.count = len(tasks)
+            self._waiting.extendleft(reversed(back))
+            self._have_workers()
 
     @contextlib.contextmanager
     def _overseen(self, chunk: Chunk, folder: Path) -> Iterator[None]:

@@ -66,6 +66,28 @@ class PoolNode(SwarmNode):
         self._slot = 1 - self._slot
         return self._slot
 
+    async def take_back(self, chunk: Chunk) -> int | None:
+        """
+        Have the worker begin no further item of a chunk.
+
+        Returns:
+            The place of the first one that it does not begin; None where that is not known before
+            the end of the chunk.
+        """
+        channels, process = self._channels, self._process
+        if channels is None or channels.is_closed or process is None:
+            return None
+        content = {"number": chunk.number}
+        asking = asyncio.create_task(channels.request("control", "map_return_request", content))
+        try:
+            await first_of(asking, chunk.done, process.exited)
+        finally:
+            asking.cancel()
+        if chunk.done.done() or not asking.done() or asking.cancelled():
+            return None
+        first = asking.result().content.get("first")
+        return first if isinstance(first, int) and 0 <= first <= chunk.count else None
+
     async def _execute(self, run: Run) -> Message:
         """Have the worker run something behind what it has to run already."""
         if not self.is_connected:

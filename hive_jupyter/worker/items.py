@@ -56,6 +56,9 @@ class Items:
         self._function: Callable[[Any], Any] = id
         self._number = 0
         self._unwanted: deque[int] = deque(maxlen=_REMEMBERED)
+        self._returned: deque[int] = deque(maxlen=_REMEMBERED)
+        # the latest item of each request, begun or about to
+        self._reached: dict[int, int] = {}
         self._is_calling = False
 
     def stop(self, number: int) -> None:
@@ -67,6 +70,17 @@ class Items:
         self._unwanted.append(number)
         if self._number == number:
             signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def give_back(self, number: int) -> int:
+        """
+        Begin no further item of a request; from another thread.
+
+        Returns:
+            The place of the first item that is not begun any more.
+        """
+        # in this order: the other thread does the opposite, so one of them sees what the other did
+        self._returned.append(number)
+        return self._reached.get(number, -1) + 1
 
     def run(
         self, content: dict[str, Any], buffers: Sequence[Any]
@@ -124,11 +138,15 @@ class Items:
         stopped = None
         size = 0
         began = time.monotonic()
+        self._reached = dict([*self._reached.items()][1 - _REMEMBERED :])
         path = os.path.join(self._folder, f"{JOURNAL}{content['slot']}")
         with _Journal(path, self._number) as journal:
             for index, told in enumerate(content["items"]):
                 late = index > 0 and time.monotonic() - began > content["seconds"]
-                if self._is_unwanted() or late or not journal.begin(index):
+                self._reached[self._number] = index
+                if late or self._is_unwanted() or self._number in self._returned:
+                    break
+                if not journal.begin(index):
                     break
                 kind, body, own = self._outcome(told, parts, content)
                 if self._is_unwanted():

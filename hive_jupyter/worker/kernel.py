@@ -101,6 +101,7 @@ class CoderWorker(IPythonKernel):
         *IPythonKernel.control_msg_types,
         "wake_request",
         "map_stop_request",
+        "map_return_request",
         "commit_reply",
     ]
     _execute_sleep = 0
@@ -302,6 +303,11 @@ class CoderWorker(IPythonKernel):
         """Stop the items of a map_request, also one that has not begun; on the control thread."""
         self.items.stop(parent["content"]["number"])
         self._reply(stream, ident, parent, "map_stop_reply", {})
+
+    async def map_return_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Begin no further item of a map_request; on the control thread."""
+        first = self.items.give_back(parent["content"]["number"])
+        self._reply(stream, ident, parent, "map_return_reply", {"first": first})
 
     async def run_hooks_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run the user's hooks for a commit; a worker is started for that alone."""
