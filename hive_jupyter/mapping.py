@@ -72,8 +72,16 @@ class Crew(Protocol):
     def cancel(self) -> None:
         """Stop what runs, and have all items answered; returns at once, safe from a signal."""
 
-    def finish(self) -> None:
-        """Run what was put, and then end; returns at once."""
+    def seal(self, *, cancel: bool) -> Future[None]:
+        """
+        Take no more items; what has not begun is run, or cancelled.
+
+        Returns:
+            What resolves when the last one is answered.
+
+        Raises:
+            HiveError: as ``check``.
+        """
 
     def close(self) -> None:
         """Cancel, and wait until nothing is left of it."""
@@ -134,11 +142,7 @@ class LocalCrew:
     def cancel(self) -> None:
         self._portal.post(self.pool.cancel)
 
-    def finish(self) -> None:
-        self._portal.post(self.pool.seal)
-
     def seal(self, *, cancel: bool) -> Future[None]:
-        """Take no more items; resolves when the last one is answered."""
         return self._portal.submit(self._sealed(cancel=cancel))
 
     def close(self) -> None:
@@ -269,11 +273,11 @@ class MapResults(Iterator[Any]):
         with deferring_sigint():
             if self._bar is not None:
                 self._bar.close()
-            if cancel:
-                with contextlib.suppress(HiveError):
+            with contextlib.suppress(HiveError):
+                if cancel:
                     self._crew.close()
-            else:
-                self._crew.finish()
+                else:
+                    self._crew.seal(cancel=False)
         self._show_news()
         close = getattr(self._items, "close", None)
         if cancel and callable(close):
@@ -437,7 +441,7 @@ class HiveExecutor(Executor):
         crew: does the work.
     """
 
-    def __init__(self, crew: LocalCrew) -> None:
+    def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self._count = 0
         self._is_shut_down = False

@@ -565,3 +565,21 @@ def test_what_has_no_items_is_refused_and_leaves_no_pool(confined):
     with pytest.raises(TypeError, match="not iterable"):
         confined.map(abs, 5)
     wait_until(lambda: not confined.nodes._pools)
+
+
+def test_where_nothing_more_can_be_written_all_items_are_run_once(runtime, tmp_path):
+    with HiveManager(file_size=4096, sandbox="open", connect_timeout=60) as hive:
+        ran = tmp_path / "ran"
+        ran.mkdir()
+
+        def work(number):
+            os.mkdir(ran / str(number))
+            return "x" * 900
+
+        assert ["x" * 900] * 60 == list(hive.map(work, range(60), workers=2))
+
+
+def test_results_that_are_large_go_by_themselves(confined):
+    sizes = [len(result) for result in confined.map(lambda n: bytes(3 * 10**6), range(20))]
+
+    assert [3 * 10**6] * 20 == sizes
