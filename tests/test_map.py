@@ -25,6 +25,7 @@ from hive_jupyter.errors import (
     RemoteError,
     TransferError,
 )
+from hive_jupyter.swarm.chunks import MOST
 from tests.hosts import play
 from tests.processes import wait_until
 
@@ -141,7 +142,8 @@ def test_items_are_taken_as_they_are_needed(confined):
 
     with confined.map(lambda n: n, endless(), workers=2) as results:
         assert [*range(100)] == list(itertools.islice(results, 100))
-        assert len(taken) <= 100 + results._crew.ahead
+        # what four of the largest chunks for each worker hold, however fast they are
+        assert len(taken) <= 100 + 2 * 4 * MOST
 
 
 def test_a_generator_that_raises_does_so_after_what_came_before(confined):
@@ -583,3 +585,17 @@ def test_results_that_are_large_go_by_themselves(confined):
     sizes = [len(result) for result in confined.map(lambda n: bytes(3 * 10**6), range(20))]
 
     assert [3 * 10**6] * 20 == sizes
+
+
+def test_what_cannot_even_be_sent_is_told(confined, monkeypatch):
+    def broken(*_):
+        raise OSError("no buffer space")
+
+    assert [1] == list(confined.map(abs, [1], workers=1))
+    for node, _ in workers_of(confined)._idle:
+        if node.is_fit:
+            monkeypatch.setattr(node._channels, "begin", broken)
+    results = list(confined.map(abs, [1, 2], workers=1, return_exceptions=True))
+
+    assert isinstance(results[0], HiveError)
+    assert "no buffer space" in str(results[0])

@@ -212,6 +212,7 @@ class Chunk(Request):
     Attributes:
         number: by which the worker's file is known to be this one's.
         overran: an item had more than its time.
+        is_over: nothing more comes of it.
         is_first: its worker had nothing else to do before.
         count: how many items it has; fewer once its worker has given some back.
     """
@@ -233,6 +234,7 @@ class Chunk(Request):
         self.number = secrets.randbits(62)
         self.overran = False
         self.is_first = True
+        self.is_over = False
         self._name = function.name
         self._limit = limit
         self._file = f"{JOURNAL}{slot}"

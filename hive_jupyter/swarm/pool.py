@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
@@ -30,6 +31,8 @@ from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.staff import Allowance, Staff
 from hive_jupyter.units import format_duration
+
+log = logging.getLogger(__name__)
 
 # So often an item is sent to a worker that dies before it begins it.
 _TRIES = 3
@@ -215,6 +218,11 @@ class Pool:
             for task in tasks:
                 msg = f'What worker "{node.name}" sent for its items cannot be taken: {lie}.'
                 task.end(error=TransferError(msg))
+        except Exception as error:  # nobody is to wait for ever
+            log.exception("items could not be asked for")
+            node.has_lied = True
+            for task in tasks:
+                task.end(error=HiveError(f'Worker "{node.name}" could not be asked: {error}'))
 
     async def _asked(self, node: PoolNode, tasks: list[Task]) -> None:
         """
@@ -259,6 +267,7 @@ class Pool:
             yield
         finally:
             timer.cancel()
+            chunk.is_over = True
             self._late.pop(chunk, None)
 
     def _relieve(self) -> None:
@@ -274,7 +283,8 @@ class Pool:
 
     async def _take_back(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> None:
         first = await node.take_back(chunk)
-        if first is not None and self._refusal is None:
+        # what is over is settled, or about to be, with all of its items
+        if first is not None and not chunk.is_over:
             back = tasks[first:]
             del tasks[first:]
             chunk.count = len(tasks)
