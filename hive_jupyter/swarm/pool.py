@@ -119,6 +119,15 @@ class Pool:
         await asyncio.shield(self.over)
         await self._staff.have_left()
 
+    def _put_back(self, tasks: Sequence[Task]) -> None:
+        """Have items wait again, in front; its worker may be busy with others."""
+        if self._refusal is not None:
+            for task in tasks:
+                task.end(error=copy(self._refusal))
+            return
+        self._waiting.extendleft(reversed(tasks))
+        self._have_workers()
+
     def _have_workers(self) -> None:
         while len(self._working) < self._most and self._hiring < len(self._waiting):
             self._hiring += 1
@@ -288,8 +297,7 @@ class Pool:
             back = tasks[first:]
             del tasks[first:]
             chunk.count = len(tasks)
-            self._waiting.extendleft(reversed(back))
-            self._have_workers()
+            self._put_back(back)
 
     @contextlib.contextmanager
     def _overseen(self, chunk: Chunk, folder: Path) -> Iterator[None]:
@@ -327,7 +335,7 @@ class Pool:
             rest.pop(0).end(error=self._blame(node, chunk, failure))
         if not count and report.running is None and chunk.is_first:
             rest = [task for task in rest if not _gave_up(task, failure)]
-        self._waiting.extendleft(reversed(rest))
+        self._put_back(rest)
         values = await self._values(node, report.outcomes)
         for task, (value, error) in zip(tasks, values, strict=False):
             task.end(value, error)
