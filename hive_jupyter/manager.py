@@ -598,6 +598,7 @@ class HiveManager:
         timeout: float | str | None = "default",
         sandbox: str | None = None,
         memory: int | str | None = None,
+        progress: bool = True,
         show: Callable[[Message], object] | None = None,
     ) -> MapResults:
         """
@@ -611,6 +612,7 @@ class HiveManager:
             timeout: as for ``map``.
             sandbox: as for ``map``.
             memory: as for ``map``.
+            progress: as for ``map``.
             show: is called with what the code says; by default what it prints is printed.
 
         Returns:
@@ -625,7 +627,9 @@ class HiveManager:
         limits: dict[str, Any] = {"timeout": timeout, "sandbox": sandbox, "memory": memory}
         function = Function.of_cell(code, values or {}, self.config.max_transfer)
         crew = self._crew("local", None, workers=workers, **limits)
-        return MapResults(crew, function, items, return_exceptions=True, show=show)
+        return MapResults(
+            crew, function, items, return_exceptions=True, progress=progress, show=show
+        )
 
     def executor(
         self,

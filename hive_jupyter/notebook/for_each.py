@@ -84,7 +84,13 @@ def run(
 
     def begin(show: Callable[[Message], object]) -> MapResults:
         return manager.map_cell(
-            code, items, values=values, workers=options.count, show=show, **chosen
+            code,
+            items,
+            values=values,
+            workers=options.count,
+            progress=not options.quiet,
+            show=show,
+            **chosen,
         )
 
     try:
