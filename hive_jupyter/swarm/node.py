@@ -732,6 +732,8 @@ class SwarmNode:
                 self._say_what_is_missing(run)
             self._running, run.since = run, time.monotonic()
             try:
+                if isinstance(run.before, Push):
+                    await self._give(run.before)
                 return await self._run_now(run)
             finally:
                 run.close()
@@ -740,6 +742,12 @@ class SwarmNode:
             if self._process is not None and self._process.exited.done():
                 self._forget()
             self._turn.release()
+
+    async def _give(self, push: Push) -> None:
+        if not self.speaks_tools:
+            raise self._not_spoken(push)
+        self._check_fits(push)
+        push.check(await self._run_now(push), self.name)
 
     def _not_spoken(self, run: Run) -> ToolError | TransferError:
         runs = f'Worker "{self.name}" runs {self.kernel.description}'

@@ -58,6 +58,7 @@ class Run:
         patience: seconds it waits for its turn, or None: as long as it takes.
         waited: how long it did, in seconds, where that counts as its own time.
         buffers: binary parts of that message.
+        before: what the worker is to be asked right before it, or None.
         stops: how often somebody asked it to stop.
         expired: its time is over.
         is_stopping: it has been asked to stop, and has its grace for that.
@@ -94,6 +95,7 @@ class Run:
         self.allow_stdin = allow_stdin
         self.late = late
         self.commit_requests = commit_requests
+        self.before: Request | None = None
         self.outlet = Outlet()
         self.key = secrets.token_hex(8)
         self.stops = 0
@@ -113,6 +115,8 @@ class Run:
     def stop(self) -> None:
         """Wish that it stops; the second wish is the last one."""
         self.stops += 1
+        if self.before is not None:
+            self.before.stop()
         if not self.stopping.done():
             self.stopping.set_result(None)
         self._miss_reply()

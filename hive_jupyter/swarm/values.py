@@ -7,7 +7,7 @@ import contextlib
 import keyword
 import time
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from hive_jupyter import shadows, transfer
 from hive_jupyter.errors import ConfigError, TransferError
@@ -66,6 +66,27 @@ def packed(values: Mapping[str, Any], limit: int | None) -> tuple[Any, list[memo
         TransferError: a value cannot be sent; names it.
     """
     return transfer.pack(values, limit=limit, dumps=transfer.pickled)
+
+
+class Packed(NamedTuple):
+    """Variables on their way: names, their description, and their memory."""
+
+    names: tuple[str, ...]
+    told: Any
+    buffers: list[memoryview]
+
+
+def packed_copies(values: Mapping[str, Any], limit: int | None) -> Packed:
+    """
+    What goes to a worker later: values as they are now.
+
+    Raises:
+        ConfigError: something is no name of a variable.
+        TransferError: a value cannot be sent; names it.
+    """
+    names = checked_names(values)
+    told, buffers = packed(values, limit)
+    return Packed(tuple(names), told, [memoryview(bytes(part)) for part in buffers])
 
 
 class Push(Request):
