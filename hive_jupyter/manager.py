@@ -204,6 +204,7 @@ class HiveManager:
         collect: bool = True,
         late: Sink | None = None,
         asker: str = "",
+        concurrent: bool = False,
         given: Packed | None = None,
         kind: Callable[..., Delegation] = Delegation,
     ) -> Delegation:
@@ -222,6 +223,7 @@ class HiveManager:
             late: is called on the portal's thread with what threads and tasks of the code say after
                 its end; must not block. By default that is dropped.
             asker: who asks, where it is not the user: the name that an agent gives itself.
+            concurrent: run it beside what the worker runs, on a subshell of its kernel.
             given: variables that the worker is given right before.
             kind: makes what is returned, with the arguments of a Delegation.
 
@@ -246,17 +248,25 @@ class HiveManager:
             collect=collect,
             asker=asker,
         )
-        options = {
-            "header": header,
-            "timeout": seconds,
-            "allow_stdin": allow_stdin,
-            "late": late,
-        }
+
+        def new_run(ask_for_commit: Sink) -> Run:
+            run = Run(
+                code,
+                delegation.say,
+                header=header,
+                timeout=seconds,
+                allow_stdin=allow_stdin,
+                late=late,
+                commit_requests=ask_for_commit,
+            )
+            run.is_concurrent = concurrent
+            run.before = None if given is None else Push(*given, seconds, run.say)
+            return run
 
         def submit() -> Future[Message]:
             if size is not None or sandbox is not None:
                 self._portal.call(self.nodes.change_policy(name, size, sandbox))
-            return self._portal.submit(self._run(delegation, name, code, options, given))
+            return self._portal.submit(self._run(delegation, name, new_run))
 
         self._follow(delegation, name, submit)
         return delegation
@@ -270,6 +280,7 @@ class HiveManager:
         memory: int | str | None = None,
         sandbox: str | None = None,
         values: Mapping[str, Any] | None = None,
+        concurrent: bool = False,
         header: Mapping[str, Any] | None = None,
         sink: Sink = ignore,
         late: Sink | None = None,
@@ -284,6 +295,7 @@ class HiveManager:
             memory: of the worker.
             sandbox: of the worker.
             values: variables that the worker is given right before, as they are now, by name.
+            concurrent: do not wait for a turn; run beside what the worker runs.
             header: of the cell that the output belongs to.
             sink: is called on the portal's thread with what it says; must not block.
             late: is called with what its threads and tasks say after its end.
@@ -301,6 +313,7 @@ class HiveManager:
             sandbox=sandbox,
             header=header,
             late=late,
+            concurrent=concurrent,
             given=given,
             kind=partial(JobDelegation, sink=sink),
         )
@@ -1238,22 +1251,10 @@ class HiveManager:
             self._serving.discard(task)
 
     async def _run(
-        self,
-        delegation: Delegation,
-        name: str,
-        code: str,
-        options: Mapping[str, Any],
-        given: Packed | None,
+        self, delegation: Delegation, name: str, new_run: Callable[[Sink], Run]
     ) -> Message:
         node = self.nodes.running_code(name)
-        run = Run(
-            code,
-            delegation.say,
-            commit_requests=lambda asked: self._take_commit_request(node, run, asked),
-            **options,
-        )
-        if given is not None:
-            run.before = Push(*given, run.timeout, run.say)
+        run = new_run(lambda asked: self._take_commit_request(node, run, asked))
         delegation.attach(run, node)
         return await node.execute(run)
 

@@ -7,7 +7,7 @@ import threading
 import pytest
 
 from hive_jupyter import HiveManager
-from hive_jupyter.errors import ConfigError, NodeDied, NodeTimeout, TransferError
+from hive_jupyter.errors import ConfigError, NodeDied, NodeTimeout, RemoteError, TransferError
 from hive_jupyter.swarm.fallback import Instructions
 from tests.processes import wait_until
 
@@ -24,9 +24,10 @@ def shared():
 def hive(shared):
     """A hive in which no job is left."""
     yield shared
-    for job in shared.jobs:
+    jobs = list(shared.jobs)
+    for job in jobs:
         job.cancel()
-        job.wait(60)
+    assert not concurrent.futures.wait(jobs, 60).not_done
 
 
 def begun(job):
@@ -211,6 +212,71 @@ for n in range({lines}):
     text = "".join(m.content["text"] for m in heard if m.type == "stream")
     assert "".join(f"{n}\n" for n in range(lines)) == text
     assert lines // 10 == sum(message.type == "display_data" for message in heard)
+
+
+# Beside what runs
+
+
+def test_a_concurrent_run_sees_what_the_job_does(hive):
+    job = begun(hive.submit(f"seen = 0\n{FOR_EVER.replace('time.sleep', 'seen += 1; time.sleep')}"))
+
+    beside = hive.begin("print('beside')\nseen > 0", concurrent=True).outcome()
+
+    assert ("beside\n", "True") == (beside.stdout, beside.value_repr)
+    assert "begun\n" == job.stdout
+    assert "running" == job.state
+
+
+def test_concurrent_jobs_run_side_by_side_and_are_stopped_one_by_one(hive):
+    jobs = [begun(hive.submit(f"a = {n}\n{FOR_EVER}", concurrent=True)) for n in range(3)]
+    assert ["running"] * 3 == [job.state for job in jobs]
+
+    jobs[1].cancel()
+    assert jobs[1].wait(60)
+    assert ["running", "cancelled", "running"] == [job.state for job in jobs]
+    assert "2" == hive.delegate("1 + 1").value_repr
+
+
+def test_a_concurrent_job_cleans_up_when_it_is_stopped(hive):
+    job = begun(
+        hive.submit(f"try:\n    exec({FOR_EVER!r})\nfinally:\n    print('clean')", concurrent=True)
+    )
+    job.cancel()
+    assert job.wait(60)
+    assert "begun\nclean\n" == job.stdout
+
+
+def test_a_concurrent_job_has_its_time(hive):
+    job = hive.submit(FOR_EVER, concurrent=True, timeout=0.2)
+    with pytest.raises(NodeTimeout):
+        job.result(60)
+    assert "2" == hive.delegate("1 + 1").value_repr
+
+
+def test_an_interrupt_of_the_worker_stops_all_that_runs_in_it(hive):
+    jobs = [begun(hive.submit(FOR_EVER)), begun(hive.submit(FOR_EVER, concurrent=True))]
+    assert hive.interrupt()
+    for job in jobs:
+        with pytest.raises(RemoteError) as raised:
+            job.result(60)
+        assert "KeyboardInterrupt" == raised.value.ename
+    assert not hive.interrupt()
+
+
+def test_values_come_to_a_concurrent_job_too(hive):
+    begun(hive.submit(FOR_EVER))
+    job = hive.submit("given", values={"given": [1, 2]}, concurrent=True)
+    assert "[1, 2]" == job.result(60).value_repr
+
+
+def test_a_worker_that_dies_ends_all_that_runs_in_it_and_counts_as_one_failure(hive):
+    first = begun(hive.submit(FOR_EVER, worker="dying"))
+    second = hive.submit("import os\nos._exit(3)", worker="dying", concurrent=True)
+    for job in (first, second):
+        with pytest.raises(NodeDied):
+            job.result(60)
+    assert 1 == hive.swarm_status()["workers"]["dying"]["failures"]
+    assert "2" == hive.delegate("1 + 1", worker="dying").value_repr
 
 
 def test_a_job_that_nobody_knows_is_told_of(hive):

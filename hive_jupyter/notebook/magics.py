@@ -160,6 +160,11 @@ DELEGATE = (
         help="make it a job: go on at once; what it says comes into this cell when it says it",
     )
     .option(
+        "--concurrent",
+        action="store_true",
+        help="do not wait for the worker's turn: run in a thread beside what it runs",
+    )
+    .option(
         "-o",
         "--out",
         metavar=VARIABLE,
@@ -488,6 +493,7 @@ class HiveMagics(Magics):
                 header=cell.header,
                 allow_stdin=cell.allow_stdin,
                 collect=options.out is not None,
+                concurrent=options.concurrent,
                 late=None if options.quiet else cell.show_late,
                 **chosen,
             )
@@ -517,6 +523,7 @@ class HiveMagics(Magics):
         job = self.manager.submit(
             code,
             values=self._values([*chain.from_iterable(options.push or ())]),
+            concurrent=options.concurrent,
             header=cell.cell.header,
             sink=cell.show,
             late=None if options.quiet else cell.show,

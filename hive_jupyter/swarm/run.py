@@ -59,6 +59,8 @@ class Run:
         waited: how long it did, in seconds, where that counts as its own time.
         buffers: binary parts of that message.
         before: what the worker is to be asked right before it, or None.
+        is_concurrent: it runs beside what the worker runs, on a subshell of its own.
+        subshell: which that is; None: the main one.
         stops: how often somebody asked it to stop.
         expired: its time is over.
         is_stopping: it has been asked to stop, and has its grace for that.
@@ -71,6 +73,8 @@ class Run:
 
     type = "execute_request"
     is_confined = True
+    is_concurrent = False
+    subshell: str | None = None
     lost_its_worker = False
     patience: float | None = None
     waited = 0.0

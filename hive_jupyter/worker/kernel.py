@@ -50,6 +50,7 @@ from hive_jupyter.worker import compat, hooks, streams
 from hive_jupyter.worker.commits import CommitRequests, commit
 from hive_jupyter.worker.confine import Confinement, prctl
 from hive_jupyter.worker.confine.refusals import Refusals
+from hive_jupyter.worker.threads import Threads
 from hive_jupyter.worker.tools import Toolbox, workspace
 
 if TYPE_CHECKING:
@@ -98,6 +99,7 @@ class CoderWorker(IPythonKernel):
     control_msg_types = [  # noqa: RUF012
         *IPythonKernel.control_msg_types,
         "wake_request",
+        "interrupt_run_request",
         "commit_reply",
     ]
     _execute_sleep = 0
@@ -108,6 +110,7 @@ class CoderWorker(IPythonKernel):
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.threads = Threads()
         self.commit_requests = CommitRequests(self._publish_commit_request)
         self.shell_handlers["comm_msg"] = self.comm_msg
 
@@ -168,7 +171,8 @@ class CoderWorker(IPythonKernel):
         compat.forget_what_could_not_be_shown(self.shell)
         work = super().do_execute(*arguments, **options)
         if threading.current_thread() is not threading.main_thread():
-            return dict(await work)
+            with self.threads.running(self.get_parent()["header"].get(RUN_KEY, "")):
+                return dict(await work)
         self.runs_cell = True
         try:
             return await self._interruptible(work) or self._interrupted_reply()
@@ -177,6 +181,8 @@ class CoderWorker(IPythonKernel):
 
     async def _interruptible(self, work: Coroutine[Any, Any, _T]) -> _T | None:
         """Await it, while SIGINT raises; None where it did."""
+        if threading.current_thread() is not threading.main_thread():
+            return await work
         result: _T | None = None
         noting = signal.getsignal(signal.SIGINT)
         try:
@@ -207,6 +213,11 @@ class CoderWorker(IPythonKernel):
         """
         signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
         self._reply(stream, ident, parent, "wake_reply", {})
+
+    async def interrupt_run_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Interrupt a run on a subshell, which no signal reaches; from the control thread."""
+        self.threads.interrupt(str(parent["content"].get("key")))
+        self._reply(stream, ident, parent, "interrupt_run_reply", {})
 
     def _interrupted_reply(self) -> dict[str, Any]:
         return {
