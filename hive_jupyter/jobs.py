@@ -148,12 +148,9 @@ class Job(Future[Result | Instructions]):
     @property
     def progress(self) -> str:
         """The line that it wrote last, such as the bar of tqdm."""
-        for output in reversed(self.outputs):
-            if output["output_type"] == "stream":
-                lines = output["text"][-_TAIL:].replace("\r", "\n").splitlines()
-                last = next((line for line in reversed(lines) if line.strip()), "")
-                return printable(last.strip())[:_LONGEST_LINE]
-        return ""
+        lines = self._delegation.said.last_written(_TAIL).replace("\r", "\n").splitlines()
+        last = next((line for line in reversed(lines) if line.strip()), "")
+        return printable(without_colours(last).strip())[:_LONGEST_LINE]
 
     @property
     def text(self) -> str:
