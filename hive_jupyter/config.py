@@ -322,6 +322,23 @@ class HiveConfig(Configurable):
     spares = Int(1, min=0, help="Workers forked ahead once a first cell was delegated.").tag(
         config=True
     )
+    max_workers = Int(
+        256, min=1, help="Workers that this hive has at once, those of pools included."
+    ).tag(config=True)
+    memory_budget = Size(
+        None,
+        allow_none=True,
+        help="Memory of all workers together: a pool starts no more of them than that holds. "
+        "None: no limit.",
+    ).tag(config=True)
+    pool_idle_timeout = Duration(
+        60.0, help="Time after which a pool's worker that has nothing to do is ended."
+    ).tag(config=True)
+    cull_idle_timeout = Duration(
+        0.0,
+        help="Time after which a named worker that has nothing to do is ended, with its "
+        "variables; 0: never.",
+    ).tag(config=True)
     start_method = Enum(
         ("fork", "exec"),
         "fork",

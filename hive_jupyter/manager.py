@@ -14,7 +14,7 @@ import logging
 import os
 import warnings
 from collections import deque
-from collections.abc import Callable, Coroutine, Iterator, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
 from functools import cached_property, partial
 from pathlib import Path
@@ -44,6 +44,13 @@ from hive_jupyter.errors import (
     ToolError,
 )
 from hive_jupyter.jobs import Job, JobDelegation, Jobs
+from hive_jupyter.mapping import (
+    HiveExecutor,
+    LocalCrew,
+    MapResults,
+    check_engine,
+    checked_count,
+)
 from hive_jupyter.nodes import Nodes, warn
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.shadows import ShadowFinder
@@ -53,6 +60,7 @@ from hive_jupyter.swarm.aside import Completions
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import examine
 from hive_jupyter.swarm.fallback import Instructions
+from hive_jupyter.swarm.items import Function
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.launch import Kernel, first_policy, worker_environment
 from hive_jupyter.swarm.life import NodeStatus, never_used
@@ -594,6 +602,120 @@ class HiveManager:
         lives_under = node.policy.profile if isinstance(node, SwarmNode) else self.profile_of(name)
         check_pickles(name, sandbox or lives_under)
 
+    def map(
+        self,
+        function: Callable[[Any], Any],
+        items: Iterable[Any],
+        *,
+        workers: int | None = None,
+        timeout: float | str | None = "default",
+        ordered: bool = True,
+        return_exceptions: bool = False,
+        sandbox: str | None = None,
+        memory: int | str | None = None,
+        progress: bool = True,
+        engine: str = "local",
+        address: str | None = None,
+    ) -> MapResults:
+        """
+        Call a function with each of some items, in many workers.
+
+        Args:
+            function: is called with one item; it goes to each worker once, with what it refers to.
+            items: taken as they are needed, so there may be any number.
+            workers: at most so many; by default as many as this process has processors.
+            timeout: seconds or such as "5m" for each item; None: no limit; by default as
+                configured.
+            ordered: results come in the order of the items; else as they are completed.
+            return_exceptions: what an item raised is its result, and is not raised.
+            sandbox: a profile.
+            memory: bytes or such as "2G" for each worker with all its descendants.
+            progress: show how far it is, where it takes more than a second.
+            engine: who runs the workers: "local".
+            address: of an engine elsewhere.
+
+        Returns:
+            The results, one after the other. To ask for one may raise what its item raised, with
+            the place of the item in ``index``, and go on afterwards. Results of confined workers
+            are data; those of the profile open may be anything that can be pickled.
+
+        Raises:
+            ConfigError: an argument is wrong, or there is no room for a worker.
+            TransferError: the function cannot be pickled.
+            NodeStartError: no worker can run.
+        """
+        _check_callable(function)
+        taken = Function.of(function)
+        limits: dict[str, Any] = {"timeout": timeout, "sandbox": sandbox, "memory": memory}
+        crew = self._crew(engine, address, workers=workers, **limits)
+        return MapResults(
+            crew,
+            taken,
+            items,
+            ordered=ordered,
+            return_exceptions=return_exceptions,
+            progress=progress,
+        )
+
+    def map_cell(
+        self,
+        code: str,
+        items: Iterable[Any],
+        *,
+        values: Mapping[str, Any] | None = None,
+        workers: int | None = None,
+        timeout: float | str | None = "default",
+        sandbox: str | None = None,
+        memory: int | str | None = None,
+        show: Callable[[Message], object] | None = None,
+    ) -> MapResults:
+        """
+        Run code for each of some items, in many workers.
+
+        Args:
+            code: finds its item as ``item``; the value of its last expression is the result.
+            items: as for ``map``.
+            values: variables that each worker gets.
+            workers: as for ``map``.
+            timeout: as for ``map``.
+            sandbox: as for ``map``.
+            memory: as for ``map``.
+            show: is called with what the code says; by default what it prints is printed.
+
+        Returns:
+            The results; what an item raised is its result.
+
+        Raises:
+            ConfigError: an argument is wrong, or there is no room for a worker.
+            TransferError: a value cannot be sent.
+            NodeStartError: no worker can run.
+        """
+        check_code(code, self.config.max_cell_bytes)
+        limits: dict[str, Any] = {"timeout": timeout, "sandbox": sandbox, "memory": memory}
+        function = Function.of_cell(code, values or {}, self.config.max_transfer)
+        crew = self._crew("local", None, workers=workers, **limits)
+        return MapResults(crew, function, items, return_exceptions=True, show=show)
+
+    def executor(
+        self,
+        workers: int | None = None,
+        *,
+        timeout: float | str | None = "default",
+        sandbox: str | None = None,
+        memory: int | str | None = None,
+        engine: str = "local",
+        address: str | None = None,
+    ) -> HiveExecutor:
+        """
+        An executor over many workers, for code that takes one; arguments as ``map``.
+
+        Raises:
+            ConfigError: an argument is wrong, or there is no room for a worker.
+            NodeStartError: no worker can run.
+        """
+        limits: dict[str, Any] = {"timeout": timeout, "sandbox": sandbox, "memory": memory}
+        return HiveExecutor(self._crew(engine, address, workers=workers, **limits))
+
     def known_tools(self, worker: str | None = None) -> Mapping[str, Tool]:
         """The tools of a worker by name, as far as they are known without asking it."""
         name = self.config.worker if worker is None else worker
@@ -1084,6 +1206,36 @@ class HiveManager:
             raise CircuitOpen(outcome.reason, node=name, retry_at=outcome.retry_at)
         raise NodeStartError(outcome.reason, node=name)
 
+    def _crew(
+        self,
+        engine: str,
+        address: str | None,
+        *,
+        workers: int | None,
+        timeout: float | str | None,
+        sandbox: str | None,
+        memory: int | str | None,
+    ) -> LocalCrew:
+        """
+        Who does the work of a map or an executor.
+
+        Raises:
+            ConfigError: an argument is wrong, or there is no room for a worker.
+            NodeStartError: no worker can run.
+        """
+        check_engine(engine, address)
+        count = checked_count(workers, self.config.max_workers)
+        seconds = self._checked_timeout(timeout)
+        policy = self.config.policy(sandbox, _chosen_size(memory))
+        refusal = self._refusal()
+        if refusal is not None:
+            raise NodeStartError(refusal, node="map")
+        return LocalCrew(
+            self._portal,
+            self.config,
+            lambda sink: self.nodes.make_pool(count, policy, seconds, sink),
+        )
+
     def _ask_for_commit(self, arguments: Mapping[str, Any]) -> Future[ToolResult]:
         """The user's own call of the tool that is the host's."""
         try:
@@ -1141,6 +1293,8 @@ class HiveManager:
             for server in self.nodes.servers or ()
             if server.no_fork_because
         ]
+        if staff := self.nodes.staff:
+            notes.append(f"pools: {len(staff)} workers, {staff.working} of them at work")
         notes += [*self._shadows.told, *self.nodes.lookout.notes]
         return SwarmStatus(
             workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes
@@ -1377,6 +1531,12 @@ def _check_task(task: object, details: object) -> None:
     if not isinstance(task, str) or not isinstance(details, str | Mapping):
         wrong = details if isinstance(task, str) else task
         msg = f"A tool's name is text, its details text or a dict, and {wrong!r} is none."
+        raise ConfigError(msg)
+
+
+def _check_callable(function: object) -> None:
+    if not callable(function):
+        msg = f"A map calls a function, and {type(function).__name__!r} objects cannot be called."
         raise ConfigError(msg)
 
 

@@ -9,12 +9,14 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import sys
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from hive_jupyter.delegation import Node
 from hive_jupyter.errors import HiveError, NodeDied, NodeStartError, NodeTimeout
 from hive_jupyter.lookout import Lookout
+from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import confinement
 from hive_jupyter.swarm.channels import Context
 from hive_jupyter.swarm.enforcement import examine
@@ -22,10 +24,14 @@ from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.launch import Kernel, snapshot
 from hive_jupyter.swarm.life import NodeStatus
 from hive_jupyter.swarm.mcp_node import McpNode
+from hive_jupyter.swarm.messages import Sink
 from hive_jupyter.swarm.node import SwarmNode
+from hive_jupyter.swarm.pool import Pool
 from hive_jupyter.swarm.portal import apart
+from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.runtime import RuntimeFolder, remove_apart, sweep
+from hive_jupyter.swarm.staff import PoolNode, Staff, overdue
 from hive_jupyter.swarm.targets import Targets
 
 if TYPE_CHECKING:
@@ -47,6 +53,7 @@ class Nodes:
         servers: start their processes; None before the first.
         runtime: the hive's private folder; None before it is needed.
         lookout: looks what workers leave in projects.
+        staff: the workers of pools.
         is_closing: no further worker is started.
     """
 
@@ -60,7 +67,10 @@ class Nodes:
         self.servers: ForkServers | None = None
         self.runtime: RuntimeFolder | None = None
         self.lookout = Lookout(self._tell_of_leftovers)
+        self.staff = Staff(config, self._make_for_pool, self.by_name.values)
         self.is_closing = False
+        self._pools: set[Pool] = set()
+        self._culling: asyncio.Task[None] | None = None
         self._config = config
         self._kernels = kernels
         self._died = died
@@ -73,7 +83,9 @@ class Nodes:
         Raises:
             NodeStartError: none can be made.
         """
+        self._have_culling()
         if name not in self.by_name:
+            self.staff.make_room(name)
             try:
                 self.by_name[name] = self._make(name)
             except Exception as error:  # no folder, no space, no descriptors, no sockets, ...
@@ -113,6 +125,29 @@ class Nodes:
             sweep()
             self.runtime = RuntimeFolder.create()
         return self.runtime
+
+    def make_pool(
+        self, wanted: int, policy: SandboxPolicy, timeout: float | None, sink: Sink
+    ) -> Pool:
+        """
+        A pool of so many workers, or fewer, where that is told.
+
+        Args:
+            wanted: how many workers.
+            policy: of each.
+            timeout: seconds that each item has; None: no limit.
+            sink: is called with what the items say; must not block.
+
+        Raises:
+            ConfigError: there is no room for any.
+        """
+        allowance = self.staff.allowance(wanted, policy)
+        if allowance.note:
+            warn(allowance.note)
+        pool = Pool(self.staff, allowance, self._config, timeout=timeout, sink=sink)
+        self._pools.add(pool)
+        pool.over.add_done_callback(lambda _: self._pools.discard(pool))
+        return pool
 
     async def warm_up(self) -> None:
         """Start the zygote, and learn what there is in the project."""
@@ -207,7 +242,13 @@ class Nodes:
 
     async def close(self) -> None:
         """End all workers, and what started them; whatever one meets, the others are ended, too."""
+        if self._culling is not None:
+            self._culling.cancel()
+            await asyncio.wait({self._culling})
         nodes = self.by_name.values()
+        closed = HiveError("The item was ended, because its hive was closed.")
+        await asyncio.gather(*(pool.close(closed) for pool in [*self._pools]))
+        await self.staff.close()
         await asyncio.gather(*(node.close() for node in nodes), return_exceptions=True)
         await self.lookout.look_now()
         for node in nodes:
@@ -240,10 +281,40 @@ class Nodes:
             watcher=self.lookout.watcher(name),
         )
 
+    def _have_culling(self) -> None:
+        """Look after idle workers, where the user wants that."""
+        if self._config.cull_idle_timeout and (self._culling is None or self._culling.done()):
+            self._culling = asyncio.create_task(self._cull())
+            self._culling.add_done_callback(note_failure)
+
+    async def _cull(self) -> None:
+        """End named workers that have had nothing to do for long, while the user wants it."""
+        while seconds := self._config.cull_idle_timeout:
+            named = [node for node in self.by_name.values() if isinstance(node, SwarmNode)]
+            idle = [(node, node.idle_since) for node in named]
+            gone, pause = overdue(
+                [(node, since) for node, since in idle if since is not None],
+                time.monotonic(),
+                seconds,
+            )
+            for node in gone:
+                await self._renew_boundaries()
+                await node.cull(seconds)
+            await asyncio.sleep(seconds if pause is None else pause)
+
+    def _make_for_pool(self, name: str, policy: SandboxPolicy) -> PoolNode:
+        return PoolNode(
+            name,
+            config=self._config,
+            policy=policy,
+            servers=self.fork_servers(),
+            context=self.sockets(),
+            watcher=self.lookout.watcher(name),
+        )
+
     def _tell_of_leftovers(self, name: str, text: str) -> None:
-        node = self.by_name[name]
-        assert isinstance(node, SwarmNode)
-        if self.is_closing:
+        node = self.by_name.get(name)
+        if self.is_closing or not isinstance(node, SwarmNode):
             warn(text)
         else:
             node.tell(text)

@@ -34,7 +34,7 @@ from hive_jupyter.errors import (
     ToolError,
     TransferError,
 )
-from hive_jupyter.notebook import compat
+from hive_jupyter.notebook import compat, for_each
 from hive_jupyter.notebook.arguments import REST, Parser, UsageError, count, variables
 from hive_jupyter.notebook.background import Background, JobCell
 from hive_jupyter.notebook.relay import Cell, Relayed, relay
@@ -105,6 +105,9 @@ DELEGATE = (
         "are short for read_file, search_files and save_file.\n"
         "\n"
         "Cell tags hive-timeout=30 and hive-worker=NAME stand for --timeout and --worker.\n"
+        "With --map the code is run for each item of a variable of yours, and finds it as\n"
+        "item. The value of the code's last line is the item's result; -o binds the list\n"
+        "of them, in the order of the items, with an exception where an item failed.\n"
         "\n"
         "examples:\n"
         "  %%delegate -w train --timeout 5m --memory 2G\n"
@@ -112,6 +115,9 @@ DELEGATE = (
         "\n"
         "  %%delegate --push data,labels --pull scores\n"
         "  scores = evaluate(data, labels)\n"
+        "\n"
+        "  %%delegate --map files -n 4 -o sizes\n"
+        "  len(open(item).read())\n"
         "\n"
         "  %%delegate --bg -w train -o job\n"
         "  for epoch in range(100): train()\n"
@@ -153,6 +159,19 @@ DELEGATE = (
         "--allow-pickle",
         action="store_true",
         help="with --pull: unpickle what is no plain data; for workers of the profile open",
+    )
+    .option(
+        "--map",
+        metavar=VARIABLE,
+        help="run the code for each item of this variable, as item, in many workers",
+    )
+    .option(
+        "-n",
+        "--workers",
+        dest="count",
+        type=count,
+        metavar="WORKERS",
+        help="with --map: how many at most; without: as many as there are processors",
     )
     .option(
         "--bg",
@@ -349,6 +368,7 @@ class HiveMagics(Magics):
             _check_variable(options.out)
         if compat.kernel_of(self._shell) is not None:
             _take_tags(compat.tags_of(compat.parent_of(self._shell)), options)
+        for_each.check(options)
         try:
             if options.bg:
                 self._start_job(rest, cell, options)
@@ -420,6 +440,10 @@ class HiveMagics(Magics):
     # --- %delegate ---
 
     def _delegated(self, rest: str, cell: str | None, options: argparse.Namespace) -> Relayed:
+        if options.map is not None:
+            values = self._values([*chain.from_iterable(options.push or ())])
+            code = self._code(rest, cell, None)
+            return for_each.run(self._shell, self.manager, code, options, values)
         word, details = _first_word(rest)
         if self._calls_tool(rest, options):
             return self._call_tool(word, details, cell, options)

@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from IPython.core.interactiveshell import InteractiveShell
 
     from hive_jupyter.delegation import BaseDelegation, Result
+    from hive_jupyter.mapping import MapResults
     from hive_jupyter.swarm.fallback import Instructions
     from hive_jupyter.tools import ToolResult
 
@@ -59,7 +60,7 @@ class Relayed:
         error: why the run failed, as the cell is to raise it, or None.
     """
 
-    outcome: Result | ToolResult | Instructions | dict[str, Any] | None
+    outcome: Result | ToolResult | Instructions | dict[str, Any] | list[Any] | None
     error: BaseException | None = None
 
 
@@ -275,6 +276,36 @@ def relay(
             raised = _as_raised(error, by_user=ctrl_c.pressed)
             cell.dress(raised)
             return Relayed(delegation.result, raised)
+
+
+def relay_results(
+    cell: Cell,
+    begin: Callable[[Callable[[Message], object]], MapResults],
+    *,
+    show: Callable[[Message], object],
+) -> Relayed:
+    """
+    Take all results of a map.
+
+    Args:
+        cell: that calls.
+        begin: begins the map, given what is to be called with what its items say.
+        show: shows that.
+
+    Returns:
+        The list of results; or the KeyboardInterrupt of the user's own.
+
+    Raises:
+        HiveError: from ``begin``, or the hive was closed.
+    """
+    compat.flush_streams()
+    with _CtrlC() as ctrl_c:
+        results = begin(show)
+        ctrl_c.stops(results.cancel)
+        with results:
+            taken = list(results)
+        cell.progress("")
+        return Relayed(taken, _keyboard_interrupt("", []) if ctrl_c.pressed else None)
 
 
 def _answer(

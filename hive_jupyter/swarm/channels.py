@@ -118,6 +118,7 @@ _REQUIRED: Mapping[str, Mapping[str, type | tuple[type, ...]]] = {
     "call_tool_reply": {"status": str},
     "push_reply": {"status": str},
     "pull_reply": {"status": str},
+    "map_reply": {"status": str},
     "run_hooks_reply": {"status": str},
     "tool_progress": {"progress": (int, float), "message": str},
     "commit_request": {"id": str},

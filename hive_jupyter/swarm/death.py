@@ -152,6 +152,29 @@ def explain_server(worker: str, exit: Exit, said: str, during: bool) -> NodeDied
     )
 
 
+def explain_item(worker: str, exit: Exit) -> NodeDied:  # noqa: A002
+    """
+    Say what happened to a worker that ran items of a map; as ``explain``.
+
+    Args:
+        worker: its name.
+        exit: how it ended.
+    """
+    cause, happened, advice = _cause(worker, exit)
+    sentences = [
+        f'Worker "{worker}" {happened} while it ran an item.',
+        advice.replace(f"%hive restart {worker} --memory ", "%hive config memory="),
+        "Your kernel is untouched. The other items go on in a fresh worker.",
+    ]
+    return NodeDied(
+        " ".join(sentence for sentence in sentences if sentence),
+        node=worker,
+        cause=cause,
+        exit_code=exit.code,
+        signal=exit.signal,
+    )
+
+
 def _cause(worker: str, end: Exit) -> tuple[str, str, str]:
     """NodeDied's cause, what happened, and advice (or "")."""
     if end.by_us == "memory":

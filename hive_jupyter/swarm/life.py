@@ -139,6 +139,12 @@ class Life:
         self._starting: asyncio.Task[None] | None = None
         self._starts = 0
         self._ready_since = 0.0
+        self._worked_last = 0.0
+
+    @property
+    def idle_since(self) -> float:
+        """When it was last ready, or done with something, as ``time.monotonic``."""
+        return max(self._ready_since, self._worked_last)
 
     @property
     def last_error(self) -> Exception | None:
@@ -290,6 +296,7 @@ class Life:
             self.last_error = error
             raise
         finally:
+            self._worked_last = time.monotonic()
             self._watcher.rests()
 
     @contextlib.contextmanager

@@ -509,6 +509,29 @@ class SwarmNode:
         if process is not None:
             await process.remove_folder()
 
+    @property
+    def idle_since(self) -> float | None:
+        """Since when it has had nothing to do (``time.monotonic``); None: it has, or has ended."""
+        if not self.is_connected or self._turn.locked() or self._queue:
+            return None
+        return self._life.idle_since
+
+    async def cull(self, seconds: float) -> None:
+        """End a worker that has had nothing to do for so long; the next use starts a new one."""
+        since = self.idle_since
+        if since is None or time.monotonic() - since < seconds:
+            return
+        # a run that comes meanwhile waits, and has a fresh one
+        async with self._turn:
+            names = self._names
+            await self.stop()
+        if names:
+            self._untold.append(
+                f'Worker "{self.name}" had nothing to do for {format_duration(seconds)} and was '
+                f"ended (the setting cull_idle_timeout). Lost: {enumerate_names(names)}. This cell "
+                "runs in a fresh worker."
+            )
+
     async def close(self) -> None:
         """End the worker, and the processes that start workers where they are this node's own."""
         self._life.belong_here()

@@ -27,6 +27,8 @@ _T = TypeVar("_T")
 # wake it. Whoever waits looks up so often (seconds), so that Ctrl-C is never lost.
 LOOK_UP = 0.5
 
+_CLOSED = "This hive is closed. Load the extension again, or make a new HiveManager."
+
 
 def handle_sigint(handler: Any) -> Any:
     """
@@ -164,6 +166,17 @@ class Portal:
         if threading.current_thread() is not thread:
             thread.join()
 
+    def check(self) -> None:
+        """
+        See that what is asked for may still be done.
+
+        Raises:
+            HiveError: as ``submit``.
+        """
+        self._belong_here()
+        if self._closed:
+            raise HiveError(_CLOSED)
+
     @property
     def is_open(self) -> bool:
         """Whether it has a loop, or had one."""
@@ -179,8 +192,7 @@ class Portal:
 
     def _running_loop(self) -> asyncio.AbstractEventLoop:
         if self._closed:
-            msg = "This hive is closed. Load the extension again, or make a new HiveManager."
-            raise HiveError(msg)
+            raise HiveError(_CLOSED)
         if self._loop is None:
             loop = asyncio.new_event_loop()
             thread = threading.Thread(

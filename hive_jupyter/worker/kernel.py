@@ -50,6 +50,7 @@ from hive_jupyter.worker import compat, hooks, streams
 from hive_jupyter.worker.commits import CommitRequests, commit
 from hive_jupyter.worker.confine import Confinement, prctl
 from hive_jupyter.worker.confine.refusals import Refusals
+from hive_jupyter.worker.items import Items
 from hive_jupyter.worker.threads import Threads
 from hive_jupyter.worker.tools import Toolbox, workspace
 
@@ -94,6 +95,7 @@ class CoderWorker(IPythonKernel):
         "call_tool_request",
         "push_request",
         "pull_request",
+        "map_request",
         "run_hooks_request",
     ]
     control_msg_types = [  # noqa: RUF012
@@ -105,8 +107,9 @@ class CoderWorker(IPythonKernel):
     _execute_sleep = 0
     interrupted = False
     runs_cell = False
-    # The app replaces it, once it knows what the worker is.
+    # The app replaces them, once it knows what the worker is.
     toolbox = Toolbox(())
+    items = Items("", None)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -293,6 +296,20 @@ class CoderWorker(IPythonKernel):
         reply = await self._interruptible(work())
         self._reply(stream, ident, parent, "pull_reply", reply, buffers=parts)
 
+    async def map_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Run items of a map and answer with what came of each."""
+        parts: list[memoryview] = []
+        try:
+            answer, parts = self.items.run(
+                parent["content"], parent["buffers"], interrupted=self.interrupted
+            )
+        except Exception as error:
+            answer = {"refused": f"{type(error).__name__}: {error}"}
+        # what the items printed comes before what came of them
+        sys.stdout.flush()
+        sys.stderr.flush()
+        self._reply(stream, ident, parent, "map_reply", answer, buffers=parts)
+
     async def run_hooks_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run the user's hooks for a commit; a worker is started for that alone."""
 
@@ -418,6 +435,7 @@ class WorkerApp(IPKernelApp):
         compat.hear_comms_on_any_subshell()
         compat.leave_the_running_cell_alone(lambda: self.kernel.runs_cell)
         self.kernel.toolbox = Toolbox(spec.tools, spec.root, self.shell.reason)
+        self.kernel.items = Items(spec.folder, self.shell)
         workspace.enter(spec.root or spec.cwd, spec.cwd)
         self.kernel.io_loop = None
         if not spec.name:

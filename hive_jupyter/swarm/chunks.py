@@ -1,0 +1,66 @@
+"""How many items of a map go to a worker at once: pure, without clocks and I/O."""
+
+from __future__ import annotations
+
+import math
+
+# Seconds of work that a worker gets at once: so much that asking for it, some 2 ms, weighs little,
+# and so little that nobody waits long for the last one.
+WORTH = 0.05
+# No message holds more items, or, beyond its first one, more bytes.
+MOST = 2000
+LARGEST = 8 * 2**20
+# So much of what is known of the costs is of the latest chunk.
+_WEIGHT = 0.5
+# No item costs less, in seconds: not even to describe it.
+_LEAST_COST = 1e-5
+# How many chunks a worker may be ahead of who takes the results.
+_AHEAD = 3
+
+
+class Pace:
+    """
+    What the items of a map cost, as measured, and how many go at once for that.
+
+    Args:
+        workers: how many there may be.
+    """
+
+    def __init__(self, workers: int) -> None:
+        self._workers = workers
+        self._cost: float | None = None
+
+    def learn(self, items: int, seconds: float) -> None:
+        """
+        Take note of a chunk.
+
+        Args:
+            items: that were finished.
+            seconds: that they took together.
+        """
+        if items < 1 or not 0 <= seconds < math.inf:
+            return
+        cost = max(seconds / items, _LEAST_COST)
+        if self._cost is not None:
+            cost = _WEIGHT * cost + (1 - _WEIGHT) * self._cost
+        self._cost = cost
+
+    def size(self, waiting: int) -> int:
+        """
+        How many items the next chunk has: 1 while nothing is known.
+
+        Args:
+            waiting: how many there are; no worker takes more than its share of them.
+        """
+        share = math.ceil(waiting / self._workers)
+        return max(1, min(share, self._by_cost()))
+
+    @property
+    def ahead(self) -> int:
+        """How many items there may be of which nobody has taken the result yet."""
+        return self._workers * max(2, _AHEAD * self._by_cost())
+
+    def _by_cost(self) -> int:
+        if self._cost is None:
+            return 1
+        return max(1, min(MOST, int(WORTH / self._cost)))

@@ -1,0 +1,273 @@
+"""
+The items of a map: a function, or the code of a cell, is called for each of them.
+
+What came of an item is in a file before the next one begins, so that it outlives the worker: the
+host reads it there where no reply comes any more. See ``protocol`` for its form.
+"""
+
+from __future__ import annotations
+
+import ast
+import asyncio
+import json
+import os
+import signal
+import time
+import traceback
+from typing import TYPE_CHECKING, Any
+
+from hive_jupyter import transfer
+from hive_jupyter.errors import TransferError
+from hive_jupyter.protocol import JOURNAL, JOURNAL_HEAD, JOURNAL_LENGTH
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from types import FrameType, TracebackType
+
+# Results of so many bytes are enough for one reply; the items behind them come again.
+_ENOUGH = 8 * 2**20
+# Of an exception: lines of its traceback, and characters of its text.
+_MOST_LINES = 200
+_LONGEST_TEXT = 100_000
+
+_NO_FORM = (
+    "it has no safe form. {}. Return what it is made of; or have workers of the profile open "
+    "(sandbox='open'), whose results may be anything that can be pickled"
+)
+
+
+class Items:
+    """
+    Runs items.
+
+    Args:
+        folder: the worker's private one, for the file.
+        shell: whose namespace the code of a cell has.
+    """
+
+    def __init__(self, folder: str, shell: Any) -> None:
+        self._path = os.path.join(folder, JOURNAL)
+        self._shell = shell
+        self._key = ""
+        self._function: Callable[[Any], Any] = id
+        self._interrupted = False
+        self._is_calling = False
+
+    def run(
+        self, content: dict[str, Any], buffers: Sequence[Any], *, interrupted: bool
+    ) -> tuple[dict[str, Any], list[memoryview]]:
+        """
+        Run the items of a request.
+
+        Args:
+            content: of the request.
+            buffers: its binary parts.
+            interrupted: an interrupt has come already.
+
+        Returns:
+            The content of the reply, and its binary parts.
+        """
+        parts = list(reversed(buffers))
+        refusal = self._take_function(content, parts)
+        if refusal is not None:
+            return refusal, []
+        self._interrupted = interrupted
+        loop = asyncio._get_running_loop()  # noqa: SLF001  as functions find it in any other process
+        noting = signal.signal(signal.SIGINT, self._interrupt)
+        asyncio._set_running_loop(None)  # noqa: SLF001
+        try:
+            return self._run(content, parts)
+        finally:
+            asyncio._set_running_loop(loop)  # noqa: SLF001
+            signal.signal(signal.SIGINT, noting)
+
+    def _take_function(self, content: dict[str, Any], parts: list[Any]) -> dict[str, Any] | None:
+        """Have the function of a request; else what to reply."""
+        if content["key"] == self._key:
+            return None
+        told = content["function"]
+        if told is None:
+            return {"unknown": True}
+        try:
+            if isinstance(told[0], str):
+                code, values = told
+                self._shell.user_ns.update(_unpacked(values, parts))
+                self._function = _of_cell(self._shell, code)
+            else:
+                taken = _taken(told, parts)
+                self._function = _spread(taken) if content["spread"] else taken
+        except Exception as error:
+            return {"refused": f"{type(error).__name__}: {error}"}
+        self._key = content["key"]
+        return None
+
+    def _run(
+        self, content: dict[str, Any], parts: list[Any]
+    ) -> tuple[dict[str, Any], list[memoryview]]:
+        results: list[Any] = []
+        kept: list[memoryview] = []
+        stopped = None
+        size = 0
+        began = time.monotonic()
+        with _Journal(self._path, content["number"]) as journal:
+            for index, told in enumerate(content["items"]):
+                late = index > 0 and time.monotonic() - began > content["seconds"]
+                if self._is_interrupted() or late or not journal.begin(index):
+                    break
+                kind, body, own = self._outcome(told, parts, content)
+                if self._is_interrupted():
+                    stopped = index
+                    break
+                results.append([kind, body, len(own)])
+                line = json.dumps([index, kind, body, [part.nbytes for part in own]]).encode()
+                size += len(line) + sum(part.nbytes for part in own)
+                goes_on = index + 1 < len(content["items"]) and size <= _ENOUGH
+                # it is the value's own memory, which the next item may change
+                kept += [memoryview(bytes(part)) for part in own] if goes_on else own
+                if not goes_on or not journal.keep(line, own):
+                    break
+        seconds = time.monotonic() - began
+        return {"results": results, "stopped": stopped, "seconds": seconds}, kept
+
+    def _outcome(
+        self, told: Any, parts: list[Any], content: dict[str, Any]
+    ) -> tuple[str, Any, list[memoryview]]:
+        """What comes of one item: its kind, description and memory."""
+        try:
+            try:
+                self._is_calling = True
+                return self._value(_taken(told, parts), content)
+            finally:
+                self._is_calling = False
+        except _RefusedError as refusal:
+            return "refused", str(refusal), []
+        except BaseException as error:
+            self._is_calling = False
+            return "error", self._described(error), []
+
+    def _value(self, item: Any, content: dict[str, Any]) -> tuple[str, Any, list[memoryview]]:
+        value = self._function(item)
+        try:
+            dumps = transfer.pickled if content["pickles"] else _no_form
+            told, own = transfer.pack({"result": value}, limit=content["limit"], dumps=dumps)
+        except TransferError as error:
+            raise _RefusedError(str(error)) from None
+        return "value", told, own
+
+    def _described(self, error: BaseException) -> list[Any]:
+        name = type(error).__name__
+        try:
+            text = str(error)
+        except Exception:
+            text = ""
+        try:
+            reason = self._shell.reason(error)
+            lines = _lines(error)
+            lines += [reason] if reason else []
+        except Exception:
+            lines = [f"{name}: {text}"]
+        return [name, text[:_LONGEST_TEXT], lines]
+
+    def _is_interrupted(self) -> bool:
+        return self._interrupted
+
+    def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
+        self._interrupted = True
+        if self._is_calling:
+            raise KeyboardInterrupt
+
+
+class _RefusedError(Exception):
+    """A result cannot be handed over."""
+
+
+class _Journal:
+    """
+    The file of one request.
+
+    Args:
+        path: of the file.
+        number: of the request.
+    """
+
+    def __init__(self, path: str, number: int) -> None:
+        self._number = number
+        flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC
+        self._descriptor = os.open(path, flags, 0o600)
+        os.lseek(self._descriptor, JOURNAL_HEAD.size, os.SEEK_SET)
+
+    def __enter__(self) -> _Journal:  # noqa: PYI034  Python 3.10 has no Self
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        os.close(self._descriptor)
+
+    def begin(self, index: int) -> bool:
+        """Say that an item begins; False where the disk is full, and no second one may begin."""
+        head = JOURNAL_HEAD.pack(self._number, index, time.monotonic())
+        try:
+            return os.pwrite(self._descriptor, head, 0) == len(head) or index == 0
+        except OSError:
+            return index == 0
+
+    def keep(self, line: bytes, parts: Sequence[memoryview]) -> bool:
+        """Keep what came of an item; False where the disk is full."""
+        try:
+            for part in (memoryview(JOURNAL_LENGTH.pack(len(line)) + line), *parts):
+                written = 0
+                while written < part.nbytes:
+                    written += os.write(self._descriptor, part[written:])
+        except OSError:
+            return False
+        return True
+
+
+def _taken(told: Any, parts: list[Any]) -> Any:
+    """The one value that a request brings."""
+    return _unpacked(told, parts)["item"]
+
+
+def _unpacked(told: Any, parts: list[Any]) -> dict[str, Any]:
+    """Values that a request brings: their description, and how many parts they have."""
+    description, count = told
+    own = [parts.pop() for _ in range(count)]
+    return transfer.unpack(description, own, loads=transfer.unpickled)
+
+
+def _spread(function: Callable[..., Any]) -> Callable[[Any], Any]:
+    return lambda item: function(*item[0], **item[1])
+
+
+def _no_form(_value: Any) -> list[Any]:
+    raise TransferError(_NO_FORM.format(transfer.WHAT_TRAVELS))
+
+
+def _of_cell(shell: Any, code: str) -> Callable[[Any], Any]:
+    """A function that runs a cell with ``item`` set; it returns the last expression's value."""
+    source = shell.transform_cell(code)
+    name = shell.compile.cache(source)
+    tree = ast.parse(source, name)
+    last = tree.body.pop() if tree.body and isinstance(tree.body[-1], ast.Expr) else None
+    body = compile(tree, name, "exec")
+    value = compile(ast.Expression(last.value), name, "eval") if last is not None else None
+
+    def run(item: Any) -> Any:
+        names = shell.user_ns
+        names["item"] = item
+        exec(body, names)  # noqa: S102  this is what a worker is for
+        return None if value is None else eval(value, names)  # noqa: S307
+
+    return run
+
+
+def _lines(error: BaseException) -> list[str]:
+    """The lines of a traceback, without those of this module."""
+    told = traceback.TracebackException(type(error), error, _users(error.__traceback__))
+    lines = [line for piece in told.format() for line in piece.rstrip("\n").split("\n")]
+    return lines[-_MOST_LINES:]
+
+
+def _users(frames: TracebackType | None) -> TracebackType | None:
+    while frames is not None and frames.tb_frame.f_code.co_filename == __file__:
+        frames = frames.tb_next
+    return frames
