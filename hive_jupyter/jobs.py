@@ -19,8 +19,8 @@ from hive_jupyter.swarm.outputs import Outputs, plain_text
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.units import format_duration, printable, shortened, without_colours
 
-# So many that are over are remembered.
-_REMEMBERED = 100
+# So many that are over are remembered, with all that they said.
+_REMEMBERED = 30
 # Of the line that a job wrote last, in characters; of what it wrote, as much is looked at.
 _LONGEST_LINE = 200
 _TAIL = 4096
@@ -76,7 +76,8 @@ class Job(Future[Result | Instructions]):
 
     ``result(timeout)`` waits for what it leaves, as does ``await job``, and raises what went wrong;
     ``concurrent.futures.wait`` and ``as_completed`` take it. Where an awaiting task is cancelled,
-    so is the job, as with any future; ``asyncio.shield`` keeps it.
+    so is the job, as with any future; ``asyncio.shield`` keeps it. What ``add_done_callback`` is
+    given is called on Hive's own thread, and must not block.
 
     Attributes:
         id: a number as text, by which ``%hive`` knows it.

@@ -291,11 +291,11 @@ def test_a_job_that_nobody_knows_is_told_of(hive):
 
 
 def test_jobs_that_are_over_are_forgotten_in_time(hive):
-    for _ in range(103):
+    for _ in range(33):
         last = hive.submit("1")
     last.result(120)
     begun(hive.submit(FOR_EVER))
-    assert 101 == len(list(hive.jobs))
+    assert 31 == len(list(hive.jobs))
 
 
 def test_a_job_stands_in_the_history(hive):

@@ -89,6 +89,7 @@ class JobCell:
         self._shown = {"error"} if quiet else _SHOWN
         self._name = "" if quiet else uuid.uuid4().hex
         self._job: Job | None = None
+        self._filled: dict[str, str] = {}
 
     @property
     def is_unattended(self) -> bool:
@@ -123,8 +124,9 @@ class JobCell:
         job = self._job
         assert job is not None
         is_all = job.done()
-        if self._name:
-            data = {"text/plain": f"{_state_of(job)}\n{job.text}", "text/html": _as_html(job)}
+        data = {"text/plain": f"{_state_of(job)}\n{job.text}", "text/html": _as_html(job)}
+        if self._name and data != self._filled:
+            self._filled = data
             content = _with_name(self._name, data)
             compat.publish(self._kernel, "update_display_data", content, parent=parent)
         return is_all
