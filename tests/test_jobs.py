@@ -2,6 +2,8 @@
 
 import asyncio
 import concurrent.futures
+import os
+import signal
 import threading
 
 import pytest
@@ -281,6 +283,46 @@ def test_a_worker_that_dies_ends_all_that_runs_in_it_and_counts_as_one_failure(h
             job.result(60)
     assert 1 == hive.swarm_status()["workers"]["dying"]["failures"]
     assert "2" == hive.delegate("1 + 1", worker="dying").value_repr
+
+
+HOLDS_THE_INTERPRETER = "print('begun', flush=True)\nimport re\nre.match('(a|a)*$', 'a' * 60 + 'b')"
+
+
+@pytest.mark.parametrize("end", ["waits", "is stopped", "dies"])
+def test_who_runs_beside_what_holds_the_interpreter_does_not_hang(runtime, end):
+    with HiveManager(sandbox="open", connect_timeout=2, interrupt_grace=0.2) as hive:
+        job = begun(hive.submit(HOLDS_THE_INTERPRETER))
+        beside = hive.submit("1", concurrent=True)
+        assert not beside.wait(0.1)
+        if end == "is stopped":
+            beside.cancel()
+        elif end == "dies":
+            os.kill(hive.swarm_status()["workers"]["coder"]["pid"], signal.SIGKILL)
+        assert beside.wait(30)
+
+        expected = {"waits": "timeout", "is stopped": "cancelled", "dies": "died"}
+        assert expected[end] == beside.state
+        if end != "dies":
+            assert "running" == job.state
+
+
+def test_runs_side_by_side_do_not_mix_up_what_they_show(hive):
+    """One that fails while the other's value is on its way, again and again."""
+    shown = """
+class Slow:
+    def __repr__(self):
+        {}
+        return "shown"
+import time
+Slow()"""
+    hive.delegate("import threading\nshowing, failed = threading.Event(), threading.Event()")
+    for _ in range(5):
+        hive.delegate("showing.clear(); failed.clear()")
+        beside = hive.submit(shown.format("showing.set(); failed.wait(30)"), concurrent=True)
+        with pytest.raises(ZeroDivisionError):
+            hive.delegate("showing.wait(30)\n1 / 0")
+        hive.delegate("failed.set()")
+        assert "shown" == beside.result(60).value_repr
 
 
 def test_a_job_that_nobody_knows_is_told_of(hive):

@@ -767,8 +767,9 @@ class SwarmNode:
         """Have a run begin at once, on a subshell of its own, whatever runs."""
         while not self.is_connected:
             await self._have_ready(run)
-        channels = self._channels
+        channels, process = self._channels, self._process
         assert channels is not None
+        assert process is not None
         if self._aside is None:
             msg = (
                 f'Worker "{self.name}" runs {self.kernel.description}, which does one thing after '
@@ -776,14 +777,33 @@ class SwarmNode:
             )
             raise ConfigError(msg)
         subshell = Subshell(channels.request)
-        run.subshell = await subshell.name()
         self._beside.add(run)
         try:
+            run.subshell = await self._opened(subshell, run, process)
             return await self._run_with_values(run)
         finally:
             self._beside.discard(run)
             subshell.close()
             self._forget_if_ended()
+
+    async def _opened(self, subshell: Subshell, run: Run, process: WorkerProcess) -> str:
+        """The name of a subshell; a worker whose interpreter is held by C code makes none."""
+        opening = asyncio.ensure_future(subshell.name())
+        opening.add_done_callback(note_failure)
+        try:
+            async with asyncio.timeout(self.config.connect_timeout):
+                await first_of(opening, process.exited, run.stopping)
+                if opening.cancelled():  # its channels were closed
+                    await first_of(process.exited, run.stopping)
+        except TimeoutError:
+            raise self._busy(self.config.connect_timeout) from None
+        finally:
+            opening.cancel()
+        if run.stopping.done():
+            raise remote_error("KeyboardInterrupt", "", [])
+        if process.exited.done():
+            raise self._death(run, process)
+        return opening.result()
 
     async def _run_with_values(self, run: Run) -> Message:
         run.since = time.monotonic()

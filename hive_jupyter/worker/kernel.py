@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq
 from ipykernel.compiler import XCachingCompiler
+from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.heartbeat import Heartbeat
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
@@ -30,6 +31,7 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.profiledir import ProfileDir
 from jupyter_client.jsonutil import json_default
 from jupyter_client.session import Session
+from traitlets import Type
 from traitlets.config import Config
 
 from hive_jupyter import transfer
@@ -51,7 +53,7 @@ from hive_jupyter.worker.commits import CommitRequests, commit
 from hive_jupyter.worker.confine import Confinement, prctl
 from hive_jupyter.worker.confine.refusals import Refusals
 from hive_jupyter.worker.items import Items
-from hive_jupyter.worker.threads import Threads
+from hive_jupyter.worker.threads import OfThread, Threads
 from hive_jupyter.worker.tools import Toolbox, workspace
 
 if TYPE_CHECKING:
@@ -366,9 +368,20 @@ class CoderWorker(IPythonKernel):
         return names[:MAX_NAMES]
 
 
+class WorkerDisplayHook(ZMQShellDisplayHook):
+    """ipykernel's, for runs in several threads: the message that each is about to send."""
+
+    msg = OfThread(None)
+
+
 @compat.called_as_its_base
 class WorkerShell(ZMQInteractiveShell):
     """IPython's shell for a kernel; it keeps no copy of what a cell prints."""
+
+    displayhook_class = Type(WorkerDisplayHook)
+    # what a run leaves for its reply is not that of a run in another thread
+    _last_traceback = OfThread(None)
+    _last_traceback_during_displayhook = OfThread(False)
 
     # What explains why the boundary or a limit refused something; the app sets it.
     refusals: Refusals | None = None

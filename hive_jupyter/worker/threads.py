@@ -6,6 +6,26 @@ import contextlib
 import ctypes
 import threading
 from collections.abc import Iterator
+from typing import Any
+
+
+class OfThread:
+    """
+    An attribute of which each thread has its own value.
+
+    Args:
+        default: what it is where the thread has set none.
+    """
+
+    def __init__(self, default: Any) -> None:
+        self._default = default
+        self._values = threading.local()
+
+    def __get__(self, _owner: object, _kind: type) -> Any:
+        return getattr(self._values, "value", self._default)
+
+    def __set__(self, _owner: object, value: Any) -> None:
+        self._values.value = value
 
 
 class Threads:
