@@ -48,11 +48,11 @@ class JobDelegation(Delegation):
         self._paced.add(self._sink, message)
 
     def add(self, message: Message) -> None:
-        """Show something after all that was said."""
+        """Show something after all that was said; from any thread."""
         if self._run is None:  # no worker can be had, and there may be no loop
             self._sink(message)
         else:
-            self._paced.add(self._sink, message)
+            self._post(lambda: self._paced.add(self._sink, message))
 
     def show_all(self) -> None:
         """Show at once what waits, on the portal's loop, which is about to end."""

@@ -105,6 +105,21 @@ def test_an_exception_is_raised_by_result_as_by_any_call(hive):
     assert raised.value is job.exception()
 
 
+def test_a_job_may_be_over_before_anybody_can_wait_for_it(hive, monkeypatch):
+    add, heard = hive.jobs.add, []
+
+    def add_late(code, delegation):
+        concurrent.futures.wait([delegation.future], 60)
+        return add(code, delegation)
+
+    monkeypatch.setattr(hive.jobs, "add", add_late)
+    job = hive.submit("1 / 0", sink=heard.append)
+
+    assert job.done()
+    assert "error" == job.state
+    wait_until(lambda: heard and heard[-1].type == "error")
+
+
 def test_a_job_that_takes_its_worker_along_says_what_of(hive):
     job = hive.submit("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
 
@@ -290,8 +305,9 @@ HOLDS_THE_INTERPRETER = "print('begun', flush=True)\nimport re\nre.match('(a|a)*
 
 @pytest.mark.parametrize("end", ["waits", "is stopped", "dies"])
 def test_who_runs_beside_what_holds_the_interpreter_does_not_hang(runtime, end):
-    with HiveManager(sandbox="open", connect_timeout=2, interrupt_grace=0.2) as hive:
+    with HiveManager(sandbox="open", interrupt_grace=0.2) as hive:
         job = begun(hive.submit(HOLDS_THE_INTERPRETER))
+        hive.config.connect_timeout = 2
         beside = hive.submit("1", concurrent=True)
         assert not beside.wait(0.1)
         if end == "is stopped":
