@@ -1294,7 +1294,7 @@ class HiveManager:
             if server.no_fork_because
         ]
         if staff := self.nodes.staff:
-            notes.append(f"pools: {len(staff)} workers, {staff.working} of them at work")
+            notes.append(f"workers of pools: {len(staff)}, {staff.working} of them at work")
         notes += [*self._shadows.told, *self.nodes.lookout.notes]
         return SwarmStatus(
             workers=dict(sorted(workers.items())), direct=self.config.direct, notes=notes

@@ -72,8 +72,16 @@ class Crew(Protocol):
     def cancel(self) -> None:
         """Stop what runs, and have all items answered; returns at once, safe from a signal."""
 
-    def finish(self) -> None:
-        """Run what was put, and then end; returns at once."""
+    def seal(self, *, cancel: bool) -> Future[None]:
+        """
+        Take no more items; what has not begun is run, or cancelled.
+
+        Returns:
+            What resolves when the last one is answered.
+
+        Raises:
+            HiveError: as ``check``.
+        """
 
     def close(self) -> None:
         """Cancel, and wait until nothing is left of it."""
@@ -134,11 +142,7 @@ class LocalCrew:
     def cancel(self) -> None:
         self._portal.post(self.pool.cancel)
 
-    def finish(self) -> None:
-        self._portal.post(self.pool.seal)
-
     def seal(self, *, cancel: bool) -> Future[None]:
-        """Take no more items; resolves when the last one is answered."""
         return self._portal.submit(self._sealed(cancel=cancel))
 
     def close(self) -> None:
@@ -194,9 +198,13 @@ class MapResults(Iterator[Any]):
         progress: bool = True,
         show: Callable[[Message], object] | None = None,
     ) -> None:
+        try:
+            self._items = iter(items)
+        except TypeError:
+            crew.cancel()
+            raise
         self._crew = crew
         self._function = function
-        self._items = iter(items)
         self._total = operator.length_hint(items, 0) or None
         self._ordered = ordered
         self._returns_exceptions = return_exceptions
@@ -265,11 +273,11 @@ class MapResults(Iterator[Any]):
         with deferring_sigint():
             if self._bar is not None:
                 self._bar.close()
-            if cancel:
-                with contextlib.suppress(HiveError):
+            with contextlib.suppress(HiveError):
+                if cancel:
                     self._crew.close()
-            else:
-                self._crew.finish()
+                else:
+                    self._crew.seal(cancel=False)
         self._show_news()
         close = getattr(self._items, "close", None)
         if cancel and callable(close):
@@ -334,7 +342,7 @@ class MapResults(Iterator[Any]):
             # what came before is still to be had
             self._broken, self._is_exhausted = error, True
             return None
-        task = Task(self._given, item, self._function, self._news.queue.put)
+        task = Task(self._given, item, self._function, self._news.take)
         self._given += 1
         try:
             self._crew.prepare(task)
@@ -350,14 +358,13 @@ class MapResults(Iterator[Any]):
             self._bar.draw()
             pause = min(pause, self._bar.pause)
         try:
-            self._take(self._news.queue.get(timeout=pause))
+            self._news.wait(pause)
         except queue.Empty:
             self._crew.check()
 
     def _show_news(self) -> None:
-        with contextlib.suppress(queue.Empty):
-            while True:
-                self._take(self._news.queue.get_nowait())
+        for news in self._news.taken():
+            self._take(news)
 
     def _take(self, news: Task | Message) -> None:
         if isinstance(news, Message):
@@ -384,20 +391,44 @@ class _News:
     What the crew says, for the thread that takes the results; it does not know who that is.
 
     Attributes:
-        queue: items that are over, and messages.
         shown: bytes of messages that were shown.
     """
 
     def __init__(self) -> None:
-        self.queue: queue.SimpleQueue[Task | Message] = queue.SimpleQueue()
         self.shown = 0
         self._heard = 0
+        self._all: deque[Task | Message] = deque()
+        # to wake a thread takes longer than all else, so it is done once for all that came
+        self._bell: queue.SimpleQueue[None] = queue.SimpleQueue()
+        self._has_rung = False
+
+    def take(self, news: Task | Message) -> None:
+        """Take an item that is over, or a message; on any thread."""
+        self._all.append(news)
+        if not self._has_rung:
+            self._has_rung = True
+            self._bell.put(None)
 
     def hear(self, message: Message) -> None:
         """Take a message, where not too many wait."""
         if self._heard - self.shown < _MOST_WAITING:
             self._heard += message.size
-            self.queue.put(message)
+            self.take(message)
+
+    def wait(self, seconds: float) -> None:
+        """
+        Wait for news.
+
+        Raises:
+            queue.Empty: there are none.
+        """
+        self._bell.get(timeout=seconds)
+        self._has_rung = False
+
+    def taken(self) -> Iterator[Task | Message]:
+        """All that came, as often as somebody asks."""
+        while self._all:
+            yield self._all.popleft()
 
 
 class HiveExecutor(Executor):
@@ -410,7 +441,7 @@ class HiveExecutor(Executor):
         crew: does the work.
     """
 
-    def __init__(self, crew: LocalCrew) -> None:
+    def __init__(self, crew: Crew) -> None:
         self._crew = crew
         self._count = 0
         self._is_shut_down = False
@@ -577,7 +608,7 @@ def _new_bar(total: int | None, seconds: float) -> Any:
         return _TextBar(total)
     # without the thread that would look after it
     kind: Any = type("tqdm", (tqdm,), {"monitor_interval": 0})
-    bar = kind(total=total, leave=False, unit="item", miniters=0, mininterval=0)
+    bar = kind(total=total, file=sys.stderr, leave=False, unit="item", miniters=0, mininterval=0)
     bar.start_t -= seconds
     return bar
 

@@ -18,7 +18,7 @@ from hive_jupyter.errors import HiveError, NodeDied, NodeStartError, NodeTimeout
 from hive_jupyter.lookout import Lookout
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import confinement
-from hive_jupyter.swarm.channels import Context
+from hive_jupyter.swarm.channels import Context, context_for
 from hive_jupyter.swarm.enforcement import examine
 from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.launch import Kernel, snapshot
@@ -27,11 +27,12 @@ from hive_jupyter.swarm.mcp_node import McpNode
 from hive_jupyter.swarm.messages import Sink
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.pool import Pool
+from hive_jupyter.swarm.pool_node import PoolNode
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.swarm.report import Report
 from hive_jupyter.swarm.runtime import RuntimeFolder, remove_apart, sweep
-from hive_jupyter.swarm.staff import PoolNode, Staff, overdue
+from hive_jupyter.swarm.staff import Staff, overdue
 from hive_jupyter.swarm.targets import Targets
 
 if TYPE_CHECKING:
@@ -102,7 +103,7 @@ class Nodes:
     def sockets(self) -> Context:
         """What the sockets of all workers are made of."""
         if self._context is None:
-            self._context = Context()
+            self._context = context_for(self._config.max_workers)
         return self._context
 
     def fork_servers(self) -> ForkServers:

@@ -16,9 +16,11 @@ and in these besides, whose contents have the shapes of MCP::
     shell  push_request {values} and buffers            -> push_reply {refused}
     shell  pull_request {names, limit, pickles}         -> pull_reply {values, missing, refused}
            and buffers; what values are is in ``transfer``
-    shell  map_request {number, key, function, spread, items, seconds, pickles, limit} and buffers
-           -> map_reply {results, stopped, seconds} or {unknown} or {refused}, and buffers; see
-           ``swarm.items``
+    shell  map_request {number, slot, key, function, spread, items, seconds, pickles, limit} and
+           buffers -> map_reply {results, stopped, seconds} or {unknown} or {refused}, and buffers;
+           see ``swarm.items``
+    control  map_stop_request {number}                  -> map_stop_reply {}
+    control  map_return_request {number}                -> map_return_reply {first}
     iopub  tool_progress {progress, total, message}     while a tool runs
     iopub  commit_request {id, message, paths, supersedes}  while a cell runs
            -> control commit_reply {id, text} or {id, error}
@@ -64,9 +66,10 @@ EXIT = "exit"
 # One byte to the zygote, with the supervisor's socket beside it.
 FORK = b"f"
 
-# The file in a worker's folder in which it notes what came of the items of a map_request: the
-# request's number, the item that runs and since when (time.monotonic); then, for each finished one,
-# the length of a line of JSON, [index, kind, description, sizes], that line, and its memory.
+# The file in a worker's folder, with the request's slot behind its name, in which it notes what
+# came of the items of a map_request: the request's number, the item that runs and since when
+# (time.monotonic); then, for each finished one, the length of a line of JSON, [index, kind,
+# description, sizes], that line, and its memory.
 JOURNAL = "items"
 JOURNAL_HEAD = struct.Struct("<qqd")
 JOURNAL_LENGTH = struct.Struct("<I")

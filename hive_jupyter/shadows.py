@@ -10,6 +10,7 @@ finder of modules and takes the installed module instead.
 from __future__ import annotations
 
 import contextlib
+import functools
 import logging
 import os
 import site
@@ -214,10 +215,15 @@ class _InstalledFinder:
     """A finder for ``sys.meta_path``; for other threads it finds nothing."""
 
     def __init__(self, writable: list[str]) -> None:
+        self._writable = writable
+
+    # most values import nothing, and to look at all places takes a millisecond
+    @functools.cached_property
+    def _places(self) -> _Places:
         here = _working_folder()
         roots = [project_root(here, os.path.expanduser("~"))] if here else []
         entries: list[object] = list(sys.path)
-        self._places = _Places((entries, here, writable), roots, _library())
+        return _Places((entries, here, self._writable), roots, _library())
 
     def find_spec(
         self, name: str, path: Sequence[str] | None = None, target: ModuleType | None = None

@@ -11,7 +11,7 @@ from jupyter_client.session import Session
 
 from hive_jupyter.swarm import channels as channels_module
 from hive_jupyter.swarm import run as run_module
-from hive_jupyter.swarm.channels import Channels, Context
+from hive_jupyter.swarm.channels import Channels, Context, context_for
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.run import Run
 
@@ -895,3 +895,11 @@ async def test_two_heartbeats_at_once_do_not_take_each_others_echo(channels, pee
 
     assert [True, True] == await asyncio.gather(first, second)
     echoing.cancel()
+
+
+def test_there_are_sockets_for_as_many_workers_as_there_may_be():
+    for workers in (1, 256, 10_000):
+        context = context_for(workers)
+        most = context.get(zmq.MAX_SOCKETS)
+        context.term()
+        assert most >= min(9 * workers, 65_000)

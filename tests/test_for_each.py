@@ -112,6 +112,18 @@ def test_ctrl_c_stops_a_map_and_the_next_one_works(notebook, cell):
     assert "[4]\n" == notebook.play(again).stream()
 
 
+def test_what_takes_long_has_a_bar_that_is_gone_at_the_end(notebook):
+    played = notebook.play(
+        "import time\nlist(hive.map(time.sleep, [0.4] * 5, workers=1, sandbox='open'))"
+    )
+
+    assert "ok" == played.reply["status"]
+    (bar,) = played.of("display_data")
+    assert "application/vnd.jupyter.widget-view+json" in bar["data"]
+    quick = notebook.play("list(hive.map(abs, range(10), workers=1))")
+    assert [] == quick.of("display_data")
+
+
 @pytest.mark.parametrize(
     ("line", "said"),
     [

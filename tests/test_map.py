@@ -25,6 +25,7 @@ from hive_jupyter.errors import (
     RemoteError,
     TransferError,
 )
+from hive_jupyter.swarm.chunks import MOST
 from tests.hosts import play
 from tests.processes import wait_until
 
@@ -141,7 +142,8 @@ def test_items_are_taken_as_they_are_needed(confined):
 
     with confined.map(lambda n: n, endless(), workers=2) as results:
         assert [*range(100)] == list(itertools.islice(results, 100))
-        assert len(taken) <= 100 + results._crew.ahead
+        # what four of the largest chunks for each worker hold, however fast they are
+        assert len(taken) <= 100 + 2 * 4 * MOST
 
 
 def test_a_generator_that_raises_does_so_after_what_came_before(confined):
@@ -240,6 +242,22 @@ def test_a_function_that_cannot_be_had_there_is_told(confined, tmp_path, monkeyp
 def test_what_is_no_function_is_refused(confined, function):
     with pytest.raises(ConfigError, match="cannot be called"):
         confined.map(function, [1])
+
+
+def test_nobody_is_idle_while_items_wait_behind_a_dear_one(confined, tmp_path):
+    """One item of many cheap ones ends only when all behind it have, in other workers."""
+    ran = tmp_path / "ran"
+    ran.mkdir()
+
+    def work(number):
+        (ran / str(number)).touch()
+        while number == 100 and len(os.listdir(ran)) < 300:
+            time.sleep(0.01)
+        return number
+
+    results = confined.map(work, range(300), workers=2, sandbox="open", ordered=False, timeout=60)
+
+    assert [*range(300)] == sorted(results)
 
 
 # --- deaths ---
@@ -506,7 +524,7 @@ def test_the_status_counts_them(runtime):
         assert [] == hive.swarm_status()["notes"]
         with hive.map(abs, itertools.count(), workers=1) as results:
             next(results)
-            assert "pools: 1 workers, 1 of them at work" in str(hive.swarm_status())
+            assert "workers of pools: 1, 1 of them at work" in str(hive.swarm_status())
 
 
 def test_named_workers_count_and_take_the_place_of_idle_ones(runtime):
@@ -543,3 +561,41 @@ def test_one_that_works_is_not_ended(runtime):
         result = hive.delegate("import time; time.sleep(0.3); 7")
 
     assert "7" == result.value_repr
+
+
+def test_what_has_no_items_is_refused_and_leaves_no_pool(confined):
+    with pytest.raises(TypeError, match="not iterable"):
+        confined.map(abs, 5)
+    wait_until(lambda: not confined.nodes._pools)
+
+
+def test_where_nothing_more_can_be_written_all_items_are_run_once(runtime, tmp_path):
+    with HiveManager(file_size=4096, sandbox="open", connect_timeout=60) as hive:
+        ran = tmp_path / "ran"
+        ran.mkdir()
+
+        def work(number):
+            os.mkdir(ran / str(number))
+            return "x" * 900
+
+        assert ["x" * 900] * 60 == list(hive.map(work, range(60), workers=2))
+
+
+def test_results_that_are_large_go_by_themselves(confined):
+    sizes = [len(result) for result in confined.map(lambda n: bytes(3 * 10**6), range(20))]
+
+    assert [3 * 10**6] * 20 == sizes
+
+
+def test_what_cannot_even_be_sent_is_told(confined, monkeypatch):
+    def broken(*_):
+        raise OSError("no buffer space")
+
+    assert [1] == list(confined.map(abs, [1], workers=1))
+    for node, _ in workers_of(confined)._idle:
+        if node.is_fit:
+            monkeypatch.setattr(node._channels, "begin", broken)
+    results = list(confined.map(abs, [1, 2], workers=1, return_exceptions=True))
+
+    assert isinstance(results[0], HiveError)
+    assert "no buffer space" in str(results[0])

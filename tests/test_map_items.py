@@ -97,7 +97,7 @@ def record(*told, parts=b""):
 
 def leave(folder, chunk, running, *records, number=None):
     head = JOURNAL_HEAD.pack(chunk.number if number is None else number, running, 1.0)
-    (folder / JOURNAL).write_bytes(head + b"".join(records))
+    (folder / f"{JOURNAL}0").write_bytes(head + b"".join(records))
     return chunk.left(folder)
 
 
@@ -154,12 +154,12 @@ async def test_a_file_that_makes_no_sense_is_refused(chunk, tmp_path, running, r
 
 
 async def test_what_is_no_file_is_not_read(chunk, tmp_path):
-    os.mkfifo(tmp_path / JOURNAL)
+    os.mkfifo(tmp_path / f"{JOURNAL}0")
     assert 0 == len(chunk.left(tmp_path).outcomes)
-    os.unlink(tmp_path / JOURNAL)
+    os.unlink(tmp_path / f"{JOURNAL}0")
     secret = tmp_path / "secret"
     secret.write_bytes(JOURNAL_HEAD.pack(chunk.number, 1, 1.0) + FIRST)
-    (tmp_path / JOURNAL).symlink_to(secret)
+    (tmp_path / f"{JOURNAL}0").symlink_to(secret)
     assert 0 == len(chunk.left(tmp_path).outcomes)
 
 
@@ -246,11 +246,11 @@ def value(described, *sizes, count=0):
     ],
 )
 def test_a_worker_that_forges_replies_is_told_and_ended(patient, answer, parts):
-    first, *errors = lie(patient, answer, parts)
+    first, error = lie(patient, answer, parts, items=[1])
 
     assert 0 == first
-    assert {TransferError} == {type(error) for error in errors}
-    assert "cannot be taken" in str(errors[0])
+    assert isinstance(error, TransferError)
+    assert "cannot be taken" in str(error)
     assert [1, 2] == list(patient.map(abs, [-1, -2], workers=1))
 
 
@@ -301,7 +301,7 @@ def test_a_file_that_was_forged_before_a_death_is_told(patient):
         if number == 3:
             for folder in glob.glob("/proc/self/fd/*"):
                 path = os.path.realpath(folder)
-                if path.endswith("/items"):
+                if "/items" in path:
                     with open(path, "r+b") as file:
                         head = file.read(24)
                         file.write(b"\4\0\0\0[0,[")
@@ -329,7 +329,7 @@ def test_a_worker_cannot_gain_time_for_ever(patient):
             (path,) = {
                 path
                 for each in glob.glob("/proc/self/fd/*")
-                if (path := os.path.realpath(each)).endswith("/items")
+                if (path := os.path.realpath(each)).rpartition("/")[2].startswith("items")
             }
             with open(path, "r+b", buffering=0) as file:
                 nonce, _, _ = struct.unpack("<qqd", file.read(24))

@@ -40,6 +40,9 @@ from hive_jupyter.units import format_size
 
 Context = zmq.Context[zmq.Socket[bytes]]
 
+# What one worker takes of those that zmq allows, both ends of monitors included.
+_SOCKETS = 9
+
 log = logging.getLogger(__name__)
 
 # A worker that sends a larger message than this is cut off by zmq.
@@ -81,6 +84,15 @@ def _replacing(unpack: Callable[[Any], Any]) -> Callable[[Any], Any]:
         return value
 
     return unpacked
+
+
+def context_for(workers: int) -> Context:
+    """What the sockets of so many workers are made of; zmq's own limit is reached with 113."""
+    context: Context = zmq.Context()
+    wanted = _SOCKETS * (workers + 1)
+    limits = context.get(zmq.MAX_SOCKETS), context.get(zmq.SOCKET_LIMIT)
+    context.set(zmq.MAX_SOCKETS, min(max(wanted, limits[0]), limits[1]))
+    return context
 
 
 def curve_keys() -> tuple[str, str]:

@@ -7,6 +7,8 @@ import math
 # Seconds of work that a worker gets at once: so much that asking for it, some 2 ms, weighs little,
 # and so little that nobody waits long for the last one.
 WORTH = 0.05
+# So much of one worker's work, in seconds, is not shared with others: that would take longer.
+_LEAST_WORTH = 0.01
 # No message holds more items, or, beyond its first one, more bytes.
 MOST = 2000
 LARGEST = 8 * 2**20
@@ -15,7 +17,9 @@ _WEIGHT = 0.5
 # No item costs less, in seconds: not even to describe it.
 _LEAST_COST = 1e-5
 # How many chunks a worker may be ahead of who takes the results.
-_AHEAD = 3
+_AHEAD = 4
+# How many items, where they are dear.
+_LEAST_AHEAD = 16
 
 
 class Pace:
@@ -53,14 +57,18 @@ class Pace:
             waiting: how many there are; no worker takes more than its share of them.
         """
         share = math.ceil(waiting / self._workers)
-        return max(1, min(share, self._by_cost()))
+        return max(1, min(max(share, self._worth(_LEAST_WORTH)), self._worth(WORTH)))
+
+    @property
+    def depth(self) -> int:
+        """How many chunks a worker has at once: two, unless to ask for one does not weigh."""
+        return 2 if self._cost is None or self._cost <= WORTH else 1
 
     @property
     def ahead(self) -> int:
         """How many items there may be of which nobody has taken the result yet."""
-        return self._workers * max(2, _AHEAD * self._by_cost())
+        return self._workers * max(_LEAST_AHEAD, _AHEAD * self._worth(WORTH))
 
-    def _by_cost(self) -> int:
-        if self._cost is None:
-            return 1
-        return max(1, min(MOST, int(WORTH / self._cost)))
+    def _worth(self, seconds: float) -> int:
+        """How many items are worth so much work."""
+        return 1 if self._cost is None else min(MOST, int(seconds / self._cost))

@@ -204,6 +204,7 @@ class Chunk(Request):
         tasks: the items.
         seconds: after so much work no further item is begun.
         sends_function: the worker does not have it yet.
+        slot: 0 or 1, in turn: a worker may have two chunks, and has a file for each.
         pickles: results that have no safe form may come as pickles.
         limit: bytes that a result may have; None: any number.
         sink: as of a Request.
@@ -211,6 +212,9 @@ class Chunk(Request):
     Attributes:
         number: by which the worker's file is known to be this one's.
         overran: an item had more than its time.
+        is_over: nothing more comes of it.
+        is_first: its worker had nothing else to do before.
+        count: how many items it has; fewer once its worker has given some back.
     """
 
     noun = "item"
@@ -221,6 +225,7 @@ class Chunk(Request):
         *,
         seconds: float,
         sends_function: bool,
+        slot: int = 0,
         pickles: bool,
         limit: int | None,
         sink: Sink,
@@ -228,11 +233,15 @@ class Chunk(Request):
         function = tasks[0].function
         self.number = secrets.randbits(62)
         self.overran = False
+        self.is_first = True
+        self.is_over = False
         self._name = function.name
         self._limit = limit
-        self._count = len(tasks)
+        self._file = f"{JOURNAL}{slot}"
+        self.count = len(tasks)
         content = {
             "number": self.number,
+            "slot": slot,
             "key": function.key,
             "function": function.told if sends_function else None,
             "spread": function.spread,
@@ -266,11 +275,11 @@ class Chunk(Request):
             msg = f"it sent more than {format_size(self._limit)}"
             raise TransferError(msg)
         with _told_as_lies():
-            outcomes = _outcomes(content["results"], list(reply.buffers), self._count)
+            outcomes = _outcomes(content["results"], list(reply.buffers), self.count)
             running, seconds = content["stopped"], content["seconds"]
             if running is not None and (running != len(outcomes) or not self.stops):
                 _lie("it says that it was stopped in an item in which it was not")
-            if not outcomes and running is None and not self.stops:
+            if self.count and not outcomes and running is None and not self.stops:
                 _lie("it says that it has done nothing")
             seconds = float(seconds) if isinstance(seconds, int | float) else math.nan
         return Report(outcomes, running, seconds)
@@ -286,14 +295,14 @@ class Chunk(Request):
             TransferError: it makes no sense.
         """
         with _told_as_lies():
-            data = _journal(folder, _LARGEST_JOURNAL)
+            data = _journal(os.path.join(folder, self._file), _LARGEST_JOURNAL)
             if len(data) < JOURNAL_HEAD.size:
                 return Report()
             number, running, _ = JOURNAL_HEAD.unpack_from(data)
             if number != self.number:
                 return Report()
-            outcomes = _kept(data[JOURNAL_HEAD.size :], self._count)
-            if not 0 <= running < self._count or running not in (
+            outcomes = _kept(data[JOURNAL_HEAD.size :], self.count)
+            if not 0 <= running < self.count or running not in (
                 len(outcomes),
                 len(outcomes) - 1,
             ):
@@ -303,7 +312,7 @@ class Chunk(Request):
     def began(self, folder: str | os.PathLike[str]) -> tuple[int, float] | None:
         """The item that runs, and since when (``time.monotonic``), as its worker says; or None."""
         with contextlib.suppress(OSError):
-            head = _journal(folder, JOURNAL_HEAD.size)
+            head = _journal(os.path.join(folder, self._file), JOURNAL_HEAD.size)
             if len(head) == JOURNAL_HEAD.size:
                 number, running, since = JOURNAL_HEAD.unpack(head)
                 if number == self.number and math.isfinite(since):
@@ -317,13 +326,11 @@ class Overseer:
 
     Args:
         chunk: that runs.
-        folder: gives the private one of its worker.
+        folder: the private one of its worker.
         seconds: that each item has.
     """
 
-    def __init__(
-        self, chunk: Chunk, folder: Callable[[], os.PathLike[str] | None], seconds: float
-    ) -> None:
+    def __init__(self, chunk: Chunk, folder: os.PathLike[str], seconds: float) -> None:
         self._chunk = chunk
         self._folder = folder
         self._seconds = seconds
@@ -344,8 +351,7 @@ class Overseer:
 
     def _look(self) -> None:
         now = time.monotonic()
-        folder = self._folder()
-        began = None if folder is None else self._chunk.began(folder)
+        began = self._chunk.began(self._folder)
         # a worker can lie about it, and gains no more than this once for each of its items
         if began is not None and began[0] > self._running:
             self._running = began[0]
@@ -446,9 +452,8 @@ def _kept(data: memoryview, most: int) -> list[Outcome]:
     return outcomes
 
 
-def _journal(folder: str | os.PathLike[str], most: int) -> memoryview:
+def _journal(path: str, most: int) -> memoryview:
     """The first bytes of the file; its folder is the worker's, who may put anything there."""
-    path = os.path.join(folder, JOURNAL)
     flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
     try:
         descriptor = os.open(path, flags)

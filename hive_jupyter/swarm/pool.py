@@ -12,10 +12,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import CancelledError
 from copy import copy
+from pathlib import Path
 from typing import Any
 
 from hive_jupyter import shadows, transfer
@@ -24,13 +26,18 @@ from hive_jupyter.errors import HiveError, NodeTimeout, TransferError
 from hive_jupyter.swarm.chunks import LARGEST, WORTH, Pace
 from hive_jupyter.swarm.items import Chunk, Outcome, Overseer, Report, Task, taken
 from hive_jupyter.swarm.messages import Sink
+from hive_jupyter.swarm.pool_node import PoolNode
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.process import note_failure
-from hive_jupyter.swarm.staff import Allowance, PoolNode, Staff
+from hive_jupyter.swarm.staff import Allowance, Staff
 from hive_jupyter.units import format_duration
+
+log = logging.getLogger(__name__)
 
 # So often an item is sent to a worker that dies before it begins it.
 _TRIES = 3
+# A chunk that takes so long (seconds) is late: something in it is dearer than it seemed.
+_LATE = 2 * WORTH
 # Parts of a message, at most some thousand.
 _MOST_PARTS = 4000
 
@@ -69,6 +76,9 @@ class Pool:
         self._waiting: deque[Task] = deque()
         self._working: set[asyncio.Task[None]] = set()
         self._hiring = 0
+        self._fed = 0
+        self._late: dict[Chunk, tuple[PoolNode, list[Task]]] = {}
+        self._relieving: set[asyncio.Task[None]] = set()
         self._refusal: Exception | None = None
         self._sealed = False
         self.over: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -126,26 +136,53 @@ class Pool:
             error = task.exception()
             known = error if isinstance(error, HiveError) else HiveError(str(error))
             self._refuse_waiting(known)
+        self._relieve()
         self._end_if_done()
 
     async def _work(self) -> None:
-        """Have one worker do what there is."""
-        node = await self._hired()
+        """Have one worker after the other do what there is."""
+        while (node := await self._hired()) is not None:
+            try:
+                await self._employ(node)
+            finally:
+                if self._refusal is None:
+                    self._staff.give_back(node)
+                else:
+                    self._staff.dismiss(node)
+            self._hiring += 1
+
+    async def _employ(self, node: PoolNode) -> None:
+        """Keep a worker busy, as long as there is something to do and it lives."""
+        asks: set[asyncio.Task[None]] = set()
         try:
-            while node is not None and (tasks := self._next_tasks()):
-                node = await self._ask(node, tasks)
-                if node is None and self._waiting:
-                    self._hiring += 1
-                    node = await self._hired()
+            while True:
+                while node.is_fit and self._may_have_more(len(asks)):
+                    tasks = self._next_tasks()
+                    if not tasks:
+                        break
+                    self._fed += not asks
+                    asks.add(asyncio.create_task(self._ask(node, tasks)))
+                if not asks:
+                    return
+                _, asks = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
+                self._fed -= not asks
         finally:
-            if node is not None and self._refusal is None:
-                self._staff.give_back(node)
-            elif node is not None:
-                self._staff.dismiss(node)
+            self._fed -= bool(asks)
+            for ask in asks:
+                ask.cancel()
+            if asks:
+                await asyncio.wait(asks)
+
+    def _may_have_more(self, chunks: int) -> bool:
+        """Whether a worker that has so many chunks gets one more: not while others have none."""
+        if not chunks:
+            return True
+        return chunks < self._pace.depth and self._fed >= len(self._working)
 
     async def _hired(self) -> PoolNode | None:
+        """A worker, where there is something to do."""
         try:
-            return await self._staff.hire(self._policy)
+            return await self._staff.hire(self._policy) if self._waiting else None
         finally:
             self._hiring -= 1
 
@@ -167,65 +204,100 @@ class Pool:
                 tasks.append(task)
         return tasks
 
-    async def _ask(self, node: PoolNode, tasks: list[Task]) -> PoolNode | None:
-        """Have a worker run some items; None where it is not to be had any more."""
+    async def _ask(self, node: PoolNode, tasks: list[Task]) -> None:
+        """Have a worker run some items; one that lies is ended."""
         try:
-            lives = await self._asked(node, tasks)
+            await self._asked(node, tasks)
         except asyncio.CancelledError:
             for task in tasks:
                 task.end(error=copy(self._refusal or CancelledError()))
             raise
         except TransferError as lie:
+            node.has_lied = True
             # none is run a second time, as some may have run
             for task in tasks:
                 msg = f'What worker "{node.name}" sent for its items cannot be taken: {lie}.'
                 task.end(error=TransferError(msg))
-            lives = False
-        if lives and node.is_connected:
-            return node
-        self._staff.dismiss(node)
-        return None
+        except Exception as error:  # nobody is to wait for ever
+            log.exception("items could not be asked for")
+            node.has_lied = True
+            for task in tasks:
+                task.end(error=HiveError(f'Worker "{node.name}" could not be asked: {error}'))
 
-    async def _asked(self, node: PoolNode, tasks: list[Task]) -> bool:
+    async def _asked(self, node: PoolNode, tasks: list[Task]) -> None:
         """
         Have a worker run some items.
-
-        Returns:
-            Whether it can be asked again.
 
         Raises:
             TransferError: what it says makes no sense.
         """
-        function = tasks[0].function
+        function, folder = tasks[0].function, node.folder
+        assert folder is not None
         chunk = Chunk(
             tasks,
             seconds=WORTH,
             sends_function=node.function != function.key,
+            slot=node.next_slot(),
             pickles=not node.policy.is_confined,
             limit=self._config.max_transfer,
             sink=self._sink,
         )
         node.function = function.key
-        with self._overseen(node, chunk):
+        with self._overseen(chunk, folder), self._watched(node, chunk, tasks):
             try:
-                reply = await node.execute(chunk)
-            except HiveError as failure:
-                if node.folder is None:  # it hangs in the kernel, and nobody knows what it did
-                    for task in tasks:
-                        task.end(error=copy(failure))
-                else:
-                    await self._settle(node, chunk, tasks, chunk.left(node.folder), failure)
-                return False
-        await self._settle(node, chunk, tasks, chunk.report(reply), None)
-        return True
+                report = chunk.report(await node.execute(chunk))
+                failure = None
+            except TransferError:
+                raise
+            except HiveError as error:
+                report, failure = chunk.left(folder), error
+        await self._settle(node, chunk, tasks, report, failure)
 
     @contextlib.contextmanager
-    def _overseen(self, node: PoolNode, chunk: Chunk) -> Iterator[None]:
+    def _watched(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> Iterator[None]:
+        """While entered, its items may be given to others, once it takes longer than it should."""
+
+        def is_late() -> None:
+            if len(tasks) > 1 or not chunk.is_first:
+                self._late[chunk] = (node, tasks)
+                self._relieve()
+
+        timer = asyncio.get_running_loop().call_later(_LATE, is_late)
+        try:
+            yield
+        finally:
+            timer.cancel()
+            chunk.is_over = True
+            self._late.pop(chunk, None)
+
+    def _relieve(self) -> None:
+        """Take items from workers that are late with them, where others have nothing to do."""
+        if self._waiting or len(self._working) >= self._most:
+            return
+        late, self._late = self._late, {}
+        for chunk, (node, tasks) in late.items():
+            task = asyncio.create_task(self._take_back(node, chunk, tasks))
+            self._relieving.add(task)
+            task.add_done_callback(self._relieving.discard)
+            task.add_done_callback(note_failure)
+
+    async def _take_back(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> None:
+        first = await node.take_back(chunk)
+        # what is over is settled, or about to be, with all of its items
+        if first is not None and not chunk.is_over:
+            back = tasks[first:]
+            del tasks[first:]
+            chunk.count = len(tasks)
+            self._waiting.extendleft(reversed(back))
+            self._have_workers()
+
+    @contextlib.contextmanager
+    def _overseen(self, chunk: Chunk, folder: Path) -> Iterator[None]:
         """While entered, no item has more than its time."""
         if self._timeout is None:
             yield
             return
-        overseer = Overseer(chunk, lambda: node.folder, self._timeout)
+        overseer = Overseer(chunk, folder, self._timeout)
         chunk.begun.add_done_callback(lambda _: overseer.begin())
         try:
             yield
@@ -253,7 +325,7 @@ class Pool:
         rest = tasks[count:]
         if report.running is not None and rest:
             rest.pop(0).end(error=self._blame(node, chunk, failure))
-        if not count and report.running is None:
+        if not count and report.running is None and chunk.is_first:
             rest = [task for task in rest if not _gave_up(task, failure)]
         self._waiting.extendleft(reversed(rest))
         values = await self._values(node, report.outcomes)

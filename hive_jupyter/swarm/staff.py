@@ -13,14 +13,12 @@ import itertools
 import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from hive_jupyter.config import HiveConfig
-from hive_jupyter.errors import ConfigError, HiveError, NodeDied, NodeStartError
+from hive_jupyter.errors import ConfigError, HiveError, NodeStartError
 from hive_jupyter.policy import SandboxPolicy
-from hive_jupyter.swarm.death import Exit, explain_item
-from hive_jupyter.swarm.node import SwarmNode
+from hive_jupyter.swarm.pool_node import PoolNode
 from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.units import format_size
 
@@ -28,40 +26,6 @@ from hive_jupyter.units import format_size
 LEAST_SHARE = 256 * 2**20
 # One that has been idle for longer is asked whether it is as a new one would be; that takes 1 ms.
 _SURELY_CURRENT = 1.0
-
-
-class PoolNode(SwarmNode):
-    """
-    A worker of a pool.
-
-    Attributes:
-        function: the key of the function that it has; "" for none.
-    """
-
-    function = ""
-
-    @property
-    def folder(self) -> Path | None:
-        """Its private folder; None where it has no process."""
-        return None if self._process is None else self._process.folder
-
-    @property
-    def is_current(self) -> bool:
-        """Whether one that is started now would be the same."""
-        return self.is_connected and not self.status().drift
-
-    @property
-    def writable(self) -> list[str]:
-        """The folders that it may write."""
-        return [*self.config.writable_paths, *filter(None, [self.root])]
-
-    def _explain(self, end: Exit, *, during: bool) -> NodeDied:
-        if self._broke_protocol:
-            return super()._explain(end, during=during)
-        return explain_item(self.name, end)
-
-    def _refill_later(self) -> None:
-        """A pool has workers enough; a spare is for who works with one."""
 
 
 @dataclass(frozen=True)
@@ -259,7 +223,7 @@ class Staff:
 
     def give_back(self, node: PoolNode) -> None:
         """Take a worker back that a pool does not need any more."""
-        if self._closed or not node.is_connected:
+        if self._closed or not node.is_fit:
             self.dismiss(node)
             return
         self._idle.append((node, time.monotonic()))

@@ -12,8 +12,10 @@ import asyncio
 import json
 import os
 import signal
+import threading
 import time
 import traceback
+from collections import deque
 from typing import TYPE_CHECKING, Any
 
 from hive_jupyter import transfer
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
 _ENOUGH = 8 * 2**20
 # Of an exception: lines of its traceback, and characters of its text.
 _MOST_LINES = 200
+# Requests that are to stop: a worker has two at most.
+_REMEMBERED = 8
 _LONGEST_TEXT = 100_000
 
 _NO_FORM = (
@@ -46,15 +50,40 @@ class Items:
     """
 
     def __init__(self, folder: str, shell: Any) -> None:
-        self._path = os.path.join(folder, JOURNAL)
+        self._folder = folder
         self._shell = shell
         self._key = ""
         self._function: Callable[[Any], Any] = id
-        self._interrupted = False
+        self._number = 0
+        self._unwanted: deque[int] = deque(maxlen=_REMEMBERED)
+        self._returned: deque[int] = deque(maxlen=_REMEMBERED)
+        # the latest item of each request, begun or about to
+        self._reached: dict[int, int] = {}
         self._is_calling = False
 
+    def stop(self, number: int) -> None:
+        """
+        Stop a request, also one that has not begun; from another thread.
+
+        A signal may come when the next request runs already, which is not meant.
+        """
+        self._unwanted.append(number)
+        if self._number == number:
+            signal.pthread_kill(threading.main_thread().ident or 0, signal.SIGINT)
+
+    def give_back(self, number: int) -> int:
+        """
+        Begin no further item of a request; from another thread.
+
+        Returns:
+            The place of the first item that is not begun any more.
+        """
+        # in this order: the other thread does the opposite, so one of them sees what the other did
+        self._returned.append(number)
+        return self._reached.get(number, -1) + 1
+
     def run(
-        self, content: dict[str, Any], buffers: Sequence[Any], *, interrupted: bool
+        self, content: dict[str, Any], buffers: Sequence[Any]
     ) -> tuple[dict[str, Any], list[memoryview]]:
         """
         Run the items of a request.
@@ -62,7 +91,6 @@ class Items:
         Args:
             content: of the request.
             buffers: its binary parts.
-            interrupted: an interrupt has come already.
 
         Returns:
             The content of the reply, and its binary parts.
@@ -71,13 +99,14 @@ class Items:
         refusal = self._take_function(content, parts)
         if refusal is not None:
             return refusal, []
-        self._interrupted = interrupted
+        self._number = content["number"]
         loop = asyncio._get_running_loop()  # noqa: SLF001  as functions find it in any other process
         noting = signal.signal(signal.SIGINT, self._interrupt)
         asyncio._set_running_loop(None)  # noqa: SLF001
         try:
             return self._run(content, parts)
         finally:
+            self._number = 0
             asyncio._set_running_loop(loop)  # noqa: SLF001
             signal.signal(signal.SIGINT, noting)
 
@@ -109,22 +138,29 @@ class Items:
         stopped = None
         size = 0
         began = time.monotonic()
-        with _Journal(self._path, content["number"]) as journal:
+        self._reached = dict([*self._reached.items()][1 - _REMEMBERED :])
+        path = os.path.join(self._folder, f"{JOURNAL}{content['slot']}")
+        with _Journal(path, self._number) as journal:
             for index, told in enumerate(content["items"]):
                 late = index > 0 and time.monotonic() - began > content["seconds"]
-                if self._is_interrupted() or late or not journal.begin(index):
+                self._reached[self._number] = index
+                if late or self._is_unwanted() or self._number in self._returned:
+                    break
+                if not journal.begin(index):
                     break
                 kind, body, own = self._outcome(told, parts, content)
-                if self._is_interrupted():
+                if self._is_unwanted():
                     stopped = index
                     break
                 results.append([kind, body, len(own)])
                 line = json.dumps([index, kind, body, [part.nbytes for part in own]]).encode()
                 size += len(line) + sum(part.nbytes for part in own)
-                goes_on = index + 1 < len(content["items"]) and size <= _ENOUGH
+                if size > _ENOUGH:
+                    kept += own
+                    break
                 # it is the value's own memory, which the next item may change
-                kept += [memoryview(bytes(part)) for part in own] if goes_on else own
-                if not goes_on or not journal.keep(line, own):
+                kept += [memoryview(bytes(part)) for part in own]
+                if not journal.keep(line, own):
                     break
         seconds = time.monotonic() - began
         return {"results": results, "stopped": stopped, "seconds": seconds}, kept
@@ -168,12 +204,11 @@ class Items:
             lines = [f"{name}: {text}"]
         return [name, text[:_LONGEST_TEXT], lines]
 
-    def _is_interrupted(self) -> bool:
-        return self._interrupted
+    def _is_unwanted(self) -> bool:
+        return self._number in self._unwanted
 
     def _interrupt(self, _number: int, _frame: FrameType | None) -> None:
-        self._interrupted = True
-        if self._is_calling:
+        if self._is_calling and self._is_unwanted():
             raise KeyboardInterrupt
 
 

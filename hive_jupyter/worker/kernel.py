@@ -104,6 +104,8 @@ class CoderWorker(IPythonKernel):
         *IPythonKernel.control_msg_types,
         "wake_request",
         "interrupt_run_request",
+        "map_stop_request",
+        "map_return_request",
         "commit_reply",
     ]
     _execute_sleep = 0
@@ -302,15 +304,23 @@ class CoderWorker(IPythonKernel):
         """Run items of a map and answer with what came of each."""
         parts: list[memoryview] = []
         try:
-            answer, parts = self.items.run(
-                parent["content"], parent["buffers"], interrupted=self.interrupted
-            )
+            answer, parts = self.items.run(parent["content"], parent["buffers"])
         except Exception as error:
             answer = {"refused": f"{type(error).__name__}: {error}"}
         # what the items printed comes before what came of them
         sys.stdout.flush()
         sys.stderr.flush()
         self._reply(stream, ident, parent, "map_reply", answer, buffers=parts)
+
+    async def map_stop_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Stop the items of a map_request, also one that has not begun; on the control thread."""
+        self.items.stop(parent["content"]["number"])
+        self._reply(stream, ident, parent, "map_stop_reply", {})
+
+    async def map_return_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Begin no further item of a map_request; on the control thread."""
+        first = self.items.give_back(parent["content"]["number"])
+        self._reply(stream, ident, parent, "map_return_reply", {"first": first})
 
     async def run_hooks_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run the user's hooks for a commit; a worker is started for that alone."""

@@ -94,6 +94,20 @@ def _moves(way: str, what: str, size: int, share: float | None = None) -> Measur
     )
 
 
+def _maps(what, workers, title, size):
+    """The mapping of a function over so many items, in so many workers."""
+    return Measurement(
+        f"{what}-{workers}",
+        f"{title} over {workers} workers",
+        "ms",
+        (HIVE, "loky", "process_pool", "ipyparallel", "distributed"),
+        (Goal(1, "loky"),),
+        size=size,
+        quick_size=size,
+        rounds=3,
+    )
+
+
 MEASUREMENTS = (
     Measurement(
         "cold-start",
@@ -294,6 +308,20 @@ MEASUREMENTS = (
     _moves("pull", "1gb", 1000, 1 / 3),
     _moves("push", "frame", 0, 1 / 5),
     _moves("pull", "frame", 0, 1 / 5),
+    _maps("noops", 2, "{size} calls that do nothing", 2000),
+    _maps("noops", 8, "{size} calls that do nothing", 2000),
+    _maps("naps", 2, "{size} calls of 5 ms", 200),
+    _maps("naps", 8, "{size} calls of 5 ms", 200),
+    Measurement(
+        "crowd-memory",
+        "memory of {size} idle workers; of 130 plain kernels for 200, in proportion",
+        "MiB",
+        (HIVE, "jupyter_client"),
+        (Goal(1, "jupyter_client"),),
+        size=200,
+        quick_size=20,
+        rounds=1,
+    ),
     Measurement("import-package", "`import hive_jupyter`", "ms", (HIVE,), rounds=5),
 )
 

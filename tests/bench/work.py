@@ -71,6 +71,27 @@ def repeated(work, count):
     return [timed(work) for _ in range(count)]
 
 
+def noops(run, size):
+    """How long maps of calls that do nothing take, once all workers are there."""
+    return _maps(run, abs, range(size), [*range(size)])
+
+
+def naps(run, size):
+    """The same for calls of 5 ms."""
+    return _maps(run, time.sleep, [0.005] * size, [None] * size)
+
+
+def _maps(run, function, items, wanted):
+    assert wanted == run(function, items)
+    samples = []
+    for _ in range(5):
+        began = time.perf_counter()
+        results = run(function, items)
+        samples.append(time.perf_counter() - began)
+        assert wanted == results
+    return samples
+
+
 def suicide(file):
     """
     Code that ends its process by SIGKILL, and leaves when: the clock is the same in all processes.

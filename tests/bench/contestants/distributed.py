@@ -71,3 +71,24 @@ def pull(size):
         future = client.scatter(value, hash=False)
         values.check_moved(value, future.result())
         return values.moved(future.result, value)
+
+
+def noops_2(size):
+    return _mapped(2, work.noops, size)
+
+
+def noops_8(size):
+    return _mapped(8, work.noops, size)
+
+
+def naps_2(size):
+    return _mapped(2, work.naps, size)
+
+
+def naps_8(size):
+    return _mapped(8, work.naps, size)
+
+
+def _mapped(workers, measure, size):
+    with _cluster(workers) as client:
+        return measure(lambda f, items: client.gather(client.map(f, items, pure=False)), size)

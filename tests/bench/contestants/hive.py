@@ -192,6 +192,10 @@ def idle_memory(size):
         return [work.memory(pids) / size]
 
 
+def crowd_memory(size):
+    return [size * sample for sample in idle_memory(size)]
+
+
 def flood_unread(size):
     return _flood(size, lambda delegation, printed: (work.settle(), _read(delegation, printed)))
 
@@ -239,3 +243,24 @@ def pull(size):
         hive.push(x=value)
         values.check_moved(value, hive.pull("x")["x"])
         return values.moved(lambda: hive.pull("x"), value)
+
+
+def noops_2(size):
+    return _mapped(2, work.noops, size)
+
+
+def noops_8(size):
+    return _mapped(8, work.noops, size)
+
+
+def naps_2(size):
+    return _mapped(2, work.naps, size)
+
+
+def naps_8(size):
+    return _mapped(8, work.naps, size)
+
+
+def _mapped(workers, measure, size):
+    with HiveManager() as hive:
+        return measure(lambda f, items: list(hive.map(f, items, workers=workers)), size)

@@ -128,3 +128,25 @@ def pull(size):
         view.push({"x": value}, block=True)
         values.check_moved(value, view.pull("x", block=True))
         return values.moved(lambda: view.pull("x", block=True), value)
+
+
+def noops_2(size):
+    return _mapped(2, work.noops, size)
+
+
+def noops_8(size):
+    return _mapped(8, work.noops, size)
+
+
+def naps_2(size):
+    return _mapped(2, work.naps, size)
+
+
+def naps_8(size):
+    return _mapped(8, work.naps, size)
+
+
+def _mapped(workers, measure, size):
+    with _cluster(workers) as (_, client):
+        view = client.load_balanced_view()
+        return measure(lambda f, items: list(view.map_sync(f, items)), size)

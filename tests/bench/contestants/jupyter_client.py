@@ -104,6 +104,11 @@ def idle_memory(size):
             each.close()
 
 
+def crowd_memory(size):
+    count = size * 130 // 200
+    return [count * sample for sample in idle_memory(count)]
+
+
 def flood_unread(size):
     return _flood(size, lambda home, code: (home.client.execute(code), work.settle()))
 

@@ -1,4 +1,4 @@
-"""A pool of one process."""
+"""A pool of processes."""
 
 import os
 from contextlib import suppress
@@ -42,3 +42,24 @@ def idle_memory(size):
     # each of them has worked, as with the others
     list(pool.map(abs, range(10 * size)))
     return [work.memory(pool._processes) / size]
+
+
+def noops_2(size):
+    return _mapped(2, work.noops, size)
+
+
+def noops_8(size):
+    return _mapped(8, work.noops, size)
+
+
+def naps_2(size):
+    return _mapped(2, work.naps, size)
+
+
+def naps_8(size):
+    return _mapped(8, work.naps, size)
+
+
+def _mapped(workers, measure, size):
+    pool = _pool(workers)
+    return measure(lambda f, items: list(pool.map(f, items)), size)
