@@ -815,6 +815,7 @@ class SwarmNode:
             timer = asyncio.get_running_loop().call_later(left, run.expire)
         run.is_confined = self.policy.is_confined
         try:
+            run.go_by(process.bulk)
             channels.begin(run, self.config.max_output)
             lives = await self._until_over(run, channels, process)
             if not lives:
@@ -829,6 +830,7 @@ class SwarmNode:
             if timer is not None:
                 timer.cancel()
             channels.end(run)
+            await run.settle()
         if not lives:
             run.release_error()
             if run.done.done():
