@@ -9,6 +9,7 @@ import pytest
 
 from hive_jupyter import HiveManager
 from hive_jupyter.errors import NodeDied, NodeTimeout, RemoteError, TransferError
+from hive_jupyter.swarm import values
 from hive_jupyter.transfer import SMALLEST, BulkSocket
 from tests.processes import stopped, wait_until
 
@@ -89,12 +90,12 @@ def test_what_is_large_goes_past_the_messages(fresh, moved):
     small = bytes(SMALLEST // 2)
     fresh.push(x=array(), small=small)
     fresh.delegate("x = x[::-1].copy(); first = x[:4]")
-    values = fresh.pull("x", "small", "first")
+    back = fresh.pull("x", "small", "first")
 
     assert [("send", LARGE + SMALLEST // 2), ("receive", LARGE + SMALLEST // 2 + 16)] == moved
-    np.testing.assert_array_equal(array()[::-1], values["x"])
-    assert (small, 4) == (values["small"], len(values["first"]))
-    assert values["x"].flags.writeable
+    np.testing.assert_array_equal(array()[::-1], back["x"])
+    assert (small, 4) == (back["small"], len(back["first"]))
+    assert back["x"].flags.writeable
     assert way(fresh).is_in_step()
 
 
@@ -116,8 +117,11 @@ def test_what_a_worker_refuses_leaves_the_way_as_it_was(fresh):
     assert works(fresh)
 
 
-def test_an_execd_worker_has_the_way_too(runtime, moved):
-    with HiveManager(start_method="exec", connect_timeout=60, spares=0) as hive:
+@pytest.mark.parametrize(
+    "settings", [{"start_method": "exec"}, {"transport": "tcp"}, {"sandbox": "strict"}]
+)
+def test_however_a_worker_is_started_it_has_the_way(runtime, moved, settings):
+    with HiveManager(connect_timeout=60, spares=0, **settings) as hive:
         assert works(hive)
 
     assert ["send", "receive"] == [kind for kind, _ in moved]
@@ -265,6 +269,36 @@ def test_a_worker_that_lies_gets_a_transfer_error_and_no_more(fresh, announced, 
     with pytest.raises((TransferError, NodeDied), match='orker "coder"'):
         fresh.pull("x")
     fresh.delegate("'honest' in globals() and kernel.shell_handlers.update(pull_request=honest)")
+
+    assert works(fresh)
+
+
+@pytest.mark.parametrize("read", [0, 1000])
+def test_a_worker_that_only_says_that_it_took_a_value_is_found_out(fresh, read):
+    fresh.delegate(
+        KERNEL + "import os\nasync def forged(stream, ident, parent):\n"
+        f"    os.read(end, {read})\n"
+        "    kernel.session.send(stream, 'push_reply', {'status': 'ok'}, parent, ident=ident)\n"
+        "honest = kernel.shell_handlers['push_request']\n"
+        "kernel.shell_handlers['push_request'] = forged"
+    )
+    with pytest.raises(TransferError, match="did not take all of x"):
+        fresh.push(x=array())
+    fresh.delegate("kernel.shell_handlers.update(push_request=honest)")
+
+    assert works(fresh)
+
+
+def test_where_no_thread_is_to_be_had_nobody_waits(fresh, monkeypatch):
+    fresh.delegate(MAKE)
+    with monkeypatch.context() as patch:
+
+        async def refused(_):
+            raise RuntimeError("can't start new thread")
+
+        patch.setattr(values, "apart", refused)
+        with pytest.raises(TransferError, match="can't start new thread"):
+            fresh.pull("x")
 
     assert works(fresh)
 

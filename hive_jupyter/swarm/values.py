@@ -87,7 +87,7 @@ class Transfer(Request):
     _is_over = False
     _parts: list[memoryview] | None = None
 
-    def _move(self, work: Callable[[], list[memoryview]]) -> None:
+    def _move(self, bulk: transfer.BulkSocket, work: Callable[[], list[memoryview]]) -> None:
         """Begin to send or receive, on a thread of its own."""
 
         def moved() -> list[memoryview] | str:
@@ -96,7 +96,14 @@ class Transfer(Request):
             except TransferError as error:  # whose traceback would keep the memory
                 return str(error)
 
-        self._moving = asyncio.ensure_future(apart(moved))
+        async def moving() -> list[memoryview] | str:
+            try:
+                return await apart(moved)
+            except RuntimeError as error:  # there is no thread to be had, and the worker waits
+                bulk.close()
+                return str(error)
+
+        self._moving = asyncio.ensure_future(moving())
         self._moving.add_done_callback(note_failure)
 
     async def settle(self) -> None:
@@ -176,7 +183,7 @@ class Push(Transfer):
 
         self.content = {**self.content, "bulk": [part.nbytes for part in parts]}
         self._bulk = bulk
-        self._move(work)
+        self._move(bulk, work)
 
     def check(self, reply: Message, worker: str) -> None:
         """
@@ -236,7 +243,7 @@ class Pull(Transfer):
         """The worker's reply; what it announces comes from now on, before the worker is idle."""
         bulk, sizes = self._bulk, message.content.get("bulk")
         if bulk is not None and self._moving is None and sizes is not None:
-            self._move(lambda: self._received(bulk, sizes))
+            self._move(bulk, lambda: self._received(bulk, sizes))
         super().take_reply(message)
 
     def _received(self, bulk: transfer.BulkSocket, sizes: Any) -> list[memoryview]:
