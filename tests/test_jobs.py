@@ -284,10 +284,11 @@ def test_an_interrupt_of_the_worker_stops_all_that_runs_in_it(hive):
     assert not hive.interrupt()
 
 
-def test_values_come_to_a_concurrent_job_too(hive):
+@pytest.mark.parametrize("size", [10, 20_000_000])
+def test_values_come_to_a_concurrent_job_too(hive, size):
     begun(hive.submit(FOR_EVER))
-    job = hive.submit("given", values={"given": [1, 2]}, concurrent=True)
-    assert "[1, 2]" == job.result(60).value_repr
+    job = hive.submit("len(given)", values={"given": bytes(size)}, concurrent=True)
+    assert str(size) == job.result(60).value_repr
 
 
 def test_a_worker_that_dies_ends_all_that_runs_in_it_and_counts_as_one_failure(hive):

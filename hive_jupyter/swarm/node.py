@@ -899,6 +899,8 @@ class SwarmNode:
             timer = asyncio.get_running_loop().call_later(left, run.expire)
         run.is_confined = self.policy.is_confined
         try:
+            # one thing at a time goes that way
+            run.go_by(process.bulk if run.subshell is None else None)
             channels.begin(run, self.config.max_output)
             lives = await self._until_over(run, channels, process)
             if not lives:
@@ -913,6 +915,7 @@ class SwarmNode:
             if timer is not None:
                 timer.cancel()
             channels.end(run)
+            await run.settle()
         if not lives:
             run.release_error()
             if run.done.done():

@@ -14,6 +14,7 @@ from hive_jupyter.swarm.messages import Message, Sink, ignore
 from hive_jupyter.swarm.outlet import Outlet
 from hive_jupyter.swarm.process import first_of, note_failure
 from hive_jupyter.swarm.replies import text_of
+from hive_jupyter.transfer import BulkSocket
 
 # How long a reply may be missing once the worker was interrupted and said "idle" (ipykernel loses
 # it when SIGINT arrives in its own dispatch code).
@@ -137,6 +138,12 @@ class Run:
         self.expired = True
         if not self.is_stopping:
             self.stop()
+
+    def go_by(self, bulk: BulkSocket | None) -> None:
+        """Learn right before it begins of the way that large values have; most have none."""
+
+    async def settle(self) -> None:
+        """Have an end, right after the run's, of what goes past the messages."""
 
     def take_output(self, message: Message) -> None:
         """Say what may be shown of a message of the worker."""

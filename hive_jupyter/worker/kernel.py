@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq
@@ -114,6 +114,8 @@ class CoderWorker(IPythonKernel):
     # The app replaces them, once it knows what the worker is.
     toolbox = Toolbox(())
     items = Items("", None)
+    # For the memory of large values; None: it goes with the messages.
+    bulk: transfer.BulkSocket | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
@@ -265,18 +267,23 @@ class CoderWorker(IPythonKernel):
 
     async def push_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Take values from the host, which the worker trusts: all of them, or none."""
-        values, buffers = parent["content"]["values"], parent["buffers"]
+        content, parts = parent["content"], parent["buffers"]
 
         async def work() -> dict[str, Any]:
             shell: Any = self.shell
             try:
-                taken = transfer.unpack(values, buffers, loads=transfer.unpickled)
+                if "bulk" in content:
+                    parts.extend(self._receive(content["bulk"]))
+                taken = transfer.unpack(content["values"], parts, loads=transfer.unpickled)
             except TransferError as error:
                 return {"refused": str(error)}
             shell.user_ns.update(taken)
             return {}
 
-        self._reply(stream, ident, parent, "push_reply", await self._interruptible(work()))
+        reply = await self._interruptible(work())
+        if reply is None:
+            self._leave_bulk()
+        self._reply(stream, ident, parent, "push_reply", reply)
 
     async def pull_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Hand variables over to the host: all of them, or none."""
@@ -298,7 +305,34 @@ class CoderWorker(IPythonKernel):
             return {"values": told}
 
         reply = await self._interruptible(work())
-        self._reply(stream, ident, parent, "pull_reply", reply, buffers=parts)
+        bulk = self.bulk if content.get("bulk") else None
+        size = sum(part.nbytes for part in parts)
+        if reply is None or bulk is None or size < transfer.SMALLEST or not bulk.is_in_step():
+            self._reply(stream, ident, parent, "pull_reply", reply, buffers=parts)
+            return
+        # the host reads from here on: it knows now what is to come
+        told = {**reply, "bulk": [part.nbytes for part in parts]}
+        self._reply(stream, ident, parent, "pull_reply", told)
+        await self._send(bulk, parts)
+
+    def _receive(self, sizes: Sequence[int]) -> list[memoryview]:
+        if self.bulk is None:
+            raise TransferError("there is no way for large values to this worker")
+        return self.bulk.receive(sizes)
+
+    async def _send(self, bulk: transfer.BulkSocket, parts: Sequence[memoryview]) -> None:
+        async def work() -> bool:
+            with suppress(TransferError):  # the host knows why it has not taken all
+                bulk.send(parts)
+            return True
+
+        if await self._interruptible(work()) is None:
+            self._leave_bulk()
+
+    def _leave_bulk(self) -> None:
+        """Of what was interrupted nobody knows what is still on its way."""
+        if self.bulk is not None:
+            self.bulk.close()
 
     async def map_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run items of a map and answer with what came of each."""
@@ -601,7 +635,11 @@ def prepare(folder: str) -> None:
 
 
 def run(
-    spec: WorkerSpec, confinement: Confinement, ready: int, pipes: Mapping[str, tuple[int, int]]
+    spec: WorkerSpec,
+    confinement: Confinement,
+    ready: int,
+    pipes: Mapping[str, tuple[int, int]],
+    bulk: Sequence[int] = (),
 ) -> None:
     """
     Be the worker: returns when its kernel has been shut down.
@@ -611,6 +649,7 @@ def run(
         confinement: of this process, all but closed.
         ready: a pipe; one line of JSON with the bound ports goes there.
         pipes: for its streams; see ``WorkerStream``.
+        bulk: the socket for large values, where there is one.
     """
     # fd 2 becomes a pipe to the notebook; a crash is written to the log
     faulthandler.enable(file=os.dup(2), all_threads=False)
@@ -623,6 +662,9 @@ def run(
         prepare(spec.folder)
     sys.argv[:] = ["ipykernel_launcher", *spec.options]
     streams.WorkerStream.pipes = pipes
+    for descriptor in bulk:
+        CoderWorker.bulk = transfer.BulkSocket(descriptor)
+        os.register_at_fork(after_in_child=CoderWorker.bulk.leave)
     app = WorkerApp.instance(config=_config()) if spec.role == WORKER else KernelApp.instance()
     try:
         app.serve(spec, confinement, ready)
