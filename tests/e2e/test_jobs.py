@@ -215,3 +215,21 @@ def test_jobs_of_a_kernel_that_is_shut_down_are_stopped_and_told(tmp_path):
         page.client.shutdown()
         messages = heard(page, started, has("clean"))
     assert "is stopped, because its hive is closed" in "".join(map(text_of, messages))
+
+
+def test_the_bar_of_a_map_goes_with_the_map_also_where_that_was_not_whole(page):
+    """tqdm leaves a red one where its count is not full."""
+    code = """
+from hive_jupyter.mapping import Bar
+bar = Bar(12)
+bar._next = 0
+bar.move(10)
+bar.close()"""
+    played = play(page, code)
+    opened = {
+        content["comm_id"]
+        for content in played.of("comm_open")
+        if content["data"]["state"]["_model_name"] == "HBoxModel"
+    }
+    assert opened
+    assert opened <= {content["comm_id"] for content in played.of("comm_close")}
