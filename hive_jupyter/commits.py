@@ -19,8 +19,6 @@ from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import (
     AuthorizationError,
     ConfigError,
-    NodeDied,
-    NodeTimeout,
     RepositoryError,
     RequestUnknown,
 )
@@ -202,17 +200,21 @@ class Commits:
             return str(error)
         return f"Request {request.id} is {request.state}."
 
-    def record_death(self, death: NodeDied | NodeTimeout) -> None:
+    def record(self, event: str, worker: str, happened: str) -> None:
         """
-        Keep in the ledger that a worker died, and of what.
+        Keep in the ledger what happened to a worker, or to what it ran.
+
+        Args:
+            event: "died" or "stopped".
+            worker: its name.
+            happened: in a sentence.
 
         Raises:
             LedgerError: the ledger cannot be written.
         """
-        happened = str(death).partition(". ")[0]
         # a hive that is closed waits for this
         guard = AuthorizationGuard(self.guard.ledger.path, timeout=_SHORT_WAIT)
-        guard.record("died", {"worker": death.node, "happened": happened})
+        guard.record(event, {"worker": worker, "happened": happened})
 
     def commit(self, token: str) -> Made:
         """Make the commit that a token was given for; see ``repository.commit``."""

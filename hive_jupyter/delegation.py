@@ -220,6 +220,16 @@ class BaseDelegation(Generic[_T]):
         """What Hive itself had to say, while it ran."""
         return "" if self._run is None else "".join(self._run.told)
 
+    @property
+    def worker(self) -> str:
+        """Its name."""
+        return self._worker
+
+    @property
+    def future(self) -> Future[Any]:
+        """Resolves with the end of the run."""
+        return self._future
+
     def when_over(self, action: Callable[[], object]) -> None:
         """Have ``action`` called as soon as the run has ended, on any thread."""
         self._future.add_done_callback(lambda _: action())

@@ -110,7 +110,13 @@ def _where(origin: str) -> str:
 
 LEDGER_COLUMNS = ("when", "what happened", "request", "about")
 
-_HAPPENED = {"requested": "asked for", "spent": "token used", "void": "cut off", "died": "death"}
+_HAPPENED = {
+    "requested": "asked for",
+    "spent": "token used",
+    "void": "cut off",
+    "died": "death",
+    "stopped": "job stopped",
+}
 
 
 def ledger_rows(guard: AuthorizationGuard, limit: int) -> list[tuple[str, ...]]:

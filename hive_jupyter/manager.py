@@ -16,7 +16,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import CancelledError, Future
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
@@ -43,6 +43,7 @@ from hive_jupyter.errors import (
     RemoteError,
     ToolError,
 )
+from hive_jupyter.jobs import Job, JobDelegation, Jobs
 from hive_jupyter.mapping import (
     HiveExecutor,
     LocalCrew,
@@ -63,7 +64,7 @@ from hive_jupyter.swarm.items import Function
 from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.launch import Kernel, first_policy, worker_environment
 from hive_jupyter.swarm.life import NodeStatus, never_used
-from hive_jupyter.swarm.messages import Message, Sink
+from hive_jupyter.swarm.messages import Message, Sink, ignore
 from hive_jupyter.swarm.node import SwarmNode
 from hive_jupyter.swarm.portal import Portal, apart, deferring_sigint
 from hive_jupyter.swarm.process import note_failure
@@ -72,7 +73,7 @@ from hive_jupyter.swarm.run import Run
 from hive_jupyter.swarm.runtime import remove_tree
 from hive_jupyter.swarm.targets import Targets
 from hive_jupyter.swarm.throwaway import ask_throwaway
-from hive_jupyter.swarm.values import check_pickles, checked_names
+from hive_jupyter.swarm.values import Packed, Push, check_pickles, checked_names, packed_copies
 from hive_jupyter.toolbox import BUILT_IN, SHORT_NAMES, full_name, read_details, spelled_out
 from hive_jupyter.tools import TOOL_TIMEOUT, Tool, ToolResult, check_sendable
 from hive_jupyter.units import as_bytes, as_seconds, nearest
@@ -116,6 +117,10 @@ class HiveManager:
         config: the settings; by default from the environment.
         settings: single settings by name, see ``HiveConfig``.
 
+    Attributes:
+        config: the settings.
+        jobs: those that were started here; iterate over them, or ``jobs.get(id)``.
+
     Raises:
         ConfigError: a setting is unknown or wrong.
     """
@@ -133,6 +138,7 @@ class HiveManager:
         self._hooks_turn = asyncio.Lock()
         self._in_rooms: dict[Path, asyncio.Task[Any]] = {}
         self._history: deque[RunRecord] = deque()
+        self.jobs = Jobs()
         self._feed: tuple[Feed, Future[None]] | None = None
         self._closed = False
         self.config.policy()
@@ -206,7 +212,9 @@ class HiveManager:
         collect: bool = True,
         late: Sink | None = None,
         asker: str = "",
-        kind: type[Delegation] = Delegation,
+        concurrent: bool = False,
+        given: Packed | None = None,
+        kind: Callable[..., Delegation] = Delegation,
     ) -> Delegation:
         """
         Start a run and return at once.
@@ -223,7 +231,9 @@ class HiveManager:
             late: is called on the portal's thread with what threads and tasks of the code say after
                 its end; must not block. By default that is dropped.
             asker: who asks, where it is not the user: the name that an agent gives itself.
-            kind: the class of what is returned.
+            concurrent: run it beside what the worker runs, on a subshell of its kernel.
+            given: variables that the worker is given right before.
+            kind: makes what is returned, with the arguments of a Delegation.
 
         Raises:
             ConfigError: an argument is wrong, or the worker lives with another policy.
@@ -246,20 +256,79 @@ class HiveManager:
             collect=collect,
             asker=asker,
         )
-        options = {
-            "header": header,
-            "timeout": seconds,
-            "allow_stdin": allow_stdin,
-            "late": late,
-        }
+
+        def new_run(ask_for_commit: Sink) -> Run:
+            run = Run(
+                code,
+                delegation.say,
+                header=header,
+                timeout=seconds,
+                allow_stdin=allow_stdin,
+                late=late,
+                commit_requests=ask_for_commit,
+            )
+            run.is_concurrent = concurrent
+            run.before = None if given is None else Push(*given, seconds, run.say)
+            return run
 
         def submit() -> Future[Message]:
             if size is not None or sandbox is not None:
                 self._portal.call(self.nodes.change_policy(name, size, sandbox))
-            return self._portal.submit(self._run(delegation, name, code, options))
+            return self._portal.submit(self._run(delegation, name, new_run))
 
         self._follow(delegation, name, submit)
         return delegation
+
+    def submit(
+        self,
+        code: str,
+        *,
+        worker: str | None = None,
+        timeout: float | str | None = "default",
+        memory: int | str | None = None,
+        sandbox: str | None = None,
+        values: Mapping[str, Any] | None = None,
+        concurrent: bool = False,
+        header: Mapping[str, Any] | None = None,
+        sink: Sink = ignore,
+        late: Sink | None = None,
+    ) -> Job:
+        """
+        Start a job and return at once: a run that nobody waits for.
+
+        Args:
+            code: as for ``begin``, and so are the next ones.
+            worker: its name.
+            timeout: once its turn has come.
+            memory: of the worker.
+            sandbox: of the worker.
+            values: variables that the worker is given right before, as they are now, by name.
+            concurrent: do not wait for a turn; run beside what the worker runs.
+            header: of the cell that the output belongs to.
+            sink: is called on the portal's thread with what it says; must not block.
+            late: is called with what its threads and tasks say after its end.
+
+        Raises:
+            ConfigError: an argument is wrong, or the worker lives with another policy.
+            TransferError: a value cannot be moved.
+        """
+        given = packed_copies(values, self.config.max_transfer) if values else None
+        delegation = self.begin(
+            code,
+            worker=worker,
+            timeout=timeout,
+            memory=memory,
+            sandbox=sandbox,
+            header=header,
+            late=late,
+            concurrent=concurrent,
+            given=given,
+            kind=partial(JobDelegation, sink=sink),
+        )
+        assert isinstance(delegation, JobDelegation)
+        job = self.jobs.add(code, delegation)
+        delegation.when_over(job.conclude)
+        return job
 
     def begin_tool(
         self,
@@ -1340,15 +1409,10 @@ class HiveManager:
             self._serving.discard(task)
 
     async def _run(
-        self, delegation: Delegation, name: str, code: str, options: Mapping[str, Any]
+        self, delegation: Delegation, name: str, new_run: Callable[[Sink], Run]
     ) -> Message:
         node = self.nodes.running_code(name)
-        run = Run(
-            code,
-            delegation.say,
-            commit_requests=lambda asked: self._take_commit_request(node, run, asked),
-            **options,
-        )
+        run = new_run(lambda asked: self._take_commit_request(node, run, asked))
         delegation.attach(run, node)
         return await node.execute(run)
 
@@ -1360,10 +1424,13 @@ class HiveManager:
         with contextlib.suppress(asyncio.CancelledError):
             # the next cell's fresh worker comes first
             await asyncio.sleep(_QUIET)
+        await self._record("died", death.node or "", str(death).partition(". ")[0])
+
+    async def _record(self, event: str, worker: str, happened: str) -> None:
         try:
-            await apart(lambda: self.commits.record_death(death))
+            await apart(lambda: self.commits.record(event, worker, happened))
         except HiveError as error:
-            log.warning("the ledger does not tell of a death: %s", error)
+            log.warning("the ledger does not tell: %s: %s", happened, error)
 
     def _take_commit_request(self, node: SwarmNode, run: Run, asked: Message) -> None:
         self._do_beside(self._ask_for_worker(node, run, asked))
@@ -1440,7 +1507,11 @@ class HiveManager:
         for task in self._serving:
             task.cancel()
         await asyncio.gather(*self._serving, return_exceptions=True)
+        for job in await self.jobs.stop(self.config.interrupt_grace):
+            happened = f"Job {job.id} was stopped, because its hive was closed: {job.title}"
+            await self._record("stopped", job.worker, happened)
         await self.nodes.close()
+        self.jobs.show_all()
 
 
 def _done(result: _T) -> Future[_T]:

@@ -559,6 +559,8 @@ class Bar:
     def close(self) -> None:
         """Take it away."""
         if self._bar is not None:
+            # of one that is not full tqdm leaves a red bar in a notebook
+            self._bar.total = None
             self._bar.close()
             self._bar = None
 

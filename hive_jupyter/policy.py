@@ -17,8 +17,8 @@ PROFILES = ("open", "workspace", "strict")
 # What may be shown of what a worker says, by the profile.
 OUTPUT_RULES = {"open": "trusted", "workspace": "framed", "strict": "inert"}
 
-# A worker needs about 60 MB of private memory (five threads' stacks included) to answer at all.
-SMALLEST_MEMORY = 128 * 2**20
+# Before any code of the user a worker claims up to 143 MB (its threads' stacks included).
+SMALLEST_MEMORY = 160 * 2**20
 # The kernel has five sockets and as many threads before any code of the user runs.
 _FEWEST_PROCESSES = 32
 _FEWEST_FILES = 64

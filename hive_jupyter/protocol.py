@@ -4,8 +4,8 @@ Words that host and worker share.
 Host, zygote and supervisor talk over unix stream sockets in lines of JSON. A worker's supervisor
 has a socket of its own to the host: the first line that comes down it is the ``WorkerSpec``, later
 ones are requests (``{"signal": 2}``, ``{"kill": true}``); what goes up are events (``STARTED`` with
-two pidfds beside it, ``READY``, ``SIGNALLED``, ``EXIT``). The end of the stream means that the
-other side is gone.
+two pidfds and the host's end of the bulk socket beside it, ``READY``, ``SIGNALLED``, ``EXIT``). The
+end of the stream means that the other side is gone.
 Host and worker talk in Jupyter messages (https://jupyter-client.readthedocs.io/en/stable/messaging.html),
 and in these besides, whose contents have the shapes of MCP::
 
@@ -13,9 +13,9 @@ and in these besides, whose contents have the shapes of MCP::
     shell  call_tool_request {name, arguments, limit}   -> call_tool_reply {content, isError, ...}
     shell  run_hooks_request {git, repository, hooks, message, environment, seconds}
            -> run_hooks_reply {code, said, missing, message, tree}, see ``worker.hooks``
-    shell  push_request {values} and buffers            -> push_reply {refused}
-    shell  pull_request {names, limit, pickles}         -> pull_reply {values, missing, refused}
-           and buffers; what values are is in ``transfer``
+    shell  push_request {values, bulk} and buffers      -> push_reply {refused}
+    shell  pull_request {names, limit, pickles, bulk}   -> pull_reply {values, missing, refused,
+           bulk} and buffers; what values are is in ``transfer``, and what bulk is in its ``bulk``
     shell  map_request {number, slot, key, function, spread, items, seconds, pickles, limit} and
            buffers -> map_reply {results, stopped, seconds} or {unknown} or {refused}, and buffers;
            see ``swarm.items``

@@ -31,6 +31,8 @@ _HOUR = 60 * _MINUTE
 _KILO = 1024
 # From here on one decimal would say "1024.0".
 _ROUNDS_UP = 1023.95
+# Of a text that stands for a longer one, in characters.
+_SHOWN = 60
 # Nobody mistypes a longer word, and to compare one takes long.
 _LONGEST_WORD = 200
 
@@ -172,6 +174,14 @@ def format_size(size: int | None) -> str:
         if number < _ROUNDS_UP:
             return f"{number:.1f}".rstrip("0").rstrip(".") + f" {unit}"
     return f"{number / _KILO:.1f}".rstrip("0").rstrip(".") + " TB"
+
+
+def shortened(text: str) -> str:
+    """The first line of a text, cut where it is long or more follows."""
+    line = text.strip().partition("\n")[0]
+    if line == text.strip() and len(line) <= _SHOWN:
+        return line
+    return f"{line[: _SHOWN - 4]} ..."
 
 
 def nearest(word: str, known: Iterable[str]) -> str:

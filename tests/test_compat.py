@@ -102,6 +102,14 @@ def test_what_the_front_end_allows_is_known(kernel, answers, allowed):
     assert said(kernel, code, answers=answers).strip() == allowed
 
 
+@pytest.mark.parametrize(
+    ("metadata", "tags"),
+    [({}, []), ({"tags": ["a", 5, "b=1"]}, ["a", "b=1"]), ({"tags": "a"}, [])],
+)
+def test_the_tags_that_a_front_end_sends_are_known(metadata, tags):
+    assert compat.tags_of({"metadata": metadata}) == tags
+
+
 def test_a_message_is_published_as_the_cells_own_output(kernel):
     played = kernel.play("""
 content = {"data": {"text/plain": "hello"}, "metadata": {}, "transient": {}}

@@ -198,7 +198,7 @@ def test_a_change_is_made_whole_or_not_at_all():
     ("wrong", "error", "said"),
     [
         ({"memory": "1K"}, ConfigError, "cannot start in 1 KB"),
-        ({"memory": "10M", "sandbox": "workspace"}, ConfigError, "at least 128 MB"),
+        ({"memory": "10M", "sandbox": "workspace"}, ConfigError, "at least 160 MB"),
         ({"readable_paths": ["data"]}, ConfigError, "has to be a whole one"),
     ],
 )

@@ -18,6 +18,7 @@ from hive_jupyter.cli import HiveApp
 from hive_jupyter.config import HiveConfig
 from hive_jupyter.delegation import BaseDelegation
 from hive_jupyter.errors import remote_error
+from hive_jupyter.jobs import Job
 from hive_jupyter.leftovers.kinds import KINDS, REPOSITORY, kind_of_folder
 from hive_jupyter.leftovers.report import report
 from hive_jupyter.leftovers.watch import Finding
@@ -236,7 +237,8 @@ def test_the_exceptions_that_come_as_a_remote_error_alone_are_named():
 
 
 PUBLIC = {
-    kind.__name__: kind for kind in (HiveManager, BaseDelegation, SwarmNode, AuthorizationGuard)
+    kind.__name__: kind
+    for kind in (HiveManager, BaseDelegation, Job, SwarmNode, AuthorizationGuard)
 }
 
 

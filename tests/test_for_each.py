@@ -6,6 +6,7 @@ from hive_jupyter import Instructions
 from hive_jupyter.notebook.arguments import UsageError
 from tests.front_end import FrontEnd
 
+VIEW = "application/vnd.jupyter.widget-view+json"
 LOAD = "%load_ext hive_jupyter\n%hive config connect_timeout=60"
 
 
@@ -21,9 +22,9 @@ def notebook(tmp_path_factory):
 
 
 def shown(played):
-    """What a cell displays, but for the bar that it has on a slow machine."""
+    """What is displayed; a bar comes where the machine is slow."""
     forms = [part["data"] for part in played.of("display_data", "execute_result")]
-    return [form["text/plain"] for form in forms if len(form) == 1]
+    return [form["text/plain"] for form in forms if VIEW not in form]
 
 
 def test_a_cell_is_run_for_each_item_and_leaves_its_values(notebook):
@@ -42,7 +43,7 @@ def test_without_a_name_the_list_is_shown(notebook):
 def test_a_line_will_do_and_quiet_shows_nothing(notebook):
     played = notebook.play("%delegate --map numbers -q -o got item - 1")
 
-    assert [] == played.of("display_data", "execute_result")
+    assert [] == shown(played)
     assert "[2, -1, 1]\n" == notebook.play("print(got)").stream()
 
 
@@ -74,6 +75,20 @@ def test_items_that_fail_are_named_and_the_first_error_is_the_cells(notebook):
     (error,) = played.of("error")
     assert "6 // item" in "\n".join(error["traceback"])
     assert "[2, 3]\n" == notebook.play("print([got[0], got[2]])").stream()
+
+
+def test_what_no_item_can_have_been_is_told_in_short(notebook):
+    """No frames of Hive's own."""
+    played = notebook.play("%%delegate --map numbers -n 1\nlambda: item")
+    assert "TransferError" == played.reply["ename"]
+    assert not any("magics.py" in line for line in played.reply["traceback"])
+
+
+@pytest.mark.parametrize("cell", ["item +", "!echo a\nfor"])
+def test_a_mistake_in_the_code_is_told_once(notebook, cell):
+    played = notebook.play(f"%%delegate --map numbers\n{cell}")
+    assert "The cell is no Python. Line " in played.reply["evalue"]
+    assert "" == played.stream("stderr")
 
 
 def test_they_can_be_forgiven(notebook):
@@ -125,7 +140,7 @@ def test_what_takes_long_has_a_bar_that_is_gone_at_the_end(notebook):
 
     assert "ok" == played.reply["status"]
     (bar,) = played.of("display_data")
-    assert "application/vnd.jupyter.widget-view+json" in bar["data"]
+    assert VIEW in bar["data"]
 
 
 @pytest.mark.parametrize(

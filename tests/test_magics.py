@@ -630,7 +630,7 @@ def test_every_command_names_the_nearest_flag(shell, magics, name):
         ("config spares=-1", "spares"),
         ("config direct=maybe", "direct=maybe: 'maybe' is neither true nor false"),
         ("config sandbox=loose", "sandbox"),
-        ("config memory=1K", "Give it at least 128 MB"),
+        ("config memory=1K", "Give it at least 160 MB"),
         ("config start_method=exec", "start_method is read when the hive starts"),
         ("config transport=tcp", "HIVE_JUPYTER_TRANSPORT before %load_ext hive_jupyter"),
         ("config workers={}", "c.HiveConfig.workers in ipython_kernel_config.py"),

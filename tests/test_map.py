@@ -487,9 +487,9 @@ def test_no_more_workers_run_than_may(runtime, capfd):
 def test_a_budget_of_memory_is_shared(runtime, capfd):
     with HiveManager(memory_budget="1G", connect_timeout=60) as hive:
         results = hive.map(abs, range(10), workers=20)
-        assert 8 == results._crew.pool._most
-        assert 128 * 2**20 == results._crew.pool._policy.memory
-        assert "8 workers instead of 20" in capfd.readouterr().err
+        assert 4 == results._crew.pool._most
+        assert 256 * 2**20 == results._crew.pool._policy.memory
+        assert "4 workers instead of 20" in capfd.readouterr().err
         assert [*range(10)] == list(results)
         with pytest.raises(ConfigError, match="memory_budget"):
             hive.map(abs, [1], memory="2G")

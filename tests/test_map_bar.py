@@ -4,6 +4,7 @@ import io
 import sys
 
 import pytest
+import tqdm.std
 
 from hive_jupyter import mapping
 from hive_jupyter.mapping import Bar
@@ -47,7 +48,11 @@ def test_what_is_soon_over_has_no_bar(terminal, clock):
 
 
 @pytest.mark.parametrize("total", [10, None])
-def test_the_bar_of_tqdm_comes_after_a_second_and_is_gone_at_the_end(terminal, clock, total):
+def test_the_bar_of_tqdm_comes_after_a_second_and_is_gone_at_the_end(
+    terminal, clock, monkeypatch, total
+):
+    # which one it is, tqdm finds out where it is imported first, which is another test's
+    monkeypatch.setitem(sys.modules, "tqdm.auto", tqdm.std)
     bar = Bar(total)
     clock[0] += 1.1
     bar.move(4)

@@ -180,8 +180,8 @@ def test_those_who_were_idle_for_long_are_told_with_the_time_of_the_next():
         ({}, 8, None),
         ({"most": 10, "others": 5}, 5, None),
         ({"budget": "4G"}, 8, "512M"),
-        ({"budget": "4G", "used": parse_size("3G")}, 8, "128M"),
-        ({"budget": "512M"}, 4, "128M"),
+        ({"budget": "4G", "used": parse_size("2G")}, 8, "256M"),
+        ({"budget": "512M"}, 2, "256M"),
     ],
 )
 def test_a_pool_gets_what_is_left(options, workers, each):

@@ -87,6 +87,9 @@ class Page:
     def worker(self, name):
         return self.board["workers"].get(name, {})
 
+    def job(self, job):
+        return self.board["jobs"].get(job.id, {})
+
 
 def merged(old, told):
     """A board with what was told of its changes."""
@@ -111,7 +114,10 @@ ENTRIES = st.dictionaries(
     st.fixed_dictionaries({"x": st.integers(0, 2), "y": st.lists(st.integers(0, 1), max_size=2)}),
 )
 BOARDS = st.fixed_dictionaries(
-    {"workers": ENTRIES, "requests": ENTRIES, "notes": st.lists(st.text(max_size=1), max_size=2)}
+    {
+        **dict.fromkeys(board.PARTS, ENTRIES),
+        "notes": st.lists(st.text(max_size=1), max_size=2),
+    }
 )
 
 
@@ -187,9 +193,68 @@ def test_a_log_is_shown(hive):
     assert page.ask("logs", worker="coder")["text"] == "Nothing was logged."
 
 
+# --- jobs ---
+
+BAR = """import time
+print("\\r 40%|####      | 4/10", end="", flush=True)
+while True: time.sleep(0.01)"""
+
+
+def test_a_job_is_shown_with_how_far_it_is_and_cancelled(hive):
+    page = Page(hive).open()
+    job = hive.submit(BAR, worker="train")
+    page.until(lambda: page.job(job).get("percent") == 40)
+    shown = page.job(job)
+    assert ("running", "train", "import time ...") == (
+        shown["state"],
+        shown["worker"],
+        shown["code"],
+    )
+    assert "4/10" in page.ask("output", job=job.id)["text"]
+
+    assert "" == page.ask("cancel", job=job.id)["text"]
+    page.until(lambda: page.job(job)["state"] == "cancelled")
+    assert page.job(job)["took"]
+    assert "over already" in page.ask("cancel", job=job.id)["text"]
+
+
+def test_a_job_that_said_nothing_and_one_that_said_too_much(hive):
+    page = Page(hive).open()
+    quiet, loud = hive.submit("1;"), hive.submit("print('x' * 200_000)")
+    loud.result(60)
+    assert "It has said nothing." == page.ask("output", job=quiet.id)["text"]
+    text = page.ask("output", job=loud.id)["text"]
+    assert text.startswith("(100001 characters before this are left out.)")
+    assert len(text) < 101_000
+
+
+@pytest.mark.parametrize(
+    ("line", "percent"),
+    [
+        (" 40%|####", 40),
+        ("epoch 3: 12.5 % then 99%", 99),
+        ("100%|##", 100),
+        ("1200% more", None),
+        ("nothing", None),
+    ],
+)
+def test_bars_of_progress_are_read(hive, line, percent):
+    job = hive.submit(f"print({line!r})")
+    job.result(60)
+    assert percent == board.job(job)["percent"]
+
+
+def test_markup_in_what_a_job_says_stays_text_and_is_visible(hive):
+    job = hive.submit(f"print({MARKUP!r})")
+    job.result(60)
+    assert "\u202e" not in board.job(job)["progress"]
+
+
 @pytest.mark.parametrize(
     ("wish", "reason"),
     [
+        ({"do": "cancel", "job": "999"}, "no job"),
+        ({"do": "output"}, "no job"),
         ({"do": "stop", "worker": "nobody"}, "no worker"),
         ({"do": "stop", "worker": 5}, "name"),
         ({"do": "dance"}, "dance"),

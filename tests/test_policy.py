@@ -74,7 +74,7 @@ def test_a_policy_arrives_whole(policy):
 
 def test_memory_that_no_worker_can_start_in_is_refused():
     """With the least that works."""
-    with pytest.raises(ConfigError, match="at least 128 MB"):
+    with pytest.raises(ConfigError, match="at least 160 MB"):
         SandboxPolicy(memory=SMALLEST_MEMORY - 1)
 
     assert SMALLEST_MEMORY == SandboxPolicy(memory=SMALLEST_MEMORY).memory

@@ -14,6 +14,7 @@ from hive_jupyter.config import HiveConfig
 from hive_jupyter.errors import ConfigError
 from hive_jupyter.manager import HiveManager
 from hive_jupyter.notebook import compat
+from hive_jupyter.notebook.background import Background
 from hive_jupyter.notebook.comms import FrontEndComms
 from hive_jupyter.notebook.completion import HiveCompleter
 from hive_jupyter.notebook.magics import REFUSALS, HiveMagics
@@ -55,6 +56,7 @@ class _Extension:
         self._matchers: list[Callable[..., Any]] = []
         self._configurables: list[Configurable] = []
         self._comms: FrontEndComms | None = None
+        self._background: Background | None = None
 
     def load(self) -> None:
         if WORKER_VARIABLE in os.environ:
@@ -70,6 +72,7 @@ class _Extension:
         if kernel is not None:
             self._comms = FrontEndComms(kernel, manager.pass_on)
         magics = HiveMagics(self._shell, manager, self._comms)
+        self._background = magics.background
         self._register(magics.magics)
         completer = HiveCompleter(magics)
         self._matchers.append(completer.match)
@@ -99,6 +102,8 @@ class _Extension:
             self._manager.close()
         if self._comms is not None:
             self._comms.close()
+        if self._background is not None:
+            self._background.close()
 
     def _register(self, tables: Mapping[str, Mapping[str, Callable[..., Any]]]) -> None:
         for kind, table in tables.items():

@@ -73,6 +73,12 @@ def allows_stdin(parent: dict[str, Any]) -> bool:
     return bool(parent.get("content", {}).get("allow_stdin", False))
 
 
+def tags_of(parent: dict[str, Any]) -> list[str]:
+    """The tags of the calling cell, where the front-end sends them with its request."""
+    tags = parent.get("metadata", {}).get("tags", ())
+    return [tag for tag in tags if isinstance(tag, str)] if isinstance(tags, list) else []
+
+
 def execution_count(shell: Any) -> int:
     """The number of the cell that runs; newer shells count on before it runs."""
     count: int = shell.displayhook.prompt_count

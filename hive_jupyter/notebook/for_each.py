@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import ast
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from IPython.display import display
 
-from hive_jupyter.errors import NodeStartError
+from hive_jupyter.errors import NodeStartError, RemoteError
+from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.arguments import UsageError
 from hive_jupyter.notebook.relay import Cell, Relayed, relay_results
 from hive_jupyter.swarm.fallback import Instructions
@@ -28,6 +30,8 @@ _NAMED = 10
 _LONGEST_REASON = 200
 
 _REFUSED = {
+    "bg": "--bg makes a job of one cell. hive.map(...) in Python goes on at once",
+    "concurrent": "--concurrent runs beside what one worker runs. --map has workers of its own",
     "worker": "-w goes with one worker. --map has workers of its own, which have no names",
     "pull": "--pull takes variables of one worker. --map gives the value of the cell's last line, "
     "of each item: -o NAME puts them into a list",
@@ -75,6 +79,7 @@ def run(
         The list of results, and the first error; an item that failed has its exception there.
     """
     items = _items(shell, options.map)
+    _check_syntax(shell, code)
     chosen = {
         name: getattr(options, name)
         for name in ("timeout", "memory", "sandbox")
@@ -105,7 +110,10 @@ def run(
     failures = [each for each in results if isinstance(each, Exception) and hasattr(each, "index")]
     if failures:
         _tell(failures, len(results))
-        cell.dress(failures[0])
+        if isinstance(failures[0], RemoteError):
+            cell.dress(failures[0])
+        else:
+            compat.render_briefly(failures[0])
         return Relayed(results, failures[0])
     if options.out is None and not options.quiet:
         display(results)
@@ -115,7 +123,8 @@ def run(
 def _items(shell: InteractiveShell, name: str) -> Iterable[Any]:
     known = shell.user_ns
     if name not in known:
-        own = [each for each in known if not each.startswith("_")]
+        hidden = shell.user_ns_hidden
+        own = [each for each in known if not each.startswith("_") and each not in hidden]
         msg = f'--map: there is no variable "{name}" here.{nearest(name, own)}'
         raise UsageError(msg)
     try:
@@ -126,6 +135,16 @@ def _items(shell: InteractiveShell, name: str) -> Iterable[Any]:
         raise UsageError(msg) from None
     items: Iterable[Any] = known[name]
     return items
+
+
+def _check_syntax(shell: InteractiveShell, code: str) -> None:
+    """A mistake is told once, and not by each item."""
+    try:
+        ast.parse(shell.transform_cell(code))
+    except SyntaxError as error:
+        line = (error.text or "").strip()
+        msg = f"The cell is no Python. Line {error.lineno}, {error.msg}: {line}"
+        raise UsageError(msg) from None
 
 
 def _tell(failures: list[Any], count: int) -> None:

@@ -36,16 +36,17 @@ from hive_jupyter.errors import (
 )
 from hive_jupyter.notebook import compat, for_each
 from hive_jupyter.notebook.arguments import REST, Parser, UsageError, count, variables
+from hive_jupyter.notebook.background import Background, JobCell
 from hive_jupyter.notebook.relay import Cell, Relayed, relay
 from hive_jupyter.notebook.tables import Table, table_of_arguments, table_of_tools
 from hive_jupyter.notebook.tool_view import Place, bundles
 from hive_jupyter.policy import PROFILES
 from hive_jupyter.protocol import WORKER_VARIABLE
 from hive_jupyter.swarm.fallback import Instructions
-from hive_jupyter.swarm.messages import ignore
+from hive_jupyter.swarm.messages import Message, ignore
 from hive_jupyter.toolbox import SHORT_NAMES, read_details
 from hive_jupyter.tools import Tool, ToolResult
-from hive_jupyter.units import format_duration, format_size, nearest, visible
+from hive_jupyter.units import format_duration, format_size, nearest, shortened, visible
 
 if TYPE_CHECKING:
     import argparse
@@ -58,12 +59,12 @@ if TYPE_CHECKING:
         ToolDelegation,
         ValuesDelegation,
     )
+    from hive_jupyter.jobs import Job
     from hive_jupyter.manager import HiveManager
     from hive_jupyter.notebook.approval import Approvals
     from hive_jupyter.notebook.comms import FrontEndComms
     from hive_jupyter.swarm.life import NodeStatus
 
-_CODE_SHOWN = 60
 _HISTORY_SHOWN = 20
 _LOG_LINES_SHOWN = 50
 _REQUESTS_SHOWN = 20
@@ -75,8 +76,11 @@ _FAILURES = (NodeError, RemoteError, ToolError, TransferError)
 
 # What stands for what in the parsers below; completion.py knows the same words.
 WORKER, KERNEL, PATH, PROFILE, SETTING = "NAME", "KERNELSPEC", "PATH", "PROFILE", "SETTING[=VALUE]"
-TOOL, REQUEST, VARIABLE, PROGRAM = "TOOL", "ID", "VARIABLE", "PROGRAM"
+TOOL, REQUEST, VARIABLE, PROGRAM, JOB = "TOOL", "ID", "VARIABLE", "PROGRAM", "JOB"
 VARIABLES = "VARIABLE[,VARIABLE]"
+
+# Tags of a cell, and the options that they stand for.
+_TAGS = {"hive-timeout": "timeout", "hive-worker": "worker"}
 
 # With these a line fails that was to be a tool and is no code either.
 _NO_CODE = ("SyntaxError", "NameError")
@@ -100,6 +104,7 @@ DELEGATE = (
         "such as a file's content. %hive tools lists the tools; read, search and write\n"
         "are short for read_file, search_files and save_file.\n"
         "\n"
+        "Cell tags hive-timeout=30 and hive-worker=NAME stand for --timeout and --worker.\n"
         "With --map the code is run for each item of a variable of yours, and finds it as\n"
         "item. The value of the code's last line is the item's result; -o binds the list\n"
         "of them, in the order of the items, with an exception where an item failed.\n"
@@ -113,6 +118,9 @@ DELEGATE = (
         "\n"
         "  %%delegate --map files -n 4 -o sizes\n"
         "  len(open(item).read())\n"
+        "\n"
+        "  %%delegate --bg -w train -o job\n"
+        "  for epoch in range(100): train()\n"
         "\n"
         "  %delegate -w train model.score()\n"
         "  %delegate read src/model.py start_line=10 end_line=30\n"
@@ -165,7 +173,22 @@ DELEGATE = (
         metavar="WORKERS",
         help="with --map: how many at most; without: as many as there are processors",
     )
-    .option("-o", "--out", metavar=VARIABLE, help="put the Result into this variable here")
+    .option(
+        "--bg",
+        action="store_true",
+        help="make it a job: go on at once; what it says comes into this cell when it says it",
+    )
+    .option(
+        "--concurrent",
+        action="store_true",
+        help="do not wait for the worker's turn: run in a thread beside what it runs",
+    )
+    .option(
+        "-o",
+        "--out",
+        metavar=VARIABLE,
+        help="put the Result into this variable here, or with --bg the Job",
+    )
     .option("--no-raise-error", action="store_true", help="show an error, but let the cell succeed")
     .option("-q", "--quiet", action="store_true", help="show no output; errors are shown")
 )
@@ -234,6 +257,15 @@ COMMANDS = {
     "logs": Parser("%hive logs", "[NAME] [-n LINES]", "The last lines that a worker logged.")
     .option("-n", "--lines", type=count, default=_LOG_LINES_SHOWN, metavar="LINES", help="how many")
     .option("-w", "--worker", "-t", "--targets", metavar=WORKER, help="the same as NAME"),
+    "jobs": Parser(
+        "%hive jobs", "", "What was started with %%delegate --bg: how it is, and how far."
+    ),
+    "result": Parser(
+        "%hive result", "ID", "Wait for a job, and show here what it said and how it ended."
+    ).option("id", nargs="?", metavar=JOB, help="the job"),
+    "cancel": Parser(
+        "%hive cancel", "ID", "Stop a job: an interrupt, a grace, then its worker's death."
+    ).option("id", nargs="?", metavar=JOB, help="the job"),
     "history": Parser(
         "%hive history",
         "[-n LINES]",
@@ -320,6 +352,7 @@ class HiveMagics(Magics):
         super().__init__(shell)
         self.manager = manager
         self._comms = comms
+        self.background = Background(shell)
         self.notebook = _notebook_folder()
         self._shell = shell
         self._set_here: dict[str, Any] = {}
@@ -333,7 +366,13 @@ class HiveMagics(Magics):
             return
         if options.out is not None:
             _check_variable(options.out)
+        if compat.kernel_of(self._shell) is not None:
+            _take_tags(compat.tags_of(compat.parent_of(self._shell)), options)
+        for_each.check(options)
         try:
+            if options.bg:
+                self._start_job(rest, cell, options)
+                return
             relayed = self._delegated(rest, cell, options)
         except HiveError as error:
             compat.render_briefly(error)
@@ -401,13 +440,12 @@ class HiveMagics(Magics):
     # --- %delegate ---
 
     def _delegated(self, rest: str, cell: str | None, options: argparse.Namespace) -> Relayed:
-        for_each.check(options)
         if options.map is not None:
             values = self._values([*chain.from_iterable(options.push or ())])
             code = self._code(rest, cell, None)
             return for_each.run(self._shell, self.manager, code, options, values)
-        word, details = (*rest.split(maxsplit=1), "", "")[:2]
-        if not options.verbatim and self._is_tool(word, details, options.worker):
+        word, details = _first_word(rest)
+        if self._calls_tool(rest, options):
             return self._call_tool(word, details, cell, options)
         relayed = self._run(self._code(rest, cell, options.worker), options)
         if cell is None and not options.verbatim:
@@ -422,7 +460,7 @@ class HiveMagics(Magics):
             return rest
         if rest:
             msg = (
-                f'%%delegate runs the cell below it; "{_shortened(rest)}" on its own line is no '
+                f'%%delegate runs the cell below it; "{shortened(rest)}" on its own line is no '
                 "option. Put all code below, or use %delegate, with one %, for a single line."
                 f"{self._tool_meant(rest.split(maxsplit=1)[0], worker)}"
             )
@@ -430,6 +468,9 @@ class HiveMagics(Magics):
         if not cell.strip():
             raise UsageError("%%delegate runs the cell below it, and that is empty.")
         return cell
+
+    def _calls_tool(self, rest: str, options: argparse.Namespace) -> bool:
+        return not options.verbatim and self._is_tool(*_first_word(rest), options.worker)
 
     def _is_tool(self, word: str, details: str, worker: str | None) -> bool:
         """Whether a line calls a tool; a variable of the same name can still be set."""
@@ -464,12 +505,7 @@ class HiveMagics(Magics):
     def _run(self, code: str, options: argparse.Namespace) -> Relayed:
         worker = self._worker(options)
         cell = Cell(self._shell, worker, self._comms)
-        chosen = {
-            name: getattr(options, name)
-            for name in ("worker", "timeout", "memory", "sandbox")
-            if getattr(options, name) is not None
-        }
-
+        chosen = _chosen(options)
         values = self._values([*chain.from_iterable(options.push or ())])
         pulled = [*chain.from_iterable(options.pull or ())]
         if options.allow_pickle:
@@ -481,6 +517,7 @@ class HiveMagics(Magics):
                 header=cell.header,
                 allow_stdin=cell.allow_stdin,
                 collect=options.out is not None,
+                concurrent=options.concurrent,
                 late=None if options.quiet else cell.show_late,
                 **chosen,
             )
@@ -497,6 +534,28 @@ class HiveMagics(Magics):
         if not pulled or relayed.error is not None or isinstance(relayed.outcome, Instructions):
             return relayed
         return self._pull(cell, pulled, relayed, options)
+
+    def _start_job(self, rest: str, cell: str | None, options: argparse.Namespace) -> None:
+        if options.pull:
+            DELEGATE.error("--pull needs the end of the code, and --bg does not wait for it")
+        if self._calls_tool(rest, options):
+            DELEGATE.error(f"--bg goes with code, not with the tool {_first_word(rest)[0]}")
+        self._submit(self._code(rest, cell, options.worker), options)
+
+    def _submit(self, code: str, options: argparse.Namespace) -> None:
+        cell = JobCell(self._shell, self._worker(options), self._comms, quiet=options.quiet)
+        job = self.manager.submit(
+            code,
+            values=self._values([*chain.from_iterable(options.push or ())]),
+            concurrent=options.concurrent,
+            header=cell.cell.header,
+            sink=cell.show,
+            late=None if options.quiet else cell.show,
+            **_chosen(options),
+        )
+        self.background.add(cell, job)
+        if options.out is not None:
+            self._shell.user_ns[options.out] = job
 
     def _values(self, names: list[str]) -> dict[str, Any]:
         """Variables of the user's own, as they are now."""
@@ -647,6 +706,37 @@ class HiveMagics(Magics):
         if kept is not None:
             self._show(kept)
 
+    def _jobs(self, _arguments: argparse.Namespace) -> None:
+        rows = tuple(map(_job_row, self.manager.jobs))
+        note = "" if rows else "There is no job; %%delegate --bg starts one."
+        self._show(Table(("job", "state", "worker", "took", "last line", "code"), rows, note))
+
+    def _result(self, arguments: argparse.Namespace) -> None:
+        job = self._job(arguments, "result")
+        job.wait()
+        cell = Cell(self._shell, job.worker, self._comms)
+        for output in job.outputs:
+            cell.show(Message(output["output_type"], output))
+        if job.cancelled():
+            _say(f"Job {job.id} was cancelled.")
+            return
+        error = job.exception()
+        if isinstance(error, HiveError) and not isinstance(error, RemoteError):
+            compat.render_briefly(error)
+        if error is not None:
+            raise error
+        if isinstance(job.result(), Instructions):
+            self._show(job.result())
+
+    def _cancel(self, arguments: argparse.Namespace) -> None:
+        job = self._job(arguments, "cancel")
+        _say(f"Job {job.id} {'is being stopped' if job.cancel() else 'is over already'}.")
+
+    def _job(self, arguments: argparse.Namespace, command: str) -> Job:
+        if not arguments.id:
+            COMMANDS[command].error("say which job; %hive jobs lists them")
+        return self.manager.jobs.get(arguments.id)
+
     def _stats(self, _arguments: argparse.Namespace) -> None:
         by_worker: dict[str, list[RunRecord]] = defaultdict(list)
         for run in self.manager.history():
@@ -763,6 +853,31 @@ def _notebook_folder() -> str:
         return "/"
 
 
+def _first_word(line: str) -> tuple[str, str]:
+    """It, and the rest of the line."""
+    word, details = (*line.split(maxsplit=1), "", "")[:2]
+    return word, details
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, Any]:
+    """What was said of the worker and the time."""
+    names = ("worker", "timeout", "memory", "sandbox")
+    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+
+
+def _take_tags(tags: list[str], options: argparse.Namespace) -> None:
+    """Let tags of the cell stand for options that are not given."""
+    for tag in tags:
+        name, _, value = tag.partition("=")
+        if not name.startswith("hive-"):
+            continue
+        if name not in _TAGS or not value:
+            msg = f"The cell's tag \"{tag}\" is none of Hive's. There are: hive-timeout=TIME, "
+            raise UsageError(msg + "hive-worker=NAME.")
+        if getattr(options, _TAGS[name]) is None:
+            setattr(options, _TAGS[name], value)
+
+
 def _take_body(tool: Tool, arguments: dict[str, Any], body: str) -> None:
     """Make the text below ``%%delegate TOOL`` the argument that is missing."""
     if "content" in tool.arguments:
@@ -793,9 +908,14 @@ def _history_row(run: RunRecord) -> tuple[str, ...]:
         f"agent {run.asker}" if run.asker else "you",
         run.worker,
         format_duration(run.seconds),
-        run.status + (f": {_shortened(run.detail)}" if run.detail else ""),
-        _shortened(run.code),
+        run.status + (f": {shortened(run.detail)}" if run.detail else ""),
+        shortened(run.code),
     )
+
+
+def _job_row(job: Job) -> tuple[str, ...]:
+    took = format_duration(job.seconds)
+    return (job.id, job.state, job.worker, took, shortened(job.progress), job.title)
 
 
 def _stats_row(worker: str, runs: list[RunRecord]) -> tuple[str, ...]:
@@ -831,10 +951,3 @@ def _shown(trait: Any, value: Any) -> str:
     if isinstance(trait, Duration):
         return "no limit" if value is None else f"{value:g} s"
     return str(value)
-
-
-def _shortened(text: str) -> str:
-    line = text.strip().partition("\n")[0]
-    if line == text.strip() and len(line) <= _CODE_SHOWN:
-        return line
-    return f"{line[: _CODE_SHOWN - 4]} ..."

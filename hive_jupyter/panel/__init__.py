@@ -1,5 +1,5 @@
 """
-The panel: a hive's workers and requests in a notebook, live, with buttons.
+The panel: a hive's workers, jobs and requests in a notebook, live, with buttons.
 
 An ipywidgets widget with a module of its own (anywidget): ``panel.js``, and ``panel.css``. What is
 shown and what is done is ``Feed``'s; here is what belongs to one panel in one notebook.
@@ -75,7 +75,12 @@ class Panel(anywidget.AnyWidget):
             for request in requests
             if request.state == "pending"
         ]
-        return "\n".join([str(self._manager.swarm_status()), *lines])
+        jobs = [
+            f'Job {job.id} in worker "{job.worker}", {job.state}: {job.title}'
+            for job in self._manager.jobs
+            if not job.done()
+        ]
+        return "\n".join([str(self._manager.swarm_status()), *jobs, *lines])
 
 
 def _answer_at_once(comm: Any) -> None:

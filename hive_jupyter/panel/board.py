@@ -7,6 +7,7 @@ Unix times in seconds, so that the page counts by itself and nothing is sent whi
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
@@ -14,12 +15,13 @@ from hive_jupyter.guard.authorization import AnyRequest
 from hive_jupyter.guard.diff import FileChange
 from hive_jupyter.guard.lines import patch_lines
 from hive_jupyter.guard.requests import CommitRequest
+from hive_jupyter.jobs import Job
 from hive_jupyter.listing import Listed, place, what
 from hive_jupyter.showing import Showing
 from hive_jupyter.units import format_duration, format_size, visible
 
 # A board has these, each by name or id.
-PARTS = ("workers", "requests")
+PARTS = ("workers", "jobs", "requests")
 
 # Of a file's patch and of all patches of a request, characters that are shown before somebody asks
 # for more: a page draws each line, and the portal's loop packs it.
@@ -35,6 +37,8 @@ _MOST_OF_REQUEST = 200_000
 _STEADY_SECONDS = 1.5
 _STEADY_BYTES = 2**20
 _TIMES = ("since", "started", "retry_at")
+# How far a job is, as bars of progress say it.
+_PERCENT = re.compile(r"(?<![\d.])(100|\d{1,2})(?:\.\d+)? ?%")
 _LONGEST = 200
 
 
@@ -76,6 +80,22 @@ def worker(
     row["memory"] = _steady(before.get("memory"), row["memory"], _STEADY_BYTES)
     row["holds"] = "" if row["memory"] is None else format_size(row["memory"])
     return row
+
+
+def job(job: Job) -> dict[str, Any]:
+    """A job's row."""
+    progress = job.progress
+    percent = _PERCENT.findall(progress)
+    return {
+        "id": job.id,
+        "worker": job.worker,
+        "state": job.state,
+        "code": _cut(job.title),
+        "asked": round(job.asked, 1),
+        "took": format_duration(job.seconds) if job.done() else "",
+        "progress": _cut(progress),
+        "percent": int(percent[-1]) if percent else None,
+    }
 
 
 def card(showing: Showing, expires: float) -> dict[str, Any]:

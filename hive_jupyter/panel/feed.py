@@ -49,6 +49,9 @@ _FINAL = {"denied", "expired", "superseded", "committed", "void"}
 # What a request is about; it is forgotten here once the request is decided.
 _CONTENT = ("files", "text", "marks", "problem")
 _LOG_LINES = 200
+# Jobs that are over, and characters of what one said.
+_MOST_JOBS = 20
+_MOST_OUTPUT = 100_000
 # How exactly a file system tells when a file was written to.
 _MOMENT = 0.1
 _ORIGIN = "panel"
@@ -72,7 +75,13 @@ class Feed:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._woken = asyncio.Event()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._board: dict[str, Any] = {"workers": {}, "requests": {}, "notes": [], "sandbox": ""}
+        self._board: dict[str, Any] = {
+            "workers": {},
+            "jobs": {},
+            "requests": {},
+            "notes": [],
+            "sandbox": "",
+        }
         self._number = 0
         self._looking = asyncio.Lock()
         self._cpu: dict[str, tuple[int, float, float]] = {}
@@ -145,7 +154,7 @@ class Feed:
         return task
 
     async def _answer(self, panel: str, message: Mapping[str, Any]) -> None:
-        about = {name: message.get(name) for name in ("view", "key", "do", "file")}
+        about = {name: message.get(name) for name in ("view", "key", "do", "file", "job")}
         about["of"] = message.get("worker") or message.get("request") or ""
         self._say(panel, {"kind": "heard", **about})
         try:
@@ -167,6 +176,8 @@ class Feed:
             "stop": self._stop,
             "logs": self._logs,
             "doctor": self._doctor,
+            "cancel": self._cancel,
+            "output": self._output,
             "open": self._open,
             "approve": self._approve,
             "deny": self._deny,
@@ -197,6 +208,7 @@ class Feed:
             status = await self._manager.status_of_workers()
             new = {
                 "workers": self._workers(status["workers"]),
+                "jobs": self._jobs(),
                 "requests": self._cards,
                 "notes": [*status["notes"], *filter(None, [self._problem])],
                 "sandbox": self._manager.config.sandbox,
@@ -217,6 +229,13 @@ class Feed:
             cpu = self._processors(name, status)
             rows[name] = board.worker(status, now=now, cpu=cpu, before=before)
         return rows
+
+    def _jobs(self) -> dict[str, dict[str, Any]]:
+        """The latest; those that are not over in any case."""
+        jobs = list(self._manager.jobs)
+        over = [job for job in jobs if job.done()]
+        left_out = set(over[:-_MOST_JOBS])
+        return {job.id: board.job(job) for job in jobs if job not in left_out}
 
     def _processors(self, name: str, status: Mapping[str, Any]) -> float:
         """How many processors a worker kept busy since the last look."""
@@ -346,6 +365,16 @@ class Feed:
         name = self._manager.checked(message.get("worker"))
         text = await self._manager.nodes.log(name, _LOG_LINES)
         return {"kind": "log", "text": visible(text) or "Nothing was logged."}
+
+    async def _cancel(self, _view: tuple[str, str], message: Mapping[str, Any]) -> Answer:
+        done = self._manager.jobs.get(message.get("job")).cancel()
+        return {"kind": "told", "text": "" if done else "It is over already."}
+
+    async def _output(self, _view: tuple[str, str], message: Mapping[str, Any]) -> Answer:
+        text = self._manager.jobs.get(message.get("job")).text
+        left_out = max(0, len(text) - _MOST_OUTPUT)
+        told = f"({left_out} characters before this are left out.)\n" if left_out else ""
+        return {"kind": "output", "text": told + visible(text[left_out:]) or "It has said nothing."}
 
     async def _doctor(self, _view: tuple[str, str], _message: Mapping[str, Any]) -> Answer:
         report = await apart(self._manager.doctor)

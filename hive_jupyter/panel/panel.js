@@ -291,6 +291,97 @@ class WorkerRow {
   }
 }
 
+// --- a job ---
+
+const ENDS = {
+  ok: "done",
+  error: "failed",
+  timeout: "out of time",
+  died: "its worker died",
+  instructions: "not run",
+  cancelled: "cancelled",
+};
+// The dot of a worker in a like state.
+const DOTS = { running: "busy", queued: "cold", ok: "idle", cancelled: "cold" };
+
+class JobRow {
+  constructor(id, ask) {
+    this.id = id;
+    this.values = {};
+    this.dot = make("span", { class: "hive-dot", "aria-hidden": "true" });
+    this.state = make("span");
+    this.bar = make("progress", { max: "100", "aria-label": `Progress of job ${id}` });
+    this.said = make("span", { class: "hive-quiet" });
+    this.worker = make("td", { class: "hive-wide" });
+    this.code = make("td", { class: "hive-now hive-code" });
+    this.answer = make("span", { class: "hive-error", role: "status" });
+    this.cancel = button("Cancel", () => ask({ do: "cancel", job: id }), { "aria-label": `Cancel job ${id}` });
+    this.more = button("Show output", () => this.toggle(ask), {
+      class: "hive-plain",
+      "aria-expanded": "false",
+      "aria-label": `Show output of job ${id}`,
+    });
+    this.output = make("pre", { tabindex: "0", "aria-label": `Output of job ${id}` });
+    this.row = make(
+      "tr",
+      {},
+      make("th", { scope: "row" }, `Job ${id}`),
+      make("td", { class: "hive-state" }, this.dot, this.state),
+      this.worker,
+      this.code,
+      make("td", { class: "hive-progress" }, this.bar, this.said),
+      make("td", { class: "hive-actions" }, this.answer, " ", this.cancel, " ", this.more),
+    );
+    this.below = make("tr", { class: "hive-below" }, make("td", { colspan: "6" }, this.output));
+    show(this.below, false);
+  }
+
+  get isOver() {
+    return this.values.state in ENDS;
+  }
+
+  toggle(ask) {
+    if (this.below.hidden) ask({ do: "output", job: this.id });
+    else this.unfold(false);
+  }
+
+  unfold(isOpen) {
+    show(this.below, isOpen);
+    this.more.setAttribute("aria-expanded", String(isOpen));
+    put(this.more, isOpen ? "Hide output" : "Show output");
+  }
+
+  hear(message) {
+    if (message.kind === "output") {
+      put(this.output, message.text);
+      this.unfold(true);
+    } else {
+      say(this.answer, message.text);
+    }
+  }
+
+  update(values) {
+    this.values = { ...this.values, ...values };
+    const { state, worker, code, progress, percent } = this.values;
+    this.dot.dataset.state = DOTS[state] ?? "dead";
+    put(this.worker, worker);
+    put(this.code, code);
+    this.code.title = code;
+    put(this.said, progress);
+    this.said.title = progress;
+    show(this.bar, percent !== null && !this.isOver);
+    this.bar.value = percent ?? 0;
+    if (this.isOver && this.cancel.contains(document.activeElement)) this.more.focus();
+    show(this.cancel, !this.isOver);
+    this.tick();
+  }
+
+  tick() {
+    const { state, asked, took } = this.values;
+    put(this.state, this.isOver ? `${ENDS[state]}, ${took}` : `${state} ${clock(now() - asked)}`);
+  }
+}
+
 // --- a request ---
 
 /** What became of a request, in a sentence. */
@@ -590,6 +681,7 @@ class Panel {
     this.model = model;
     this.view = Math.random().toString(36).slice(2);
     this.rows = new Map();
+    this.jobs = new Map();
     this.cards = new Map();
     this.lines = new Map();
     this.waiting = new Map();
@@ -618,6 +710,9 @@ class Panel {
     this.body = make("tbody");
     this.table = make("table", { "aria-label": "Workers" }, make("thead", {}, make("tr", {}, ...heads)), this.body);
     this.notes = make("ul", { class: "hive-notes" });
+    this.jobsTitle = make("div", { class: "hive-section", role: "heading", "aria-level": "3" }, "Jobs");
+    this.jobsBody = make("tbody");
+    this.jobsTable = make("div", { class: "hive-scroll" }, make("table", { "aria-label": "Jobs" }, this.jobsBody));
     this.requestsTitle = make("div", { class: "hive-section", role: "heading", "aria-level": "3" }, "Waiting for your decision");
     this.requests = make("div");
     this.decidedTitle = make("div", { class: "hive-section", role: "heading", "aria-level": "3" }, "Decided");
@@ -627,6 +722,8 @@ class Panel {
       {},
       make("div", { class: "hive-scroll" }, this.table),
       this.notes,
+      this.jobsTitle,
+      this.jobsTable,
       this.requestsTitle,
       this.requests,
       this.decidedTitle,
@@ -779,7 +876,7 @@ class Panel {
   }
 
   pass(message) {
-    const whose = this.rows.get(message.of) ?? this.cards.get(message.of);
+    const whose = this.jobs.get(message.job) ?? this.rows.get(message.of) ?? this.cards.get(message.of);
     if (whose) whose.hear(message);
     else if (message.text) {
       put(this.notice, message.text);
@@ -790,20 +887,27 @@ class Panel {
   /** Draw all of a board anew. */
   renew({ number, board }) {
     this.number = number;
-    for (const part of [this.rows, this.cards, this.lines]) part.clear();
-    for (const part of [this.body, this.requests, this.decided]) part.replaceChildren();
+    for (const part of [this.rows, this.jobs, this.cards, this.lines]) part.clear();
+    for (const part of [this.body, this.jobsBody, this.requests, this.decided]) part.replaceChildren();
     show(this.still, false);
     show(this.main, true);
     this.update(board);
   }
 
-  update({ workers = {}, requests = {}, notes, sandbox, no_workers: gone = [], no_requests: old = [] }) {
+  update({ workers = {}, jobs = {}, requests = {}, notes, sandbox, no_workers: gone = [], no_jobs: past = [], no_requests: old = [] }) {
     for (const [name, values] of Object.entries(workers)) this.updateWorker(name, values);
     for (const name of gone) {
       const row = this.rows.get(name);
       row?.row.remove();
       row?.below.remove();
       this.rows.delete(name);
+    }
+    for (const [id, values] of Object.entries(jobs)) this.updateJob(id, values);
+    for (const id of past) {
+      const row = this.jobs.get(id);
+      row?.row.remove();
+      row?.below.remove();
+      this.jobs.delete(id);
     }
     const inOrder = Object.entries(requests).sort(([, one], [, other]) => (one.asked ?? 0) - (other.asked ?? 0));
     for (const [id, values] of inOrder) this.updateRequest(id, values);
@@ -826,6 +930,17 @@ class Panel {
       const next = this.rows.get(after[after.indexOf(name) + 1]);
       this.body.insertBefore(row.row, next?.row ?? null);
       row.row.after(row.below);
+    }
+    row.update(values);
+  }
+
+  updateJob(id, values) {
+    let row = this.jobs.get(id);
+    if (!row) {
+      row = new JobRow(id, (message) => this.ask(message));
+      this.jobs.set(id, row);
+      // the latest first
+      this.jobsBody.prepend(row.row, row.below);
     }
     row.update(values);
   }
@@ -867,6 +982,8 @@ class Panel {
     put(this.counts, count(this.rows.size, "worker", "workers"));
     put(this.waits, pending ? `${count(pending, "request waits", "requests wait")} for you` : "");
     this.waits.classList.toggle("hive-mark", pending > 0);
+    show(this.jobsTitle, this.jobs.size > 0);
+    show(this.jobsTable, this.jobs.size > 0);
     show(this.requestsTitle, this.cards.size > 0);
     show(this.decidedTitle, this.decided.childElementCount > 0);
   }
@@ -877,6 +994,7 @@ class Panel {
       row.tick();
       row.sample();
     }
+    for (const job of this.jobs.values()) if (!job.isOver) job.tick();
     for (const card of this.cards.values()) card.tick();
   }
 }

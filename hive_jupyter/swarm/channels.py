@@ -345,6 +345,8 @@ class Channels:
         header = {**self._session.msg_header(run.type), **run.header, "msg_id": run.message_id}
         header.pop("subshell_id", None)
         header.update({"msg_type": run.type, RUN_KEY: run.key, WORKER_NAME: self._name})
+        if run.subshell is not None:
+            header["subshell_id"] = run.subshell
         run.outlet = Outlet(
             rule,
             self._name,

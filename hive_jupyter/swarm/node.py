@@ -147,6 +147,8 @@ class SwarmNode:
         self._turn = asyncio.Lock()
         self._queue = 0
         self._running: Run | None = None
+        self._beside: set[Run] = set()
+        self._mourned: WorkerProcess | None = None
         self._aside: Aside | None = None
         self._names: tuple[str, ...] = ()
         self._last_log = ""
@@ -209,7 +211,7 @@ class SwarmNode:
         """
         self._life.belong_here()
         with self._life.asked():
-            return await self._execute(run)
+            return await (self._execute_beside(run) if run.is_concurrent else self._execute(run))
 
     async def list_tools(self) -> list[dict[str, Any]]:
         """
@@ -407,11 +409,10 @@ class SwarmNode:
     async def interrupt(self) -> bool:
         """Stop what runs now, as Ctrl-C does; False where nothing runs."""
         self._life.belong_here()
-        run = self._running
-        if run is None:
-            return False
-        run.stop()
-        return True
+        running = self._all_running()
+        for run in running:
+            run.stop()
+        return bool(running)
 
     async def complete(self, code: str, position: int) -> Completions | None:
         """
@@ -591,15 +592,17 @@ class SwarmNode:
     def status(self) -> NodeStatus:
         """A snapshot for people and programs."""
         process = self._process if self.is_connected else None
-        running = [self._running] if self._running else []
         return self._life.status(
             self._state(),
             self.kernel,
             self.policy,
             process,
-            running=running,
+            running=self._all_running(),
             queue=self._queue,
         )
+
+    def _all_running(self) -> list[Run]:
+        return [*filter(None, [self._running]), *self._beside]
 
     # Starting
 
@@ -753,16 +756,74 @@ class SwarmNode:
             if run.is_heard:
                 self._say_what_was_lost(run)
                 self._say_what_is_missing(run)
-            self._running, run.since = run, time.monotonic()
-            try:
-                return await self._run_now(run)
-            finally:
-                run.close()
+            self._running = run
+            return await self._run_with_values(run)
         finally:
             self._running, self._late = None, run.late
-            if self._process is not None and self._process.exited.done():
-                self._forget()
+            self._forget_if_ended()
             self._turn.release()
+
+    async def _execute_beside(self, run: Run) -> Message:
+        """Have a run begin at once, on a subshell of its own, whatever runs."""
+        while not self.is_connected:
+            await self._have_ready(run)
+        channels, process = self._channels, self._process
+        assert channels is not None
+        assert process is not None
+        if self._aside is None:
+            msg = (
+                f'Worker "{self.name}" runs {self.kernel.description}, which does one thing after '
+                "the other. Without --concurrent the code waits for its turn."
+            )
+            raise ConfigError(msg)
+        subshell = Subshell(channels.request)
+        self._beside.add(run)
+        try:
+            run.subshell = await self._opened(subshell, run, process)
+            return await self._run_with_values(run)
+        finally:
+            self._beside.discard(run)
+            subshell.close()
+            self._forget_if_ended()
+
+    async def _opened(self, subshell: Subshell, run: Run, process: WorkerProcess) -> str:
+        """The name of a subshell; a worker whose interpreter is held by C code makes none."""
+        opening = asyncio.ensure_future(subshell.name())
+        opening.add_done_callback(note_failure)
+        try:
+            async with asyncio.timeout(self.config.connect_timeout):
+                await first_of(opening, process.exited, run.stopping)
+                if opening.cancelled():  # its channels were closed
+                    await first_of(process.exited, run.stopping)
+        except TimeoutError:
+            raise self._busy(self.config.connect_timeout) from None
+        finally:
+            opening.cancel()
+        if run.stopping.done():
+            raise remote_error("KeyboardInterrupt", "", [])
+        if process.exited.done():
+            raise self._death(run, process)
+        return opening.result()
+
+    async def _run_with_values(self, run: Run) -> Message:
+        run.since = time.monotonic()
+        try:
+            if isinstance(run.before, Push):
+                run.before.subshell = run.subshell
+                await self._give(run.before)
+            return await self._run_now(run)
+        finally:
+            run.close()
+
+    def _forget_if_ended(self) -> None:
+        if self._process is not None and self._process.exited.done():
+            self._forget()
+
+    async def _give(self, push: Push) -> None:
+        if not self.speaks_tools:
+            raise self._not_spoken(push)
+        self._check_fits(push)
+        push.check(await self._run_now(push), self.name)
 
     def _not_spoken(self, run: Run) -> ToolError | TransferError:
         runs = f'Worker "{self.name}" runs {self.kernel.description}'
@@ -838,6 +899,8 @@ class SwarmNode:
             timer = asyncio.get_running_loop().call_later(left, run.expire)
         run.is_confined = self.policy.is_confined
         try:
+            # one thing at a time goes that way
+            run.go_by(process.bulk if run.subshell is None else None)
             channels.begin(run, self.config.max_output)
             lives = await self._until_over(run, channels, process)
             if not lives:
@@ -852,6 +915,7 @@ class SwarmNode:
             if timer is not None:
                 timer.cancel()
             channels.end(run)
+            await run.settle()
         if not lives:
             run.release_error()
             if run.done.done():
@@ -933,6 +997,10 @@ class SwarmNode:
         """
         # before, the signal would meet an idle worker, and the run would then go on undisturbed
         await asyncio.shield(run.begun)
+        if run.subshell is not None:
+            await channels.request("control", "interrupt_run_request", {"key": run.key})
+            await asyncio.shield(run.done)
+            return
         await self._send_interrupt(channels, process)
         patience = _PROOF_INTERVAL
         questions: set[asyncio.Task[Message]] = set()
@@ -996,7 +1064,8 @@ class SwarmNode:
         run.lost_its_worker = end.is_accident
         if end.by_us in ("interrupt", "stop", "restart"):
             self.breaker.withdraw()
-        else:
+        elif process is not self._mourned:  # several runs may have had it
+            self._mourned = process
             self._life.fail(error)
         return error
 
@@ -1031,7 +1100,7 @@ class SwarmNode:
 
     def _worker_ended(self, process: WorkerProcess) -> None:
         """A worker that dies between two runs is forgotten at once; a run tells its own end."""
-        if process is self._process and self._running is None:
+        if process is self._process and not self._all_running():
             end = process.exited.result()
             if end.is_accident or end.by_us == "protocol":
                 death = self._explain(end, during=False)
@@ -1063,5 +1132,5 @@ class SwarmNode:
 
     def _state(self) -> str:
         return self._life.state(
-            self._process, connected=self.is_connected, busy=self._running is not None
+            self._process, connected=self.is_connected, busy=bool(self._all_running())
         )

@@ -43,6 +43,14 @@ class Outputs:
             for output in self._outputs
         )
 
+    def last_written(self, most: int) -> str:
+        """The end of what was written last, to either stream: about so many characters."""
+        for output in reversed(self._outputs):
+            if _is_stream(output):
+                # a piece has at least a character
+                return "".join(output["text"][-most:])[-most:]
+        return ""
+
     def take(self, message: Message) -> None:
         """Take the run's next message."""
         if message.type in COMMS:

@@ -29,6 +29,7 @@ from hive_jupyter.protocol import (
 )
 from hive_jupyter.swarm.death import Exit
 from hive_jupyter.swarm.runtime import remove_apart, remove_tree
+from hive_jupyter.transfer import BulkSocket
 
 log = logging.getLogger(__name__)
 
@@ -63,6 +64,7 @@ class WorkerProcess:
             asks for and this machine cannot enforce; "notes" for the user; of what was applied,
             "landlock" (its ABI, or 0), "seccomp", "namespaces" and, on macOS, "sandbox-exec".
         refused: why its supervisor does not start it, as an error; None: nothing stops it.
+        bulk: for the memory of large values; None: it goes with the messages.
     """
 
     def __init__(
@@ -84,6 +86,7 @@ class WorkerProcess:
         self.pid = 0
         self.confinement: Mapping[str, Any] = {}
         self.refused: HiveError | None = None
+        self.bulk: BulkSocket | None = None
         self.supervisor_pid = 0
         self.started: asyncio.Future[None] = self._loop.create_future()
         self.ready: asyncio.Future[Mapping[str, int]] = self._loop.create_future()
@@ -189,16 +192,18 @@ class WorkerProcess:
 
     def _read(self) -> None:
         try:
-            piece, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 2)
+            piece, descriptors, _, _ = socket.recv_fds(self._channel, 65536, 3)
         except BlockingIOError:
             return
         except OSError:
             piece, descriptors = b"", []
         if descriptors:
-            self._pidfds = descriptors
+            self._pidfds = descriptors[:2]
             for descriptor in descriptors:  # recv_fds of the library does not take the flag
                 os.set_inheritable(descriptor, False)
             self._loop.add_reader(descriptors[0], self._worker_ended)
+            for descriptor in descriptors[2:]:
+                self.bulk = BulkSocket(descriptor)
         if not piece:
             self._supervisor_ended()
             return
@@ -269,6 +274,8 @@ class WorkerProcess:
             self._loop.remove_reader(descriptor)
             os.close(descriptor)
         self._pidfds = []
+        if self.bulk is not None:
+            self.bulk.close()
         self._channel.close()
         if self._supervisor is not None:
             # its socket closes as it exits, so this takes no time

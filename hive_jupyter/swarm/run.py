@@ -14,6 +14,7 @@ from hive_jupyter.swarm.messages import Message, Sink, ignore
 from hive_jupyter.swarm.outlet import Outlet
 from hive_jupyter.swarm.process import first_of, note_failure
 from hive_jupyter.swarm.replies import text_of
+from hive_jupyter.transfer import BulkSocket
 
 # How long a reply may be missing once the worker was interrupted and said "idle" (ipykernel loses
 # it when SIGINT arrives in its own dispatch code).
@@ -58,6 +59,9 @@ class Run:
         patience: seconds it waits for its turn, or None: as long as it takes.
         waited: how long it did, in seconds, where that counts as its own time.
         buffers: binary parts of that message.
+        before: what the worker is to be asked right before it, or None.
+        is_concurrent: it runs beside what the worker runs, on a subshell of its own.
+        subshell: which that is; None: the main one.
         stops: how often somebody asked it to stop.
         expired: its time is over.
         is_stopping: it has been asked to stop, and has its grace for that.
@@ -70,6 +74,8 @@ class Run:
 
     type = "execute_request"
     is_confined = True
+    is_concurrent = False
+    subshell: str | None = None
     lost_its_worker = False
     patience: float | None = None
     waited = 0.0
@@ -94,6 +100,7 @@ class Run:
         self.allow_stdin = allow_stdin
         self.late = late
         self.commit_requests = commit_requests
+        self.before: Request | None = None
         self.outlet = Outlet()
         self.key = secrets.token_hex(8)
         self.stops = 0
@@ -113,6 +120,8 @@ class Run:
     def stop(self) -> None:
         """Wish that it stops; the second wish is the last one."""
         self.stops += 1
+        if self.before is not None:
+            self.before.stop()
         if not self.stopping.done():
             self.stopping.set_result(None)
         self._miss_reply()
@@ -129,6 +138,12 @@ class Run:
         self.expired = True
         if not self.is_stopping:
             self.stop()
+
+    def go_by(self, bulk: BulkSocket | None) -> None:
+        """Learn right before it begins of the way that large values have; most have none."""
+
+    async def settle(self) -> None:
+        """Have an end, right after the run's, of what goes past the messages."""
 
     def take_output(self, message: Message) -> None:
         """Say what may be shown of a message of the worker."""

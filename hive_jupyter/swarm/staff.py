@@ -23,7 +23,7 @@ from hive_jupyter.swarm.process import note_failure
 from hive_jupyter.units import format_size
 
 # A worker of a pool that shares a budget gets no less memory than this: Python, and some data.
-LEAST_SHARE = 128 * 2**20
+LEAST_SHARE = 256 * 2**20
 # One that has been idle for longer is asked whether it is as a new one would be; that takes 1 ms.
 _SURELY_CURRENT = 1.0
 

@@ -45,6 +45,15 @@ class Subshell:
         # who asks may give up; the next one finds it open
         return await asyncio.shield(self._opening)
 
+    def close(self) -> None:
+        """Have the worker end it; nobody waits for that."""
+        if self._opening is not None and self._opening.done() and not self._opening.exception():
+            name = self._opening.result()
+            ending = asyncio.ensure_future(
+                self._request("control", "delete_subshell_request", {"subshell_id": name})
+            )
+            ending.add_done_callback(note_failure)
+
     async def _open(self) -> str:
         reply = await self._request("control", "create_subshell_request", {})
         name = reply.content.get("subshell_id")

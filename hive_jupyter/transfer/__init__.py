@@ -20,13 +20,23 @@ from typing import TYPE_CHECKING, Any
 
 from hive_jupyter.errors import TransferError
 from hive_jupyter.transfer import arrays, arrow, pandas, plain, polars
+from hive_jupyter.transfer.bulk import SMALLEST, BulkSocket
 from hive_jupyter.transfer.describing import PYTHON, Packer, Reader
-from hive_jupyter.transfer.parts import LARGEST_PART, from_parts, in_parts
+from hive_jupyter.transfer.parts import LARGEST_PART, are_sizes, from_parts, in_parts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
-__all__ = ["LARGEST_PART", "pack", "pickled", "unpack", "unpickled"]
+__all__ = [
+    "LARGEST_PART",
+    "SMALLEST",
+    "BulkSocket",
+    "are_sizes",
+    "pack",
+    "pickled",
+    "unpack",
+    "unpickled",
+]
 
 WHAT_TRAVELS = (
     "What travels: None, numbers, text, bytes, dates, lists, tuples, sets and dicts of such, numpy "

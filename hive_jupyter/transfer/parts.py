@@ -14,6 +14,8 @@ LARGEST_PART = 2**30
 # Smaller buffers share a part; and so do those beyond so many, as a message has few thousand parts.
 _LARGE = 2**16
 _MOST_PARTS = 1000
+# Of one transfer, with the pieces of what is larger than a part.
+_MOST_ANNOUNCED = 10_000
 # Where a buffer that shares a part begins: at a multiple of this, in bytes.
 _ALIGNMENT = 16
 _EMPTY = memoryview(bytearray())
@@ -59,6 +61,15 @@ def from_parts(sizes: Any, parts: list[Any]) -> list[memoryview]:
     if parts:
         raise LieError("there is more than was said")
     return buffers
+
+
+def are_sizes(announced: object) -> bool:
+    """Whether this can be what ``in_parts`` makes: how large its parts are, and how many."""
+    return (
+        isinstance(announced, list)
+        and len(announced) <= _MOST_ANNOUNCED
+        and all(is_count(size) and size <= LARGEST_PART for size in announced)
+    )
 
 
 def _alone(sizes: Sequence[int]) -> frozenset[int]:

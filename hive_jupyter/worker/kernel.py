@@ -18,11 +18,12 @@ import sys
 import tempfile
 import threading
 import time
-from contextlib import nullcontext
+from contextlib import nullcontext, suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import zmq
 from ipykernel.compiler import XCachingCompiler
+from ipykernel.displayhook import ZMQShellDisplayHook
 from ipykernel.heartbeat import Heartbeat
 from ipykernel.ipkernel import IPythonKernel
 from ipykernel.kernelapp import IPKernelApp
@@ -30,6 +31,7 @@ from ipykernel.zmqshell import ZMQInteractiveShell
 from IPython.core.profiledir import ProfileDir
 from jupyter_client.jsonutil import json_default
 from jupyter_client.session import Session
+from traitlets import Type
 from traitlets.config import Config
 
 from hive_jupyter import transfer
@@ -51,6 +53,7 @@ from hive_jupyter.worker.commits import CommitRequests, commit
 from hive_jupyter.worker.confine import Confinement, prctl
 from hive_jupyter.worker.confine.refusals import Refusals
 from hive_jupyter.worker.items import Items
+from hive_jupyter.worker.threads import OfThread, Threads
 from hive_jupyter.worker.tools import Toolbox, workspace
 
 if TYPE_CHECKING:
@@ -100,6 +103,7 @@ class CoderWorker(IPythonKernel):
     control_msg_types = [  # noqa: RUF012
         *IPythonKernel.control_msg_types,
         "wake_request",
+        "interrupt_run_request",
         "map_stop_request",
         "map_return_request",
         "commit_reply",
@@ -110,9 +114,12 @@ class CoderWorker(IPythonKernel):
     # The app replaces them, once it knows what the worker is.
     toolbox = Toolbox(())
     items = Items("", None)
+    # For the memory of large values; None: it goes with the messages.
+    bulk: transfer.BulkSocket | None = None
 
     def __init__(self, **options: Any) -> None:
         super().__init__(**options)
+        self.threads = Threads()
         self.commit_requests = CommitRequests(self._publish_commit_request)
         self.shell_handlers["comm_msg"] = self.comm_msg
 
@@ -173,7 +180,8 @@ class CoderWorker(IPythonKernel):
         compat.forget_what_could_not_be_shown(self.shell)
         work = super().do_execute(*arguments, **options)
         if threading.current_thread() is not threading.main_thread():
-            return dict(await work)
+            with self.threads.running(self.get_parent()["header"].get(RUN_KEY, "")):
+                return dict(await work)
         self.runs_cell = True
         try:
             return await self._interruptible(work) or self._interrupted_reply()
@@ -182,6 +190,8 @@ class CoderWorker(IPythonKernel):
 
     async def _interruptible(self, work: Coroutine[Any, Any, _T]) -> _T | None:
         """Await it, while SIGINT raises; None where it did."""
+        if threading.current_thread() is not threading.main_thread():
+            return await work
         result: _T | None = None
         noting = signal.getsignal(signal.SIGINT)
         try:
@@ -212,6 +222,11 @@ class CoderWorker(IPythonKernel):
         """
         signal.pthread_kill(threading.main_thread().ident or 0, WAKE)
         self._reply(stream, ident, parent, "wake_reply", {})
+
+    async def interrupt_run_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
+        """Interrupt a run on a subshell, which no signal reaches; from the control thread."""
+        self.threads.interrupt(str(parent["content"].get("key")))
+        self._reply(stream, ident, parent, "interrupt_run_reply", {})
 
     def _interrupted_reply(self) -> dict[str, Any]:
         return {
@@ -252,18 +267,23 @@ class CoderWorker(IPythonKernel):
 
     async def push_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Take values from the host, which the worker trusts: all of them, or none."""
-        values, buffers = parent["content"]["values"], parent["buffers"]
+        content, parts = parent["content"], parent["buffers"]
 
         async def work() -> dict[str, Any]:
             shell: Any = self.shell
             try:
-                taken = transfer.unpack(values, buffers, loads=transfer.unpickled)
+                if "bulk" in content:
+                    parts.extend(self._receive(content["bulk"]))
+                taken = transfer.unpack(content["values"], parts, loads=transfer.unpickled)
             except TransferError as error:
                 return {"refused": str(error)}
             shell.user_ns.update(taken)
             return {}
 
-        self._reply(stream, ident, parent, "push_reply", await self._interruptible(work()))
+        reply = await self._interruptible(work())
+        if reply is None:
+            self._leave_bulk()
+        self._reply(stream, ident, parent, "push_reply", reply)
 
     async def pull_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Hand variables over to the host: all of them, or none."""
@@ -285,7 +305,34 @@ class CoderWorker(IPythonKernel):
             return {"values": told}
 
         reply = await self._interruptible(work())
-        self._reply(stream, ident, parent, "pull_reply", reply, buffers=parts)
+        bulk = self.bulk if content.get("bulk") else None
+        size = sum(part.nbytes for part in parts)
+        if reply is None or bulk is None or size < transfer.SMALLEST or not bulk.is_in_step():
+            self._reply(stream, ident, parent, "pull_reply", reply, buffers=parts)
+            return
+        # the host reads from here on: it knows now what is to come
+        told = {**reply, "bulk": [part.nbytes for part in parts]}
+        self._reply(stream, ident, parent, "pull_reply", told)
+        await self._send(bulk, parts)
+
+    def _receive(self, sizes: Sequence[int]) -> list[memoryview]:
+        if self.bulk is None:
+            raise TransferError("there is no way for large values to this worker")
+        return self.bulk.receive(sizes)
+
+    async def _send(self, bulk: transfer.BulkSocket, parts: Sequence[memoryview]) -> None:
+        async def work() -> bool:
+            with suppress(TransferError):  # the host knows why it has not taken all
+                bulk.send(parts)
+            return True
+
+        if await self._interruptible(work()) is None:
+            self._leave_bulk()
+
+    def _leave_bulk(self) -> None:
+        """Of what was interrupted nobody knows what is still on its way."""
+        if self.bulk is not None:
+            self.bulk.close()
 
     async def map_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run items of a map and answer with what came of each."""
@@ -365,9 +412,20 @@ class CoderWorker(IPythonKernel):
         return names[:MAX_NAMES]
 
 
+class WorkerDisplayHook(ZMQShellDisplayHook):
+    """ipykernel's, for runs in several threads: the message that each is about to send."""
+
+    msg = OfThread(None)
+
+
 @compat.called_as_its_base
 class WorkerShell(ZMQInteractiveShell):
     """IPython's shell for a kernel; it keeps no copy of what a cell prints."""
+
+    displayhook_class = Type(WorkerDisplayHook)
+    # what a run leaves for its reply is not that of a run in another thread
+    _last_traceback = OfThread(None)
+    _last_traceback_during_displayhook = OfThread(False)
 
     # What explains why the boundary or a limit refused something; the app sets it.
     refusals: Refusals | None = None
@@ -577,7 +635,11 @@ def prepare(folder: str) -> None:
 
 
 def run(
-    spec: WorkerSpec, confinement: Confinement, ready: int, pipes: Mapping[str, tuple[int, int]]
+    spec: WorkerSpec,
+    confinement: Confinement,
+    ready: int,
+    pipes: Mapping[str, tuple[int, int]],
+    bulk: Sequence[int] = (),
 ) -> None:
     """
     Be the worker: returns when its kernel has been shut down.
@@ -587,6 +649,7 @@ def run(
         confinement: of this process, all but closed.
         ready: a pipe; one line of JSON with the bound ports goes there.
         pipes: for its streams; see ``WorkerStream``.
+        bulk: the socket for large values, where there is one.
     """
     # fd 2 becomes a pipe to the notebook; a crash is written to the log
     faulthandler.enable(file=os.dup(2), all_threads=False)
@@ -599,6 +662,9 @@ def run(
         prepare(spec.folder)
     sys.argv[:] = ["ipykernel_launcher", *spec.options]
     streams.WorkerStream.pipes = pipes
+    for descriptor in bulk:
+        CoderWorker.bulk = transfer.BulkSocket(descriptor)
+        os.register_at_fork(after_in_child=CoderWorker.bulk.leave)
     app = WorkerApp.instance(config=_config()) if spec.role == WORKER else KernelApp.instance()
     try:
         app.serve(spec, confinement, ready)

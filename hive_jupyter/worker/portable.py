@@ -22,7 +22,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import NoReturn
 
 from hive_jupyter.protocol import SERVER, WorkerSpec, encode_line
@@ -77,7 +77,10 @@ class PortableSupervisor(Supervisor):
         self._elsewhere = confinement
         super().__init__(host, None, spec, confinement)
 
-    def _start(self, ready: int, pipes: Mapping[str, tuple[int, int]]) -> int:
+    def _bulk_pair(self) -> tuple[list[int], list[int]]:
+        return [], []
+
+    def _start(self, ready: int, pipes: Mapping[str, tuple[int, int]], bulk: Sequence[int]) -> int:  # noqa: ARG002  none
         reading, self._lifeline = os.pipe()
         door = [sys.executable, "-I", "-S", _ENTRY, "worker", str(reading), str(os.getpid())]
         self._program = subprocess.Popen(

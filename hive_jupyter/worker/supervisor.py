@@ -24,7 +24,7 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from itertools import chain, pairwise
 from typing import Any, NoReturn
 
@@ -185,8 +185,9 @@ class Supervisor:
         if spec.role == SERVER:
             self._log = RecentLog(os.path.join(spec.folder, "log"))
         self._wakeup = wake_on_child()
-        self._worker = self._start(ready_end, pipes)
-        for descriptor in (ready_end, *chain(*pipes.values())):
+        self._bulk, workers_bulk = self._bulk_pair()
+        self._worker = self._start(ready_end, pipes, workers_bulk)
+        for descriptor in (ready_end, *chain(*pipes.values()), *workers_bulk):
             os.close(descriptor)
         if spec.role == SERVER:
             _leave_streams()
@@ -219,9 +220,16 @@ class Supervisor:
         sweep(self._kill_all)
         self._confinement.leave()
 
-    def _start(self, ready: int, pipes: Mapping[str, tuple[int, int]]) -> int:
+    def _start(self, ready: int, pipes: Mapping[str, tuple[int, int]], bulk: Sequence[int]) -> int:
         """Have the worker begin, in a session of its own; return its pid."""
-        return _fork(lambda: become_worker(self._spec, self._confinement, ready, pipes))
+        return _fork(lambda: become_worker(self._spec, self._confinement, ready, pipes, bulk))
+
+    def _bulk_pair(self) -> tuple[list[int], list[int]]:
+        """The host's and the worker's end of a way for large values; of others none."""
+        if self._spec.role != WORKER or self._spec.argv:
+            return [], []
+        ours, theirs = socket.socketpair()
+        return [ours.detach()], [theirs.detach()]
 
     def _reader(self, reading: int) -> int:
         """A reading end of our own: nothing that the worker does to its own has us wait."""
@@ -232,7 +240,7 @@ class Supervisor:
         return [os.pidfd_open(self._worker), os.pidfd_open(os.getpid())]
 
     def _announce(self) -> None:
-        descriptors = self._handles()
+        descriptors = [*self._handles(), *self._bulk]
         event = {"event": STARTED, "pid": self._worker, "supervisor": os.getpid()}
         with contextlib.suppress(OSError):
             socket.send_fds(self._host, [encode_line(event)], descriptors)
@@ -347,7 +355,11 @@ class Supervisor:
 
 
 def become_worker(
-    spec: WorkerSpec, confinement: Confinement, ready: int, pipes: Mapping[str, tuple[int, int]]
+    spec: WorkerSpec,
+    confinement: Confinement,
+    ready: int,
+    pipes: Mapping[str, tuple[int, int]],
+    bulk: Sequence[int] = (),
 ) -> None:
     """
     Turn this freshly forked process into the worker; returns only when its kernel ends.
@@ -358,18 +370,24 @@ def become_worker(
         ready: a pipe to which the kernel writes one line of JSON once its sockets are bound.
         pipes: for "stdout" and "stderr" of Hive's own worker, for "stderr" of a server: ends for
             reading and writing.
+        bulk: the socket for large values, where there is one.
     """
     os.setsid()
     prctl.set_dumpable(True)
     prctl.set_title(f"hive: {spec.role} {spec.name or '(spare)'}")
     confinement.join()
     own_streams(spec, pipes)
-    _close_all_but({ready} if spec.role == SERVER else {ready, *chain(*pipes.values())})
-    be_worker(spec, confinement, ready, pipes)
+    kept = {ready, *bulk}
+    _close_all_but(kept if spec.role == SERVER else {*kept, *chain(*pipes.values())})
+    be_worker(spec, confinement, ready, pipes, bulk)
 
 
 def be_worker(
-    spec: WorkerSpec, confinement: Confinement, ready: int, pipes: Mapping[str, tuple[int, int]]
+    spec: WorkerSpec,
+    confinement: Confinement,
+    ready: int,
+    pipes: Mapping[str, tuple[int, int]],
+    bulk: Sequence[int] = (),
 ) -> None:
     """Be the worker, in a process that has nothing left of its parent; see ``become_worker``."""
     os.environ.clear()
@@ -388,7 +406,7 @@ def be_worker(
         os.execvpe(spec.argv[0], list(spec.argv), os.environ)
     from hive_jupyter.worker import kernel
 
-    kernel.run(spec, confinement, ready, pipes)
+    kernel.run(spec, confinement, ready, pipes, bulk)
 
 
 def _piped_streams(spec: WorkerSpec) -> tuple[str, ...]:

@@ -66,7 +66,10 @@ def opened(place, request):
         page.set_default_timeout(PATIENCE)
         pages.append(page)
         kernel = {"name": "python3", "display_name": "Python 3", "language": "python"}
-        written = [nbformat.v4.new_code_cell(cell) for cell in (LOADING, *cells)]
+        written = [
+            cell if isinstance(cell, dict) else nbformat.v4.new_code_cell(cell)
+            for cell in (LOADING, *cells)
+        ]
         made = nbformat.v4.new_notebook(cells=written, metadata={"kernelspec": kernel})
         nbformat.write(made, place.repo.folder / name)
         page.goto(f"{place.address}{front_end}/{name}?reset")

@@ -297,3 +297,32 @@ def test_a_worker_is_stopped_and_its_log_is_shown(notebook):
     page.get_by_role("button", name="Stop coder").click()
 
     expect(row(page, "coder")).to_contain_text("not started")
+
+
+BAR = """import time
+print("said")
+print("\\r 40%|####", end="", flush=True)
+while True: time.sleep(0.01)"""
+JOBS = f"""job = hive.submit({BAR!r}, worker="train")
+done = hive.submit("print('<b>bold</b>')")
+done.wait(60)"""
+
+
+def test_jobs_are_listed_shown_and_cancelled_while_a_cell_runs(notebook):
+    page = notebook(JOBS, PANEL, "%%delegate -w other\nwhile True: pass")
+    running = page.locator("tr", has_text="Job 1")
+    expect(running).to_contain_text("running")
+    expect(running.get_by_role("progressbar")).to_have_attribute("max", "100")
+    expect(running).to_contain_text("40%")
+
+    page.get_by_role("button", name="Show output of job 2").click()
+    output = page.get_by_label("Output of job 2", exact=True)
+    expect(output).to_have_text("<b>bold</b>")
+    page.get_by_role("button", name="Show output of job 2").click()
+    expect(output).to_be_hidden()
+
+    cancel = page.get_by_role("button", name="Cancel job 1")
+    cancel.focus()
+    page.keyboard.press("Enter")
+    expect(running).to_contain_text("cancelled")
+    expect(cancel).to_be_hidden()

@@ -108,9 +108,9 @@ def test_what_is_no_size_is_refused(hive, size):
 
 @pytest.mark.parametrize("size", ["10M", "1", 2**20])
 def test_less_memory_than_a_worker_needs_is_refused(hive, size):
-    with pytest.raises(ConfigError, match="cannot start in .* Give it at least 128 MB"):
+    with pytest.raises(ConfigError, match="cannot start in .* Give it at least 160 MB"):
         hive.delegate("1", worker="new", memory=size)
-    with pytest.raises(ConfigError, match="at least 128 MB"):
+    with pytest.raises(ConfigError, match="at least 160 MB"):
         HiveManager(memory=size).delegate("1")
 
 
@@ -323,7 +323,7 @@ def test_the_magics_of_a_worker_say_that_it_does_not_delegate(hive):
         ("%%delegate --timeout nan\n1", "'nan' is no duration"),
         ("%%delegate --timeout\n1", "needs a value|expected one argument"),
         ("%%delegate --memory lots -w new\n1", "'lots' is no size. Write bytes or a unit"),
-        ("%%delegate --memory 10M -w new\n1", "at least 128 MB"),
+        ("%%delegate --memory 10M -w new\n1", "at least 160 MB"),
         ("%%delegate -w a/b\n1", "'a/b' is no name for a worker"),
         ("%%delegate -w ''\n1", "'' is no name for a worker"),
         ("%%delegate -w 'a b'\n1", "'a b' is no name for a worker"),
@@ -340,7 +340,7 @@ def test_the_magics_of_a_worker_say_that_it_does_not_delegate(hive):
         ("%hive start a/b", "'a/b' is no name for a worker"),
         ("%hive logs -n many", "'many' is no whole number from 1 on"),
         ("%hive restart --memory lots", "'lots' is no size"),
-        ("%hive restart --memory 10M", "at least 128 MB"),
+        ("%hive restart --memory 10M", "at least 160 MB"),
         ("%hive add", "say a NAME"),
         ("%hive add r", "say a NAME and one of --python, --kernel and --mcp"),
         ("%hive add r --kernel no-such", 'No kernelspec "no-such" is installed'),

@@ -24,7 +24,7 @@ def failure(played):
     ("line", "said"),
     [
         ("c.HiveConfig.timeout = 'soon'", "'soon' is no duration. Write seconds or a unit"),
-        ("c.HiveConfig.memory = '10M'", "A worker cannot start in 10 MB. Give it at least 128 MB"),
+        ("c.HiveConfig.memory = '10M'", "A worker cannot start in 10 MB. Give it at least 160 MB"),
         ("c.HiveConfig.workers = {'r': {'kernel': 'no-such'}}", 'No kernelspec "no-such"'),
     ],
 )
