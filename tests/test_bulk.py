@@ -216,7 +216,7 @@ def test_without_descriptors_or_memory_it_is_told(pair, monkeypatch):
     def lacking(_):
         raise MemoryError
 
-    monkeypatch.setattr(bulk, "_memory", lacking)
+    monkeypatch.setattr(bulk, "memory_of", lacking)
     with pytest.raises(TransferError, match="not enough memory"):
         own.receive([10])
 

@@ -117,6 +117,19 @@ def test_what_a_worker_refuses_leaves_the_way_as_it_was(fresh):
     assert works(fresh)
 
 
+def test_what_goes_beside_a_run_does_not_meet_its_values(fresh, gate):
+    """On a subshell, while the worker sends something else."""
+    fresh.delegate(MAKE)
+    pulling = fresh.begin_pull(["x"])
+    assert gate[0].wait(60)
+    fresh.submit("total = int(y[:4].sum())", values={"y": array()}, concurrent=True).result(60)
+    gate[1].set()
+
+    np.testing.assert_array_equal(array(), pulling.outcome()["x"])
+    assert {"total": 6} == fresh.pull("total")
+    assert way(fresh).is_in_step()
+
+
 @pytest.mark.parametrize(
     "settings", [{"start_method": "exec"}, {"transport": "tcp"}, {"sandbox": "strict"}]
 )

@@ -194,7 +194,10 @@ class Push(Transfer):
 
     def go_by(self, bulk: transfer.BulkSocket | None) -> None:
         """Begin to send what is large, where there is a way for it."""
-        if bulk is None or self.size < transfer.SMALLEST or not bulk.is_in_step():
+        # on a subshell it would meet one whose turn it is
+        if bulk is None or self.subshell or self.size < transfer.SMALLEST:
+            return
+        if not bulk.is_in_step():
             return
         parts, self.buffers = self.buffers, ()
 

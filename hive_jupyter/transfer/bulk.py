@@ -149,7 +149,7 @@ def _identity(descriptor: int) -> tuple[int, int] | None:
 
 
 def _received(receiving: socket.socket, size: int, over: Callable[[], bool]) -> memoryview:
-    memory, start = _memory(size), 0
+    memory, start = memory_of(size), 0
     flags, deadline = socket.MSG_WAITALL, None
     while start < size:
         # asked before it is looked what is there
@@ -165,7 +165,8 @@ def _received(receiving: socket.socket, size: int, over: Callable[[], bool]) -> 
     return memory
 
 
-def _memory(size: int) -> memoryview:
+def memory_of(size: int) -> memoryview:
+    """Memory that is nobody else's; what it holds is anything, or zeros."""
     if size < _LARGE:
         return memoryview(bytearray(size))
     # not a bytearray, which would be filled with zeros first

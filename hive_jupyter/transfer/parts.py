@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from hive_jupyter.transfer.bulk import memory_of
 from hive_jupyter.transfer.describing import LieError, is_count
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def _whole(parts: list[Any], size: int) -> memoryview:
         return part
     if sum(memoryview(part).nbytes for part in parts) < size:
         raise LieError("there is less than was said")
-    whole, start = memoryview(bytearray(size)), 0
+    whole, start = memory_of(size), 0
     while start < size:
         length = min(size - start, LARGEST_PART)
         whole[start : start + length] = memoryview(parts.pop()).cast("B")

@@ -57,6 +57,9 @@ _PIPE = 2**16
 # When the host is gone, supervisors have so many seconds to sweep; one that was stopped does not.
 HOST_GONE_GRACE = 1.0
 
+# Who may open fewer files (ulimit -n) needs each; a worker takes some sixty for itself.
+_ENOUGH_FILES = 128
+
 # What ru_maxrss counts, in bytes.
 _MAXRSS = 1 if sys.platform == "darwin" else 1024
 
@@ -226,7 +229,9 @@ class Supervisor:
 
     def _bulk_pair(self) -> tuple[list[int], list[int]]:
         """The host's and the worker's end of a way for large values; of others none."""
-        if self._spec.role != WORKER or self._spec.argv:
+        files = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+        has_few = 0 <= files < _ENOUGH_FILES
+        if self._spec.role != WORKER or self._spec.argv or has_few:
             return [], []
         ours, theirs = socket.socketpair()
         return [ours.detach()], [theirs.detach()]
