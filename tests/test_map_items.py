@@ -74,6 +74,13 @@ async def test_a_reply_that_makes_no_sense_is_refused(chunk, told):
         chunk.report(told)
 
 
+async def test_one_that_was_to_give_back_its_items_may_have_begun_none(chunk):
+    """It hears of it in the moment in which it would begin."""
+    chunk.is_asked_back = True
+    report = chunk.report(reply())
+    assert ((), None) == (tuple(report.outcomes), report.running)
+
+
 async def test_one_that_was_to_stop_may_have_done_nothing(chunk):
     chunk.stop()
 

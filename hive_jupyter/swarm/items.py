@@ -214,6 +214,7 @@ class Chunk(Request):
         overran: an item had more than its time.
         is_over: nothing more comes of it.
         is_first: its worker had nothing else to do before.
+        is_asked_back: its worker is to begin no further item, and may have begun none.
         count: how many items it has; fewer once its worker has given some back.
     """
 
@@ -234,6 +235,7 @@ class Chunk(Request):
         self.number = secrets.randbits(62)
         self.overran = False
         self.is_first = True
+        self.is_asked_back = False
         self.is_over = False
         self._name = function.name
         self._limit = limit
@@ -259,6 +261,11 @@ class Chunk(Request):
         """What it runs."""
         return f"map {self._name}"
 
+    @property
+    def may_do_nothing(self) -> bool:
+        """Whether somebody wanted its worker to begin no item."""
+        return self.stops > 0 or self.is_asked_back
+
     def report(self, reply: Message) -> Report:
         """
         What a reply says.
@@ -279,7 +286,7 @@ class Chunk(Request):
             running, seconds = content["stopped"], content["seconds"]
             if running is not None and (running != len(outcomes) or not self.stops):
                 _lie("it says that it was stopped in an item in which it was not")
-            if self.count and not outcomes and running is None and not self.stops:
+            if self.count and not outcomes and running is None and not self.may_do_nothing:
                 _lie("it says that it has done nothing")
             seconds = float(seconds) if isinstance(seconds, int | float) else math.nan
         return Report(outcomes, running, seconds)

@@ -333,7 +333,7 @@ class Pool:
         rest = tasks[count:]
         if report.running is not None and rest:
             rest.pop(0).end(error=self._blame(node, chunk, failure))
-        if not count and report.running is None and chunk.is_first:
+        if not count and report.running is None and chunk.is_first and not chunk.is_asked_back:
             rest = [task for task in rest if not _gave_up(task, failure)]
         self._put_back(rest)
         values = await self._values(node, report.outcomes)

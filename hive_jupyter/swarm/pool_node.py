@@ -77,6 +77,7 @@ class PoolNode(SwarmNode):
         channels, process = self._channels, self._process
         if channels is None or channels.is_closed or process is None:
             return None
+        chunk.is_asked_back = True
         content = {"number": chunk.number}
         asking = asyncio.create_task(channels.request("control", "map_return_request", content))
         try:
