@@ -57,6 +57,7 @@ from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
 from hive_jupyter.swarm import confinement, kernels, system
 from hive_jupyter.swarm.aside import Completions
+from hive_jupyter.swarm.dask import Place, place_of
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import examine
 from hive_jupyter.swarm.fallback import Instructions
@@ -215,6 +216,7 @@ class HiveManager:
         concurrent: bool = False,
         given: Packed | None = None,
         kind: Callable[..., Delegation] = Delegation,
+        on: object = None,
     ) -> Delegation:
         """
         Start a run and return at once.
@@ -234,9 +236,11 @@ class HiveManager:
             concurrent: run it beside what the worker runs, on a subshell of its kernel.
             given: variables that the worker is given right before.
             kind: makes what is returned, with the arguments of a Delegation.
+            on: where a worker that has not started lives: the address of a Dask scheduler, "local",
+                a Dask client or its name; "here": this machine, as by default.
 
         Raises:
-            ConfigError: an argument is wrong, or the worker lives with another policy.
+            ConfigError: an argument is wrong, or the worker lives elsewhere or with another policy.
             SandboxUnavailable: the worker's kind cannot be confined. Where this machine cannot
                 enforce the profile, the run ends with it.
         """
@@ -247,6 +251,7 @@ class HiveManager:
         self._check_runs_code(name)
         if name not in self.nodes.by_name:
             self._check_policy(size, sandbox)
+        place = None if on is None else place_of(on)
         delegation = kind(
             name,
             code,
@@ -272,6 +277,8 @@ class HiveManager:
             return run
 
         def submit() -> Future[Message]:
+            if place is not None:
+                self._portal.call(self.nodes.move(name, place))
             if size is not None or sandbox is not None:
                 self._portal.call(self.nodes.change_policy(name, size, sandbox))
             return self._portal.submit(self._run(delegation, name, new_run))
@@ -292,6 +299,7 @@ class HiveManager:
         header: Mapping[str, Any] | None = None,
         sink: Sink = ignore,
         late: Sink | None = None,
+        on: object = None,
     ) -> Job:
         """
         Start a job and return at once: a run that nobody waits for.
@@ -307,6 +315,7 @@ class HiveManager:
             header: of the cell that the output belongs to.
             sink: is called on the portal's thread with what it says; must not block.
             late: is called with what its threads and tasks say after its end.
+            on: where a worker that has not started lives.
 
         Raises:
             ConfigError: an argument is wrong, or the worker lives with another policy.
@@ -324,6 +333,7 @@ class HiveManager:
             concurrent=concurrent,
             given=given,
             kind=partial(JobDelegation, sink=sink),
+            on=on,
         )
         assert isinstance(delegation, JobDelegation)
         job = self.jobs.add(code, delegation)
@@ -389,6 +399,7 @@ class HiveManager:
         sandbox: str | None = None,
         memory: int | str | None = None,
         raise_error: bool = True,
+        on: object = None,
     ) -> Result | Instructions:
         """
         Run code in a worker and wait for it; arguments as ``begin``.
@@ -406,7 +417,8 @@ class HiveManager:
         """
 
         def begin() -> Delegation:
-            return self.begin(code, worker=worker, timeout=timeout, sandbox=sandbox, memory=memory)
+            chosen: dict[str, Any] = {"sandbox": sandbox, "memory": memory, "on": on}
+            return self.begin(code, worker=worker, timeout=timeout, **chosen)
 
         return _wait_for(begin, forgives=() if raise_error else RemoteError)
 
@@ -459,6 +471,7 @@ class HiveManager:
         memory: int | str | None = None,
         sandbox: str | None = None,
         task: str = "",
+        on: object = None,
     ) -> ValuesDelegation:
         """
         Give variables to a worker and return at once.
@@ -470,6 +483,7 @@ class HiveManager:
             memory: as for ``begin``.
             sandbox: as for ``begin``.
             task: what they are for: the code that is shown where no worker can run.
+            on: as for ``begin``.
 
         Raises:
             ConfigError: an argument is wrong, or the worker lives with another policy.
@@ -488,6 +502,7 @@ class HiveManager:
             memory=memory,
             sandbox=sandbox,
             task=task,
+            place=None if on is None else place_of(on),
         )
 
     def begin_pull(
@@ -1158,6 +1173,7 @@ class HiveManager:
         memory: int | str | None = None,
         sandbox: str | None = None,
         task: str = "",
+        place: Place | None = None,
     ) -> ValuesDelegation:
         name = checked_worker(self.config.worker if worker is None else worker)
         seconds = self._checked_timeout(timeout)
@@ -1189,6 +1205,8 @@ class HiveManager:
             return moved or {}
 
         def submit() -> Future[dict[str, Any]]:
+            if place is not None:
+                self._portal.call(self.nodes.move(name, place))
             if size is not None or sandbox is not None:
                 self._portal.call(self.nodes.change_policy(name, size, sandbox))
             return self._portal.submit(work())
