@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from traitlets import TraitError
 
 from hive_jupyter.config import TURNED_OFF, HiveConfig, checked_worker
+from hive_jupyter.dask_map import DaskCrew, Work, check_profile
 from hive_jupyter.delegation import (
     BaseDelegation,
     Delegation,
@@ -45,6 +46,7 @@ from hive_jupyter.errors import (
 )
 from hive_jupyter.jobs import Job, JobDelegation, Jobs
 from hive_jupyter.mapping import (
+    Crew,
     HiveExecutor,
     LocalCrew,
     MapResults,
@@ -57,7 +59,7 @@ from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
 from hive_jupyter.swarm import confinement, kernels, system
 from hive_jupyter.swarm.aside import Completions
-from hive_jupyter.swarm.dask import Place, place_of
+from hive_jupyter.swarm.dask import LOCAL, DaskProvisioner, Place, place_of
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import examine
 from hive_jupyter.swarm.fallback import Instructions
@@ -630,7 +632,8 @@ class HiveManager:
         memory: int | str | None = None,
         progress: bool = True,
         engine: str = "local",
-        address: str | None = None,
+        address: object = None,
+        pure: bool = False,
     ) -> MapResults:
         """
         Call a function with each of some items, in many workers.
@@ -646,8 +649,10 @@ class HiveManager:
             sandbox: a profile.
             memory: bytes or such as "2G" for each worker with all its descendants.
             progress: show how far it is, where it takes more than a second.
-            engine: who runs the workers: "local".
-            address: of an engine elsewhere.
+            engine: who runs the workers: "local", this hive; or "dask", a hive in each Dask worker
+                of a cluster, whose results Dask unpickles here.
+            address: of the cluster, as ``on`` of ``begin``; by default "local".
+            pure: of a cluster: an item may be run again where a machine was lost with it.
 
         Returns:
             The results, one after the other. To ask for one may raise what its item raised, with
@@ -662,7 +667,7 @@ class HiveManager:
         _check_callable(function)
         taken = Function.of(function)
         limits: dict[str, Any] = {"timeout": timeout, "sandbox": sandbox, "memory": memory}
-        crew = self._crew(engine, address, workers=workers, **limits)
+        crew = self._crew(engine, address, workers=workers, pure=pure, **limits)
         return MapResults(
             crew,
             taken,
@@ -719,7 +724,7 @@ class HiveManager:
         sandbox: str | None = None,
         memory: int | str | None = None,
         engine: str = "local",
-        address: str | None = None,
+        address: object = None,
     ) -> HiveExecutor:
         """
         An executor over many workers, for code that takes one; arguments as ``map``.
@@ -1227,13 +1232,14 @@ class HiveManager:
     def _crew(
         self,
         engine: str,
-        address: str | None,
+        address: object,
         *,
         workers: int | None,
         timeout: float | str | None,
         sandbox: str | None,
         memory: int | str | None,
-    ) -> LocalCrew:
+        pure: bool = False,
+    ) -> Crew:
         """
         Who does the work of a map or an executor.
 
@@ -1242,12 +1248,18 @@ class HiveManager:
             NodeStartError: no worker can run.
         """
         check_engine(engine, address)
-        count = checked_count(workers, self.config.max_workers)
         seconds = self._checked_timeout(timeout)
         policy = self.config.policy(sandbox, _chosen_size(memory))
         refusal = self._refusal()
         if refusal is not None:
             raise NodeStartError(refusal, node="map")
+        if engine == "dask":
+            check_profile(sandbox)
+            place = place_of(LOCAL if address is None else address)
+            work = Work(policy, seconds, None if workers is None else checked_count(workers), pure)
+            cluster = self._portal.call(self._cluster(place))
+            return DaskCrew(self._portal, cluster, self.config, work)
+        count = checked_count(workers, self.config.max_workers)
         return LocalCrew(
             self._portal,
             self.config,
@@ -1399,6 +1411,9 @@ class HiveManager:
             raise NodeStartError(msg, node=worker) from error
 
     # On the portal's loop
+
+    async def _cluster(self, place: Place) -> DaskProvisioner:
+        return self.nodes.cluster(place)
 
     async def _serve(self, server: Callable[[Path], Coroutine[Any, Any, _T]]) -> _T:
         with self._ended_with_the_hive():

@@ -221,8 +221,11 @@ class Nodes:
 
     def _starters(self, place: Place) -> ForkServers | DaskProvisioner:
         here = self.fork_servers()
-        if place.address == HERE:
-            return here
+        return here if place.address == HERE else self.cluster(place)
+
+    def cluster(self, place: Place) -> DaskProvisioner:
+        """What starts workers on a cluster."""
+        here = self.fork_servers()
         if place not in self._clusters:
             self._clusters[place] = DaskProvisioner(
                 self._config, place, self.runtime_folder(), self.sockets, here.told

@@ -195,6 +195,8 @@ class DaskProvisioner:
         self._client: Any = None
         self._cluster: Any = None
         self._connecting: asyncio.Task[Any] | None = None
+        self._plugin_of: Any = None
+        self._adding = asyncio.Lock()
         self._announced: dict[str, asyncio.Future[Mapping[str, Any]]] = {}
         self._releasing: set[asyncio.Future[None]] = set()
 
@@ -225,7 +227,7 @@ class DaskProvisioner:
             HiveError: the scheduler does not answer, there is no room, or no worker could be
                 started; the message says which.
         """
-        client = await self._connected()
+        client = await self.client()
         self._listen(client)
         keys = curve_keys()
         token = secrets.token_hex(8)
@@ -238,7 +240,7 @@ class DaskProvisioner:
             "host_key": keys[0],
             "silence": self._config.far_silence,
         }
-        task = await apart(lambda: self._submit(client, f"hive-{name}-{token}", order))
+        task = await apart(lambda: self.submit(client, _HOLD, order, f"hive-{name}-{token}"))
         process: FarProcess | None = None
         try:
             told = await self._placed(client, task, announced)
@@ -285,6 +287,10 @@ class DaskProvisioner:
 
     def _disconnect(self) -> None:
         client, cluster = self._client, self._cluster
+        if self._plugin_of is not None and self._plugin_of.status == "running":
+            with contextlib.suppress(Exception):
+                self._plugin_of.unregister_worker_plugin(self._topic)
+        self._plugin_of = None
         self._client = self._cluster = None
         if client is not None and client is self.place.client:
             client.unsubscribe_topic(self._topic)
@@ -293,9 +299,9 @@ class DaskProvisioner:
         if cluster is not None:
             cluster.close(timeout=_LOOK)
 
-    async def _connected(self) -> Any:
+    async def client(self) -> Any:
         """
-        A client whose scheduler answers.
+        A Dask client whose scheduler answers.
 
         Raises:
             HiveError: it does not, within ``connect_timeout``.
@@ -345,10 +351,39 @@ class DaskProvisioner:
             address = self._cluster = make_cluster(dashboard_address=":0")
         self._client = make_client(address, timeout=seconds, set_as_default=False)
 
-    def _submit(self, client: Any, key: str, order: Mapping[str, Any]) -> Any:
+    async def have_plugin(self, make: Callable[[str], Any]) -> str:
+        """
+        Have all Dask workers, those to come too, hold something until the cluster is let go.
+
+        Args:
+            make: makes it of its name, the first time.
+
+        Returns:
+            The name of the plugin.
+
+        Raises:
+            HiveError: they cannot; the message says why.
+        """
+        client = await self.client()
+        async with self._adding:
+            if self._plugin_of is not client:
+                try:
+                    await apart(lambda: client.register_plugin(make(self._topic)))
+                except Exception as error:
+                    raise HiveError(self._no_plugin(error)) from error
+                self._plugin_of = client
+        return self._topic
+
+    def _no_plugin(self, error: Exception) -> str:
+        if isinstance(error, ImportError | AttributeError):
+            return _not_there(error)
+        return f"the Dask workers at {self.place} cannot run Hive: {error}"
+
+    def submit(self, client: Any, code: str, order: Mapping[str, Any], key: Any) -> Any:
+        """Have one of the Dask workers that may be used evaluate some text, with an order."""
         return client.submit(
             eval,
-            _HOLD,
+            code,
             {"order": dict(order)},
             key=key,
             workers=list(self.place.workers) or None,
@@ -404,10 +439,7 @@ class DaskProvisioner:
         except Exception as failure:
             error = failure
         if isinstance(error, ImportError):
-            return (
-                f"hive-jupyter cannot be imported on the Dask worker ({error}). Install there what "
-                f"is installed here: {_INSTALL.replace(']', f']=={__version__}')}"
-            )
+            return _not_there(error)
         return f"Dask at {self.place} could not start it: {error or task.status}"
 
     def _checked(self, told: Mapping[str, Any]) -> Station:
@@ -453,6 +485,13 @@ class DaskProvisioner:
             return f"the Dask scheduler {self.place} is gone, and its Dask workers with it"
         reason = await _reason_of_dask(client, worker)
         return f"the Dask worker {worker}, which held its place, ended{reason}"
+
+
+def _not_there(error: Exception) -> str:
+    return (
+        f"hive-jupyter cannot be imported on the Dask worker ({error}). Install there what is "
+        f"installed here: {_INSTALL.replace(']', f']=={__version__}')}"
+    )
 
 
 def _resolve(future: asyncio.Future[None]) -> None:
