@@ -118,10 +118,6 @@ class DaskCrew:
         """Stop what runs; returns at once."""
         self._portal.post(self._cancel)
 
-    def finish(self) -> None:
-        """Run what was put, and end then."""
-        self._portal.post(self._seal)
-
     def seal(self, *, cancel: bool) -> Future[None]:
         """Take no more items; resolves when the last one is answered."""
         return self._portal.submit(self._sealed_off(cancel=cancel))
@@ -236,10 +232,6 @@ class DaskCrew:
         msg = f"The item was lost with its Dask worker, or {self._cluster.place} itself: {reason}"
         return NodeDied(msg, node="map", cause="lost")
 
-    def _seal(self) -> None:
-        self._sealed = True
-        self._end_if_done()
-
     def _cancel(self) -> None:
         if self._cancelled or self._over.done():
             return
@@ -270,7 +262,8 @@ class DaskCrew:
         if cancel:
             waiting, self._waiting = self._waiting, deque()
             _refuse(waiting)
-        self._seal()
+        self._sealed = True
+        self._end_if_done()
         await self._over
 
     async def _closed(self) -> None:

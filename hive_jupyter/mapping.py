@@ -83,9 +83,6 @@ class Crew(Protocol):
             HiveError: as ``check``.
         """
 
-    def seal(self, *, cancel: bool) -> Future[None]:
-        """Take no more items; resolves when the last one is answered."""
-
     def close(self) -> None:
         """Cancel, and wait until nothing is left of it."""
 

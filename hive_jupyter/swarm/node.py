@@ -827,7 +827,7 @@ class SwarmNode:
             subshell.close()
             self._forget_if_ended()
 
-    async def _opened(self, subshell: Subshell, run: Run, process: WorkerProcess) -> str:
+    async def _opened(self, subshell: Subshell, run: Run, process: Process) -> str:
         """The name of a subshell; a worker whose interpreter is held by C code makes none."""
         opening = asyncio.ensure_future(subshell.name())
         opening.add_done_callback(note_failure)
