@@ -137,12 +137,18 @@ class DaskCrew:
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._client = await self._cluster.client()
         self._room = await self._cluster.have_plugin(lambda name: _room(name, self._settings()))
-        threads = sum((await apart(self._client.nthreads)).values())
+        threads = await apart(self._threads)
         if not threads:
             msg = f"The Dask cluster {self._cluster.place} has no workers; start some."
             raise NodeStartError(msg, node="map")
         self._most = min(threads, self._work.most or threads)
         self._pace = Pace(self._most, _WORTH)
+
+    def _threads(self) -> int:
+        """Of the cluster; one that is just growing gets its time. On a thread that may wait."""
+        with contextlib.suppress(TimeoutError):
+            self._client.wait_for_workers(1, timeout=self._config.connect_timeout)
+        return sum(self._client.nthreads().values())
 
     def _settings(self) -> dict[str, Any]:
         """What of the host's settings counts for workers there."""

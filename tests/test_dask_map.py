@@ -243,9 +243,13 @@ def test_a_cluster_that_is_none(hive):
         hive.config.connect_timeout = 60.0
 
 
-def test_a_cluster_without_workers(hive, tmp_path):
-    with cluster(tmp_path) as empty, pytest.raises(NodeStartError, match="has no workers"):
-        hive.map(abs, [1], engine="dask", address=empty.address)
+def test_a_cluster_without_workers(runtime, tmp_path):
+    with cluster(tmp_path) as empty, HiveManager(connect_timeout=1.0) as hive:
+        with pytest.raises(NodeStartError, match="has no workers"):
+            hive.map(abs, [1], engine="dask", address=empty.address)
+        hive.config.connect_timeout = 60.0
+        empty.start("worker", empty.address, "--local-directory", ".")
+        assert [1] == list(hive.map(abs, [1], engine="dask", address=empty.address))
 
 
 def test_engines_and_addresses(hive):
