@@ -136,11 +136,11 @@ class DaskCrew:
         self._loop = asyncio.get_running_loop()
         self._over: asyncio.Future[None] = self._loop.create_future()
         self._client = await self._cluster.client()
-        self._room = await self._cluster.have_plugin(lambda name: _room(name, self._settings()))
         threads = await apart(self._threads)
         if not threads:
             msg = f"The Dask cluster {self._cluster.place} has no workers; start some."
             raise NodeStartError(msg, node="map")
+        self._room = await self._cluster.have_plugin(lambda name: _room(name, self._settings()))
         self._most = min(threads, self._work.most or threads)
         self._pace = Pace(self._most, _WORTH)
 

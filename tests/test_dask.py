@@ -445,6 +445,36 @@ def test_local_starts_a_cluster_that_ends_with_the_hive(runtime, tmp_path):
     assert "42\nlocal (Dask worker" in play(program, options=())
 
 
+_IN_A_NOTEBOOK = """
+from hive_jupyter import HiveManager
+if __name__ == "__main__":
+    hive = HiveManager(connect_timeout=60, sandbox="open")
+    hive.delegate("x = 5", worker="far", on="local")
+    print("ready", flush=True)
+    try:
+        hive.delegate("import time; time.sleep(600)", worker="far")
+    except KeyboardInterrupt:
+        print("stopped")
+    print(hive.delegate("x", worker="far").value_repr)
+    hive.close()
+"""
+
+
+def test_the_stop_button_ends_no_dask_worker_of_local(runtime, tmp_path):
+    """It sends SIGINT to the kernel and all processes below it."""
+    script = tmp_path / "script.py"
+    script.write_text(_IN_A_NOTEBOOK)
+    with subprocess.Popen(
+        [sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True
+    ) as host:
+        try:
+            assert "ready\n" == host.stdout.readline()
+            os.killpg(host.pid, signal.SIGINT)
+            assert "stopped\n5\n" == host.stdout.read()
+        finally:
+            host.kill()
+
+
 def test_nothing_is_left(runtime, dask_cluster):
     with hive_of() as hive:
         run(hive, "1", on=dask_cluster.address)

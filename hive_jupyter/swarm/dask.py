@@ -35,7 +35,7 @@ from hive_jupyter.protocol import PROTOCOL_VERSION
 from hive_jupyter.swarm.channels import Context, curve_keys
 from hive_jupyter.swarm.far import CANCELLED, PARENT, FarProcess, Station
 from hive_jupyter.swarm.launch import Launch
-from hive_jupyter.swarm.portal import apart
+from hive_jupyter.swarm.portal import apart, handle_sigint
 from hive_jupyter.swarm.process import first_of
 from hive_jupyter.swarm.runtime import RuntimeFolder
 from hive_jupyter.units import format_duration, nearest
@@ -348,7 +348,7 @@ class DaskProvisioner:
         self._disconnect()
         address: Any = self.place.address
         if address == LOCAL:
-            address = self._cluster = make_cluster(dashboard_address=":0")
+            address = self._cluster = make_cluster(dashboard_address=":0", preload=[__name__])
         self._client = make_client(address, timeout=seconds, set_as_default=False)
 
     async def have_plugin(self, make: Callable[[str], Any]) -> str:
@@ -555,6 +555,15 @@ async def _reason_of_dask(client: Any, worker: str) -> str:
 
 
 # On the Dask worker
+
+
+async def dask_setup(worker: Any) -> None:  # noqa: ARG001  as Dask calls it
+    """
+    Have a Dask worker take no notice of SIGINT; called by Dask where this module is its preload.
+
+    A notebook's stop button reaches all processes below its kernel, and would end it.
+    """
+    handle_sigint(lambda *_: None)
 
 
 def hold(order: Mapping[str, Any]) -> str:

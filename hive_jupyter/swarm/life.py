@@ -412,7 +412,8 @@ class Life:
             memory=usage.memory if usage else None,
             cpu_seconds=usage.cpu_seconds if usage else None,
             metrics=self.metrics.snapshot(),
-            drift=self._drift(kernel, policy) if process else (),
+            # one that lives elsewhere has taken nothing over from here
+            drift=self._drift(kernel, policy) if process and not process.place else (),
             place=process.place if process else "",
         )
 
