@@ -323,9 +323,9 @@ def test_the_scheduler_goes(runtime, tmp_path):
         assert "does not answer" in run(hive, "1").reason
 
 
-def _hive_of_another_version(folder, change):
+def _hive_of_another_version(folder, change, file="__init__.py"):
     package = shutil.copytree(Path(hive_jupyter.__file__).parent, folder / "hive_jupyter")
-    module = package / "__init__.py"
+    module = package / file
     module.write_text(change(module.read_text()))
     return str(folder)
 
@@ -348,6 +348,18 @@ def test_another_version_is_told(runtime, tmp_path, change, reason):
         assert reason in answer.reason
         assert "pip install" in answer.reason
         wait_until(lambda: not made.stations())
+
+
+def test_another_python_is_told_once(runtime, tmp_path):
+    path = _hive_of_another_version(
+        tmp_path,
+        lambda text: text.replace("platform.python_version()", "'3.99.1'"),
+        "swarm/station.py",
+    )
+    with cluster(tmp_path) as made, hive_of() as hive:
+        made.add_worker("new", PYTHONPATH=path)
+        assert "Python is 3.99.1 on the Dask worker" in run(hive, "1", on=made.address).stderr
+        assert "" == run(hive, "1").stderr
 
 
 def test_a_station_that_stands_still_is_lost(runtime, dask_cluster, tmp_path):
