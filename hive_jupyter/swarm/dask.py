@@ -588,14 +588,17 @@ def hold(order: Mapping[str, Any]) -> str:
     host = "127.0.0.1" if address.startswith("inproc") else get_address_host(address)
     command = [sys.executable, "-P", "-m", "hive_jupyter.swarm.station"]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, start_new_session=True
+        command,
+        bufsize=0,  # what a station that has ended did not take is not tried again
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        start_new_session=True,
     ) as station:
         assert station.stdin is not None
         assert station.stdout is not None
         line = json.dumps({**order, "bind": host, "path": sys.path})
         with contextlib.suppress(OSError):
             station.stdin.write(line.encode() + b"\n")
-            station.stdin.flush()
         told = station.stdout.readline()
         if not told:
             msg = f"the station at {host} ended with code {station.wait()}; its log is Dask's"
@@ -634,4 +637,3 @@ def _tell(station: subprocess.Popen[bytes], why: str) -> None:
     assert station.stdin is not None
     with contextlib.suppress(OSError, ValueError):
         station.stdin.write(why.encode() + b"\n")
-        station.stdin.flush()
