@@ -66,10 +66,14 @@ def dies(delegation):
     return caught.value
 
 
+def station_above(pid):
+    above = psutil.Process(pid).parents()
+    return next(each for each in above if "hive_jupyter.swarm.station" in each.cmdline())
+
+
 def station_of(hive):
     """The station of a hive's worker."""
-    above = psutil.Process(status(hive)["pid"]).parents()
-    return next(each for each in above if "hive_jupyter.swarm.station" in each.cmdline())
+    return station_above(status(hive)["pid"])
 
 
 def status(hive, name="far"):
@@ -393,10 +397,9 @@ def test_a_worker_ends_where_its_host_is_silent(runtime, dask_cluster, number):
     ) as host:
         try:
             pid = int(host.stdout.readline())
-            above = psutil.Process(pid).parents()
+            station = station_above(pid)
             host.send_signal(number)
             wait_until(lambda: has_ended(pid), 20)
-            station = next(each for each in above if "hive_jupyter.swarm.station" in each.cmdline())
             wait_until(lambda: has_ended(station.pid))
         finally:
             host.kill()
