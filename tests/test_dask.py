@@ -465,9 +465,11 @@ from hive_jupyter import HiveManager
 if __name__ == "__main__":
     hive = HiveManager(connect_timeout=60, sandbox="open")
     hive.delegate("x = 5", worker="far", on="local")
-    print("ready", flush=True)
     try:
-        hive.delegate("import time; time.sleep(600)", worker="far")
+        code = "import time; print('begun', flush=True); time.sleep(600)"
+        for message in (run := hive.begin(code, worker="far")):
+            print(message.content["text"], end="", flush=True)
+        run.outcome()
     except KeyboardInterrupt:
         print("stopped")
     print(hive.delegate("x", worker="far").value_repr)
@@ -483,7 +485,7 @@ def test_the_stop_button_ends_no_dask_worker_of_local(runtime, tmp_path):
         [sys.executable, script], stdout=subprocess.PIPE, text=True, start_new_session=True
     ) as host:
         try:
-            assert "ready\n" == host.stdout.readline()
+            assert "begun\n" == host.stdout.readline()
             os.killpg(host.pid, signal.SIGINT)
             assert "stopped\n5\n" == host.stdout.read()
         finally:
