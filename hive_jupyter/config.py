@@ -356,6 +356,11 @@ class HiveConfig(Configurable):
     pass_environment = VariableNames(
         Unicode(), help="Names of further variables that workers get from the host: A, B_*"
     ).tag(config=True)
+    far_silence = Duration(
+        30.0,
+        min=1.0,
+        help="Time without a sign of life after which a worker on a cluster, or its host, is lost.",
+    ).tag(config=True)
     max_failures = Int(
         3, min=1, help="Failures of a worker in a row that open its circuit breaker."
     ).tag(config=True)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, Self, TypeVar
 from traitlets import TraitError
 
 from hive_jupyter.config import TURNED_OFF, HiveConfig, checked_worker
+from hive_jupyter.dask_map import DaskCrew, Work, check_profile
 from hive_jupyter.delegation import (
     BaseDelegation,
     Delegation,
@@ -45,6 +46,7 @@ from hive_jupyter.errors import (
 )
 from hive_jupyter.jobs import Job, JobDelegation, Jobs
 from hive_jupyter.mapping import (
+    Crew,
     HiveExecutor,
     LocalCrew,
     MapResults,
@@ -57,6 +59,7 @@ from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.status import SwarmStatus, plain_values
 from hive_jupyter.swarm import confinement, kernels, system
 from hive_jupyter.swarm.aside import Completions
+from hive_jupyter.swarm.dask import LOCAL, DaskProvisioner, Place, place_of
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.enforcement import examine
 from hive_jupyter.swarm.fallback import Instructions
@@ -215,6 +218,7 @@ class HiveManager:
         concurrent: bool = False,
         given: Packed | None = None,
         kind: Callable[..., Delegation] = Delegation,
+        on: object = None,
     ) -> Delegation:
         """
         Start a run and return at once.
@@ -234,9 +238,11 @@ class HiveManager:
             concurrent: run it beside what the worker runs, on a subshell of its kernel.
             given: variables that the worker is given right before.
             kind: makes what is returned, with the arguments of a Delegation.
+            on: where a worker that has not started lives: the address of a Dask scheduler, "local",
+                a Dask client or its name; "here": this machine, as by default.
 
         Raises:
-            ConfigError: an argument is wrong, or the worker lives with another policy.
+            ConfigError: an argument is wrong, or the worker lives elsewhere or with another policy.
             SandboxUnavailable: the worker's kind cannot be confined. Where this machine cannot
                 enforce the profile, the run ends with it.
         """
@@ -247,6 +253,7 @@ class HiveManager:
         self._check_runs_code(name)
         if name not in self.nodes.by_name:
             self._check_policy(size, sandbox)
+        place = None if on is None else place_of(on)
         delegation = kind(
             name,
             code,
@@ -272,6 +279,8 @@ class HiveManager:
             return run
 
         def submit() -> Future[Message]:
+            if place is not None:
+                self._portal.call(self.nodes.move(name, place))
             if size is not None or sandbox is not None:
                 self._portal.call(self.nodes.change_policy(name, size, sandbox))
             return self._portal.submit(self._run(delegation, name, new_run))
@@ -292,6 +301,7 @@ class HiveManager:
         header: Mapping[str, Any] | None = None,
         sink: Sink = ignore,
         late: Sink | None = None,
+        on: object = None,
     ) -> Job:
         """
         Start a job and return at once: a run that nobody waits for.
@@ -307,6 +317,7 @@ class HiveManager:
             header: of the cell that the output belongs to.
             sink: is called on the portal's thread with what it says; must not block.
             late: is called with what its threads and tasks say after its end.
+            on: where a worker that has not started lives.
 
         Raises:
             ConfigError: an argument is wrong, or the worker lives with another policy.
@@ -324,6 +335,7 @@ class HiveManager:
             concurrent=concurrent,
             given=given,
             kind=partial(JobDelegation, sink=sink),
+            on=on,
         )
         assert isinstance(delegation, JobDelegation)
         job = self.jobs.add(code, delegation)
@@ -389,6 +401,7 @@ class HiveManager:
         sandbox: str | None = None,
         memory: int | str | None = None,
         raise_error: bool = True,
+        on: object = None,
     ) -> Result | Instructions:
         """
         Run code in a worker and wait for it; arguments as ``begin``.
@@ -406,7 +419,8 @@ class HiveManager:
         """
 
         def begin() -> Delegation:
-            return self.begin(code, worker=worker, timeout=timeout, sandbox=sandbox, memory=memory)
+            chosen: dict[str, Any] = {"sandbox": sandbox, "memory": memory, "on": on}
+            return self.begin(code, worker=worker, timeout=timeout, **chosen)
 
         return _wait_for(begin, forgives=() if raise_error else RemoteError)
 
@@ -459,6 +473,7 @@ class HiveManager:
         memory: int | str | None = None,
         sandbox: str | None = None,
         task: str = "",
+        on: object = None,
     ) -> ValuesDelegation:
         """
         Give variables to a worker and return at once.
@@ -470,6 +485,7 @@ class HiveManager:
             memory: as for ``begin``.
             sandbox: as for ``begin``.
             task: what they are for: the code that is shown where no worker can run.
+            on: as for ``begin``.
 
         Raises:
             ConfigError: an argument is wrong, or the worker lives with another policy.
@@ -488,6 +504,7 @@ class HiveManager:
             memory=memory,
             sandbox=sandbox,
             task=task,
+            place=None if on is None else place_of(on),
         )
 
     def begin_pull(
@@ -615,7 +632,8 @@ class HiveManager:
         memory: int | str | None = None,
         progress: bool = True,
         engine: str = "local",
-        address: str | None = None,
+        address: object = None,
+        pure: bool = False,
     ) -> MapResults:
         """
         Call a function with each of some items, in many workers.
@@ -631,8 +649,10 @@ class HiveManager:
             sandbox: a profile.
             memory: bytes or such as "2G" for each worker with all its descendants.
             progress: show how far it is, where it takes more than a second.
-            engine: who runs the workers: "local".
-            address: of an engine elsewhere.
+            engine: who runs the workers: "local", this hive; or "dask", a hive in each Dask worker
+                of a cluster, whose results Dask unpickles here.
+            address: of the cluster, as ``on`` of ``begin``; by default "local".
+            pure: of a cluster: an item may be run again where a machine was lost with it.
 
         Returns:
             The results, one after the other. To ask for one may raise what its item raised, with
@@ -647,7 +667,7 @@ class HiveManager:
         _check_callable(function)
         taken = Function.of(function)
         limits: dict[str, Any] = {"timeout": timeout, "sandbox": sandbox, "memory": memory}
-        crew = self._crew(engine, address, workers=workers, **limits)
+        crew = self._crew(engine, address, workers=workers, pure=pure, **limits)
         return MapResults(
             crew,
             taken,
@@ -708,7 +728,7 @@ class HiveManager:
         sandbox: str | None = None,
         memory: int | str | None = None,
         engine: str = "local",
-        address: str | None = None,
+        address: object = None,
     ) -> HiveExecutor:
         """
         An executor over many workers, for code that takes one; arguments as ``map``.
@@ -1162,6 +1182,7 @@ class HiveManager:
         memory: int | str | None = None,
         sandbox: str | None = None,
         task: str = "",
+        place: Place | None = None,
     ) -> ValuesDelegation:
         name = checked_worker(self.config.worker if worker is None else worker)
         seconds = self._checked_timeout(timeout)
@@ -1193,6 +1214,8 @@ class HiveManager:
             return moved or {}
 
         def submit() -> Future[dict[str, Any]]:
+            if place is not None:
+                self._portal.call(self.nodes.move(name, place))
             if size is not None or sandbox is not None:
                 self._portal.call(self.nodes.change_policy(name, size, sandbox))
             return self._portal.submit(work())
@@ -1213,13 +1236,14 @@ class HiveManager:
     def _crew(
         self,
         engine: str,
-        address: str | None,
+        address: object,
         *,
         workers: int | None,
         timeout: float | str | None,
         sandbox: str | None,
         memory: int | str | None,
-    ) -> LocalCrew:
+        pure: bool = False,
+    ) -> Crew:
         """
         Who does the work of a map or an executor.
 
@@ -1228,12 +1252,18 @@ class HiveManager:
             NodeStartError: no worker can run.
         """
         check_engine(engine, address)
-        count = checked_count(workers, self.config.max_workers)
         seconds = self._checked_timeout(timeout)
         policy = self.config.policy(sandbox, _chosen_size(memory))
         refusal = self._refusal()
         if refusal is not None:
             raise NodeStartError(refusal, node="map")
+        if engine == "dask":
+            check_profile(sandbox)
+            place = place_of(LOCAL if address is None else address)
+            work = Work(policy, seconds, None if workers is None else checked_count(workers), pure)
+            cluster = self._portal.call(self._cluster(place))
+            return DaskCrew(self._portal, cluster, self.config, work)
+        count = checked_count(workers, self.config.max_workers)
         return LocalCrew(
             self._portal,
             self.config,
@@ -1385,6 +1415,9 @@ class HiveManager:
             raise NodeStartError(msg, node=worker) from error
 
     # On the portal's loop
+
+    async def _cluster(self, place: Place) -> DaskProvisioner:
+        return self.nodes.cluster(place)
 
     async def _serve(self, server: Callable[[Path], Coroutine[Any, Any, _T]]) -> _T:
         with self._ended_with_the_hive():

@@ -33,7 +33,7 @@ from hive_jupyter.swarm.portal import LOOK_UP, Portal, deferring_sigint
 from hive_jupyter.units import nearest
 
 # Those that there are, by their names.
-ENGINES = ("local",)
+ENGINES = ("local", "dask")
 # What takes longer (seconds) has a bar, and that is drawn so often.
 _BAR_AFTER = 1.0
 _BAR_INTERVAL = 0.2
@@ -645,7 +645,7 @@ def _short(item: Any) -> str:
         return f"an object of type {type(item).__name__}"
 
 
-def checked_count(workers: object, most: int) -> int:
+def checked_count(workers: object, most: int = sys.maxsize) -> int:
     """
     How many workers somebody wants.
 
@@ -681,8 +681,8 @@ def check_engine(engine: object, address: object) -> None:
         close = nearest(engine, ENGINES) if isinstance(engine, str) else ""
         msg = f"There is no engine {engine!r}.{close} Engines: {', '.join(ENGINES)}."
         raise ConfigError(msg)
-    if address is not None:
-        msg = f'The engine "{engine}" runs here, and takes no address.'
+    if address is not None and engine == "local":
+        msg = 'The engine "local" runs here, and takes no address. Others: engine="dask".'
         raise ConfigError(msg)
 
 

@@ -19,6 +19,7 @@ from hive_jupyter.lookout import Lookout
 from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm import confinement
 from hive_jupyter.swarm.channels import Context, context_for
+from hive_jupyter.swarm.dask import HERE, DaskProvisioner, Place
 from hive_jupyter.swarm.enforcement import examine
 from hive_jupyter.swarm.forkserver import ForkServers
 from hive_jupyter.swarm.launch import Kernel, snapshot
@@ -76,6 +77,7 @@ class Nodes:
         self._kernels = kernels
         self._died = died
         self._context: Context | None = None
+        self._clusters: dict[Place, DaskProvisioner] = {}
 
     def get(self, name: str) -> Node:
         """
@@ -213,6 +215,23 @@ class Nodes:
         await node.stop("restart")
         return await self.start(name)
 
+    async def move(self, name: str, place: Place) -> None:
+        """Choose where a worker lives that has not started yet; see SwarmNode."""
+        self.running_code(name).move(self._starters(place))
+
+    def _starters(self, place: Place) -> ForkServers | DaskProvisioner:
+        here = self.fork_servers()
+        return here if place.address == HERE else self.cluster(place)
+
+    def cluster(self, place: Place) -> DaskProvisioner:
+        """What starts workers on a cluster."""
+        here = self.fork_servers()
+        if place not in self._clusters:
+            self._clusters[place] = DaskProvisioner(
+                self._config, place, self.runtime_folder(), self.sockets, here.told
+            )
+        return self._clusters[place]
+
     async def change_policy(self, name: str, memory: int | None, sandbox: str | None) -> None:
         """Choose the policy of a worker that has not started yet; see SwarmNode."""
         self.running_code(name).change_policy(memory, sandbox)
@@ -255,6 +274,7 @@ class Nodes:
         for node in nodes:
             for text in node.take_untold() if isinstance(node, SwarmNode) else ():
                 warn(text)
+        await asyncio.gather(*(cluster.close() for cluster in self._clusters.values()))
         if self.servers is not None:
             await self.servers.close()
         if self._context is not None:

@@ -52,6 +52,11 @@ class SwarmStatus(dict[str, Any]):
             if node["last_error"]
         ]
         lines += [
+            f"{name}: lives at {node['place']}"
+            for name, node in self["workers"].items()
+            if node["place"]
+        ]
+        lines += [
             f"{name}: {', '.join(node['drift'])} changed since it started; "
             f"`%hive restart {name}` takes that over"
             for name, node in self["workers"].items()

@@ -16,6 +16,7 @@ from hive_jupyter import HiveManager
 from hive_jupyter.guard.authorization import AuthorizationGuard
 from hive_jupyter.shadows import ShadowFinder
 from hive_jupyter.worker.tools import workspace
+from tests.dask_clusters import cluster
 from tests.repos import ADDRESS, NAME, Repo, at_home
 from tests.worker_tools import Project
 
@@ -114,6 +115,15 @@ def hive(runtime):
     options = {"sandbox": "open", "max_output": None}
     with HiveManager(interrupt_grace=30, connect_timeout=60, **options) as hive:
         yield hive
+
+
+@pytest.fixture(scope="session")
+def dask_cluster(tmp_path_factory):
+    """A Dask cluster of separate processes: two workers with nannies, alice and bob."""
+    with cluster(tmp_path_factory.mktemp("dask")) as made:
+        made.add_worker("alice", "--resources", "GPU=1")
+        made.add_worker("bob")
+        yield made
 
 
 @pytest.fixture

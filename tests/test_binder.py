@@ -11,7 +11,7 @@ from packaging.utils import canonicalize_name
 
 from tests.binder.files import FOLDER, ROOT, START, pins, python_version
 
-EXTRAS = ("demo", "lab", "mcp", "tools")
+EXTRAS = ("dask", "demo", "lab", "mcp", "tools")
 
 
 def project():

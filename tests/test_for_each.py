@@ -147,6 +147,7 @@ def test_what_takes_long_has_a_bar_that_is_gone_at_the_end(notebook):
     ("line", "said"),
     [
         ("--map numbers -w other", "--map has workers of its own"),
+        ("--map numbers --on local", 'engine="dask"'),
         ("--map numbers --pull x", "-o NAME puts them into a list"),
         ("--map numbers --allow-pickle", "pickled anyway"),
         ("--map number", 'no variable "number" here. Did you mean "numbers"?'),

@@ -33,6 +33,8 @@ _REFUSED = {
     "bg": "--bg makes a job of one cell. hive.map(...) in Python goes on at once",
     "concurrent": "--concurrent runs beside what one worker runs. --map has workers of its own",
     "worker": "-w goes with one worker. --map has workers of its own, which have no names",
+    "on": "--on names the place of one worker. --map runs here; "
+    'hive.map(..., engine="dask", address=...) in Python uses a cluster',
     "pull": "--pull takes variables of one worker. --map gives the value of the cell's last line, "
     "of each item: -o NAME puts them into a list",
     "allow_pickle": "--allow-pickle goes with --pull. With --map and --sandbox open, results that "

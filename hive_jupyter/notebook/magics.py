@@ -10,6 +10,7 @@ import os
 import sys
 import time
 from collections import defaultdict
+from collections.abc import Mapping
 from functools import cached_property
 from itertools import chain
 from pathlib import Path
@@ -42,6 +43,7 @@ from hive_jupyter.notebook.tables import Table, table_of_arguments, table_of_too
 from hive_jupyter.notebook.tool_view import Place, bundles
 from hive_jupyter.policy import PROFILES
 from hive_jupyter.protocol import WORKER_VARIABLE
+from hive_jupyter.swarm.dask import place_of
 from hive_jupyter.swarm.fallback import Instructions
 from hive_jupyter.swarm.messages import Message, ignore
 from hive_jupyter.toolbox import SHORT_NAMES, read_details
@@ -141,6 +143,9 @@ DELEGATE = (
     .option("--timeout", metavar="TIME", help="stop it after 30, 30s, 5m, ...; none: never")
     .option("--memory", metavar="SIZE", help="limit of a worker that is not started yet: 500M, 2G")
     .option("--sandbox", metavar=PROFILE, help=f"what the worker may touch: {', '.join(PROFILES)}")
+    .option(
+        "--on", metavar="ADDRESS", help="a Dask cluster: tcp://host:8786, local, a client's name"
+    )
     .option(
         "--push",
         metavar=VARIABLES,
@@ -505,7 +510,7 @@ class HiveMagics(Magics):
     def _run(self, code: str, options: argparse.Namespace) -> Relayed:
         worker = self._worker(options)
         cell = Cell(self._shell, worker, self._comms)
-        chosen = _chosen(options)
+        chosen = _chosen(options, self._shell.user_ns)
         values = self._values([*chain.from_iterable(options.push or ())])
         pulled = [*chain.from_iterable(options.pull or ())]
         if options.allow_pickle:
@@ -551,7 +556,7 @@ class HiveMagics(Magics):
             header=cell.cell.header,
             sink=cell.show,
             late=None if options.quiet else cell.show,
-            **_chosen(options),
+            **_chosen(options, self._shell.user_ns),
         )
         self.background.add(cell, job)
         if options.out is not None:
@@ -597,7 +602,7 @@ class HiveMagics(Magics):
             _take_body(tool, arguments, body)
         if tool.name == "execute" and "code" in arguments:
             return self._run(arguments["code"], options)
-        for flag in ("memory", "sandbox", "push", "pull"):
+        for flag in ("memory", "sandbox", "on", "push", "pull"):
             if getattr(options, flag) is not None:
                 DELEGATE.error(f"--{flag} goes with code, not with the tool {word}")
         timeout = {} if options.timeout is None else {"timeout": options.timeout}
@@ -859,10 +864,11 @@ def _first_word(line: str) -> tuple[str, str]:
     return word, details
 
 
-def _chosen(options: argparse.Namespace) -> dict[str, Any]:
-    """What was said of the worker and the time."""
+def _chosen(options: argparse.Namespace, variables: Mapping[str, object]) -> dict[str, Any]:
+    """What was said of the worker, its place and the time."""
     names = ("worker", "timeout", "memory", "sandbox")
-    return {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    chosen = {name: getattr(options, name) for name in names if getattr(options, name) is not None}
+    return chosen if options.on is None else {**chosen, "on": place_of(options.on, variables)}
 
 
 def _take_tags(tags: list[str], options: argparse.Namespace) -> None:

@@ -28,6 +28,7 @@ import zmq
 from jupyter_client.session import Session
 
 from hive_jupyter.display.rules import INERT, TRUSTED, stricter
+from hive_jupyter.display.widgets import VIEW
 from hive_jupyter.errors import TransferError
 from hive_jupyter.protocol import RUN_KEY, WORKER_NAME
 from hive_jupyter.swarm.comms import WorkerComms
@@ -220,6 +221,7 @@ class Channels:
         on_violation: is called once with a reason when the worker breaks the protocol.
         rule: for what of its output may pass; one of ``display.rules.RULES``.
         folder: the worker's private one, for output that is too much to be shown.
+        saw_widget: is called with each run that displays a widget.
 
     Attributes:
         comms: of the worker.
@@ -234,8 +236,10 @@ class Channels:
         *,
         rule: str = TRUSTED,
         folder: str = "",
+        saw_widget: Callable[[Run], object] = id,
     ) -> None:
         self._rule = rule
+        self._saw_widget = saw_widget
         self._folder = folder
         self._loop = asyncio.get_running_loop()
         self._connection = connection
@@ -480,7 +484,9 @@ class Channels:
         elif channel != "hb":
             socket.routing_id = identity
         if "curve_publickey" in connection:
-            socket.curve_serverkey = connection["curve_publickey"].encode()
+            # a worker of this machine has the same keys; a station has its own
+            server_key = connection.get("curve_serverkey", connection["curve_publickey"])
+            socket.curve_serverkey = server_key.encode()
             socket.curve_publickey = connection["curve_publickey"].encode()
             socket.curve_secretkey = connection["curve_secretkey"].encode()
         if channel in _MONITORED:
@@ -625,10 +631,11 @@ class Channels:
         elif not self.comms.take_output(message, key):
             self._late.take(key, message)
 
-    @staticmethod
-    def _take_of_run(run: Run, message: Message) -> None:
+    def _take_of_run(self, run: Run, message: Message) -> None:
         if message.type in OUTPUTS:
             run.take_output(message)
+            if VIEW in message.content.get("data", ()):
+                self._saw_widget(run)
         elif message.type == "tool_progress":
             run.say(_progress(message))
 

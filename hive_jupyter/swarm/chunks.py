@@ -28,10 +28,12 @@ class Pace:
 
     Args:
         workers: how many there may be.
+        worth: seconds of work that one of them gets at once.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, worth: float = WORTH) -> None:
         self._workers = workers
+        self._seconds = worth
         self._cost: float | None = None
 
     def learn(self, items: int, seconds: float) -> None:
@@ -57,7 +59,7 @@ class Pace:
             waiting: how many there are; no worker takes more than its share of them.
         """
         share = math.ceil(waiting / self._workers)
-        return max(1, min(max(share, self._worth(_LEAST_WORTH)), self._worth(WORTH)))
+        return max(1, min(max(share, self._worth(_LEAST_WORTH)), self._worth(self._seconds)))
 
     @property
     def depth(self) -> int:
@@ -67,7 +69,12 @@ class Pace:
     @property
     def ahead(self) -> int:
         """How many items there may be of which nobody has taken the result yet."""
-        return self._workers * max(_LEAST_AHEAD, _AHEAD * self._worth(WORTH))
+        return self._workers * max(_LEAST_AHEAD, _AHEAD * self._worth(self._seconds))
+
+    @property
+    def cost(self) -> float | None:
+        """Seconds that an item takes, as measured; None: nothing is known."""
+        return self._cost
 
     def _worth(self, seconds: float) -> int:
         """How many items are worth so much work."""

@@ -72,6 +72,7 @@ class Exit:
         oom_kill: the system's out-of-memory killer struck somewhere while the worker lived.
         lost_supervisor: the supervisor ended first, so nobody saw the worker's own end.
         last_words: what its standard streams got and it did not live to pass on, by name.
+        lost_because: of a worker on another machine: why nothing is heard of it any more, or "".
     """
 
     code: int | None = None
@@ -85,6 +86,7 @@ class Exit:
     oom_kill: bool = False
     lost_supervisor: bool = False
     last_words: Mapping[str, str] = field(default_factory=dict)
+    lost_because: str = ""
 
     @property
     def is_accident(self) -> bool:
@@ -188,6 +190,8 @@ def _cause(worker: str, end: Exit) -> tuple[str, str, str]:
         return "processes", happened, _more("processes", 2 * (end.processes_limit or 1))
     if end.by_us is not None:
         return "killed", _BY_US.get(end.by_us, f"was ended by Hive ({end.by_us})"), ""
+    if end.lost_because:
+        return "lost", f"was lost, because {end.lost_because},", ""
     if end.cpu_limit is not None and _ran_out_of_time(end, end.cpu_limit):
         limit = format_duration(end.cpu_limit)
         happened = f"used {limit} of processor time, its limit, and was ended by the system"

@@ -534,6 +534,11 @@ class ForkServers:
         self._config = config
         self._servers: dict[tuple[str, bool], ForkServer] = {}
 
+    @property
+    def patience(self) -> float:
+        """Seconds that a start may take."""
+        return float(self._config.connect_timeout)
+
     def __iter__(self) -> Iterator[ForkServer]:
         return iter(self._servers.values())
 

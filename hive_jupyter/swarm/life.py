@@ -18,7 +18,6 @@ from collections.abc import Awaitable, Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from hive_jupyter import procfs
 from hive_jupyter.config import TURNED_OFF, HiveConfig
 from hive_jupyter.errors import CircuitOpen, HiveError, NodeDied, NodeStartError, NodeTimeout
 from hive_jupyter.policy import SandboxPolicy
@@ -26,7 +25,7 @@ from hive_jupyter.swarm.breaker import CircuitBreaker
 from hive_jupyter.swarm.launch import Kernel, Launch, drift, snapshot
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.metrics import Metrics, MetricsSnapshot
-from hive_jupyter.swarm.process import WorkerProcess, note_failure
+from hive_jupyter.swarm.process import Process, note_failure
 from hive_jupyter.swarm.run import Run
 from hive_jupyter.units import format_duration
 
@@ -58,6 +57,7 @@ class NodeStatus:
         cpu_seconds: processor time of the worker, or None.
         metrics: calls, successes, failures, restarts, latencies, last error.
         drift: what changed in the host since the worker took its snapshot.
+        place: where it lives, where that is another machine; else "".
     """
 
     name: str
@@ -76,6 +76,7 @@ class NodeStatus:
     cpu_seconds: float | None
     metrics: MetricsSnapshot
     drift: tuple[str, ...]
+    place: str = ""
 
 
 class Watcher:
@@ -122,8 +123,6 @@ class Life:
         watcher: Watcher | None = None,
     ) -> None:
         self._last_error: Exception | None = None
-        self._worked: dict[int, tuple[float, int]] = {}
-        self._memory = 0
         self.metrics = Metrics()
         self.breaker = CircuitBreaker(config)
         self.is_closed = False
@@ -356,7 +355,7 @@ class Life:
             )
             raise NodeStartError(msg, node=self._name) from None
 
-    def state(self, process: WorkerProcess | None, *, connected: bool, busy: bool) -> str:
+    def state(self, process: Process | None, *, connected: bool, busy: bool) -> str:
         """
         In one word how the worker is; see ``NodeStatus.state``.
 
@@ -378,7 +377,7 @@ class Life:
         state: str,
         kernel: Kernel,
         policy: SandboxPolicy,
-        process: WorkerProcess | None,
+        process: Process | None,
         *,
         running: Iterable[Run],
         queue: int = 0,
@@ -396,7 +395,7 @@ class Life:
         """
         now = time.monotonic()
         oldest = min(running, key=lambda run: run.since or now, default=None)
-        stat = procfs.read_stat(process.pid) if process else None
+        usage = process.usage() if process else None
         return NodeStatus(
             name=self._name,
             state=state,
@@ -410,20 +409,13 @@ class Life:
             queue=queue,
             running=oldest.title if oldest else None,
             running_for=now - (oldest.since or now) if oldest else None,
-            memory=self._memory_of(process) if process and stat else None,
-            cpu_seconds=stat.cpu_seconds if stat else None,
+            memory=usage.memory if usage else None,
+            cpu_seconds=usage.cpu_seconds if usage else None,
             metrics=self.metrics.snapshot(),
-            drift=self._drift(kernel, policy) if process else (),
+            # one that lives elsewhere has taken nothing over from here
+            drift=self._drift(kernel, policy) if process and not process.place else (),
+            place=process.place if process else "",
         )
-
-    def _memory_of(self, process: WorkerProcess) -> int:
-        """Bytes; what takes long to count is counted where any of it may have changed."""
-        family = procfs.family(process.pid)
-        stats = {pid: procfs.read_stat(pid) for pid in family}
-        worked = {pid: (stat.cpu_seconds, stat.faults) for pid, stat in stats.items() if stat}
-        if worked != self._worked:
-            self._worked, self._memory = worked, procfs.used_memory(family)
-        return self._memory
 
     def _drift(self, kernel: Kernel, policy: SandboxPolicy) -> tuple[str, ...]:
         if self._launch is None:

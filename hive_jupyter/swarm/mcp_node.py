@@ -23,7 +23,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self, TypeVar
 
-from hive_jupyter import procfs
 from hive_jupyter.config import HiveConfig, checked_worker
 from hive_jupyter.errors import (
     NodeDied,
@@ -253,9 +252,9 @@ class McpNode:
         session, process = self._session, self._process
         if session is None or process is None:
             return "cold" if process is None else "dead"
-        if procfs.has_ended(process.pid):
+        if process.has_ended:
             return "dead"
-        if procfs.is_stopped(process.pid):
+        if process.is_stopped:
             return "stopped"
         if not await answers_within(session.ping(), _HEALTH_PATIENCE):
             return "unresponsive" if process.alive else "dead"

@@ -20,7 +20,6 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
-from hive_jupyter import procfs
 from hive_jupyter.config import HiveConfig, checked_worker
 from hive_jupyter.errors import (
     ConfigError,
@@ -38,6 +37,7 @@ from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.swarm.aside import Aside, Completions
 from hive_jupyter.swarm.channels import Channels, Context
 from hive_jupyter.swarm.comms import answer_for_nobody
+from hive_jupyter.swarm.dask import DaskProvisioner
 from hive_jupyter.swarm.death import FRESH, Exit, enumerate_names, explain
 from hive_jupyter.swarm.descriptors import lack_of_descriptors
 from hive_jupyter.swarm.forkserver import ForkServer, ForkServers
@@ -47,7 +47,7 @@ from hive_jupyter.swarm.messages import Message, Sink, ignore
 from hive_jupyter.swarm.portal import apart
 from hive_jupyter.swarm.process import (
     LOG_SHOWN,
-    WorkerProcess,
+    Process,
     answers_within,
     first_of,
     note_failure,
@@ -84,6 +84,12 @@ _RETRIES = 2
 _DEATH_PATIENCE = 5.0
 
 
+_NO_WIDGETS = (
+    "A widget of a worker on a cluster may be slow, or stand still: Hive promises widgets of "
+    "workers on this machine only."
+)
+
+
 class SwarmNode:
     """
     One worker: its life, its channels, its metrics, its circuit breaker.
@@ -118,7 +124,7 @@ class SwarmNode:
         config: HiveConfig | None = None,
         kernel: Kernel | None = None,
         policy: SandboxPolicy | None = None,
-        servers: ForkServers | None = None,
+        servers: ForkServers | DaskProvisioner | None = None,
         context: Context | None = None,
         died: Callable[[NodeDied | NodeTimeout], object] = id,
         watcher: Watcher | None = None,
@@ -138,17 +144,17 @@ class SwarmNode:
         self._folder = folder
         self._servers = servers
         self._own_servers = servers is None
-        self._server: ForkServer | None = None
+        self._server: ForkServer | DaskProvisioner | None = None
         self._context = context
         self._own_context = context is None
-        self._process: WorkerProcess | None = None
+        self._process: Process | None = None
         self._channels: Channels | None = None
         self._refilling: asyncio.Task[None] | None = None
         self._turn = asyncio.Lock()
         self._queue = 0
         self._running: Run | None = None
         self._beside: set[Run] = set()
-        self._mourned: WorkerProcess | None = None
+        self._mourned: Process | None = None
         self._aside: Aside | None = None
         self._names: tuple[str, ...] = ()
         self._last_log = ""
@@ -389,9 +395,9 @@ class SwarmNode:
         channels, process = self._channels, self._process
         if channels is None or process is None:
             return "cold" if process is None else "dead"
-        if procfs.has_ended(process.pid):
+        if process.has_ended:
             return "dead"
-        if procfs.is_stopped(process.pid):
+        if process.is_stopped:
             return "stopped"
         question = channels.request("control", "kernel_info_request", {})
         asking = asyncio.gather(
@@ -576,6 +582,35 @@ class SwarmNode:
             raise ConfigError(msg)
         self.policy = policy
 
+    def move(self, servers: ForkServers | DaskProvisioner) -> None:
+        """
+        Choose where a worker lives that has not started yet.
+
+        Args:
+            servers: start it.
+
+        Raises:
+            ConfigError: it lives already elsewhere, or runs something else than Hive's own worker.
+        """
+        if servers is self._servers:
+            return
+        if self.is_connected or self._life.is_starting:
+            assert self._servers is not None
+            lost = enumerate_names(self._names) if self._names else "nothing yet"
+            msg = (
+                f'Worker "{self.name}" lives {_whereabouts(self._servers)} already; that never '
+                f"changes. `%hive stop {self.name}` ends it (lost: {lost}); another worker is one "
+                "-w NAME away."
+            )
+            raise ConfigError(msg)
+        if self.kernel != Kernel():
+            msg = (
+                f'Worker "{self.name}" runs {self.kernel.description}. On a cluster runs Hive\'s '
+                "own worker only, with the Python that Dask has there: take another -w NAME."
+            )
+            raise ConfigError(msg)
+        self._servers, self._own_servers = servers, False
+
     def changed_policy(self, memory: int | None, sandbox: str | None) -> SandboxPolicy:
         """The policy that ``change_policy`` would choose."""
         return changed(self.policy, self.kernel, memory, sandbox)
@@ -631,7 +666,7 @@ class SwarmNode:
             await old.remove_folder()
             self._process = None
         try:
-            async with asyncio.timeout(self.config.connect_timeout):
+            async with asyncio.timeout(self._patience):
                 await self._spawn_and_probe(launch)
         except asyncio.CancelledError:
             await self._abandon()
@@ -674,6 +709,7 @@ class SwarmNode:
             self._violated,
             rule=launch.policy.output_rule,
             folder=str(process.folder),
+            saw_widget=self._saw_widget,
         )
         probe = asyncio.ensure_future(channels.probe())
         await first_of(probe, process.exited)
@@ -694,7 +730,7 @@ class SwarmNode:
             tail = self._server.last_words
         exit_ = process.exited.result() if process is not None and process.exited.done() else Exit()
         if isinstance(error, TimeoutError):
-            reason = f"it did not answer within {format_duration(self.config.connect_timeout)}"
+            reason = f"it did not answer within {format_duration(self._patience)}"
         else:
             reason = str(error) or type(error).__name__
         if self._broke_protocol:
@@ -712,6 +748,11 @@ class SwarmNode:
             exit_code=exit_.code,
             log_tail=tail,
         )
+
+    @property
+    def _patience(self) -> float:
+        """Seconds that a start may take."""
+        return self._servers.patience if self._servers else float(self.config.connect_timeout)
 
     def _full_disk(self) -> Path | None:
         """The folder for runtime files, where its disk has no space left."""
@@ -786,7 +827,7 @@ class SwarmNode:
             subshell.close()
             self._forget_if_ended()
 
-    async def _opened(self, subshell: Subshell, run: Run, process: WorkerProcess) -> str:
+    async def _opened(self, subshell: Subshell, run: Run, process: Process) -> str:
         """The name of a subshell; a worker whose interpreter is held by C code makes none."""
         opening = asyncio.ensure_future(subshell.name())
         opening.add_done_callback(note_failure)
@@ -849,14 +890,24 @@ class SwarmNode:
         told = self._process.confinement
         sentences = list(told.get("notes", ()))
         if missing := told.get("missing"):
+            place = self._process.place
+            here, machine = (f"at {place}", "its") if place else ("here", "this")
             sentences.append(
-                f"The sandbox {self.policy.profile} is not whole here: this machine cannot confine "
-                f"{', '.join(missing)}. %hive doctor tells more."
+                f"The sandbox {self.policy.profile} is not whole {here}: {machine} machine cannot "
+                f"confine {', '.join(missing)}. %hive doctor tells more."
             )
         for sentence in sentences:
-            if sentence not in self._servers.told:
-                self._servers.told.add(sentence)
-                run.say(Message("stream", {"name": "stderr", "text": f"{sentence}\n"}))
+            self._say_once(run, sentence)
+
+    def _say_once(self, run: Run, sentence: str) -> None:
+        assert self._servers is not None
+        if sentence not in self._servers.told:
+            self._servers.told.add(sentence)
+            run.say(Message("stream", {"name": "stderr", "text": f"{sentence}\n"}))
+
+    def _saw_widget(self, run: Run) -> None:
+        if self._process is not None and self._process.place:
+            self._say_once(run, _NO_WIDGETS)
 
     async def _have_ready(self, run: Run) -> None:
         with self._life.telling(run):
@@ -931,7 +982,7 @@ class SwarmNode:
             self._refill_later()
         return self._conclude(run)
 
-    async def _see_off(self, run: Run, process: WorkerProcess, began: float) -> None:
+    async def _see_off(self, run: Run, process: Process, began: float) -> None:
         """Let a worker that ends by itself close its files, and call what was left for the end."""
         patience = self.config.interrupt_grace
         if run.timeout is not None:
@@ -943,11 +994,11 @@ class SwarmNode:
         await self.stop("exit")
 
     @staticmethod
-    def _say_last_words(run: Run, process: WorkerProcess) -> None:
+    def _say_last_words(run: Run, process: Process) -> None:
         for name, text in process.end.last_words.items():
             run.take_output(Message("stream", {"name": name, "text": text}))
 
-    async def _until_over(self, run: Run, channels: Channels, process: WorkerProcess) -> bool:
+    async def _until_over(self, run: Run, channels: Channels, process: Process) -> bool:
         """
         Wait for the end of a run or of its worker; a wish to stop it brings that about.
 
@@ -961,7 +1012,7 @@ class SwarmNode:
                 return False
         return run.done.done()
 
-    async def _bring_to_a_stop(self, run: Run, channels: Channels, process: WorkerProcess) -> bool:
+    async def _bring_to_a_stop(self, run: Run, channels: Channels, process: Process) -> bool:
         """
         SIGINT and a grace, then SIGKILL.
 
@@ -987,7 +1038,7 @@ class SwarmNode:
                 await asyncio.shield(process.exited)
         return False
 
-    async def _interrupt(self, run: Run, channels: Channels, process: WorkerProcess) -> None:
+    async def _interrupt(self, run: Run, channels: Channels, process: Process) -> None:
         """
         Send SIGINT; wait until the run is over and a question sent after the signal is answered.
 
@@ -1024,7 +1075,7 @@ class SwarmNode:
             for task in questions | nudges:
                 task.cancel()
 
-    async def _send_interrupt(self, channels: Channels, process: WorkerProcess) -> None:
+    async def _send_interrupt(self, channels: Channels, process: Process) -> None:
         if self.kernel.interrupt_by_message:
             asking = asyncio.create_task(channels.request("control", "interrupt_request", {}))
             asking.add_done_callback(note_failure)
@@ -1049,7 +1100,7 @@ class SwarmNode:
             raise users_error(reply, self.name, self.policy.memory, interrupted=run.stops > 0)
         return reply
 
-    def _death(self, run: Run, process: WorkerProcess) -> NodeDied | NodeTimeout:
+    def _death(self, run: Run, process: Process) -> NodeDied | NodeTimeout:
         """The worker ended during a run."""
         end = process.end
         error: NodeDied | NodeTimeout = self._explain(end, during=True)
@@ -1094,11 +1145,11 @@ class SwarmNode:
         if process is None:
             return
         # one that is dead has broken off in the middle of something
-        if not procfs.has_ended(process.pid):
+        if not process.has_ended:
             self._broke_protocol = reason
             process.kill("protocol")
 
-    def _worker_ended(self, process: WorkerProcess) -> None:
+    def _worker_ended(self, process: Process) -> None:
         """A worker that dies between two runs is forgotten at once; a run tells its own end."""
         if process is self._process and not self._all_running():
             end = process.exited.result()
@@ -1126,7 +1177,7 @@ class SwarmNode:
         self._refilling = asyncio.create_task(self._refill(server))
         self._refilling.add_done_callback(note_failure)
 
-    async def _refill(self, server: ForkServer) -> None:
+    async def _refill(self, server: ForkServer | DaskProvisioner) -> None:
         await asyncio.sleep(_REFILL_PAUSE)
         await server.refill(self._snapshot(), self.config.spares)
 
@@ -1134,3 +1185,7 @@ class SwarmNode:
         return self._life.state(
             self._process, connected=self.is_connected, busy=bool(self._all_running())
         )
+
+
+def _whereabouts(servers: ForkServers | DaskProvisioner) -> str:
+    return f"at {servers.place}" if isinstance(servers, DaskProvisioner) else "on this machine"

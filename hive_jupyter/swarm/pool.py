@@ -88,6 +88,11 @@ class Pool:
         """How many items there may be whose results nobody has taken; on any thread."""
         return self._pace.ahead
 
+    @property
+    def cost(self) -> float | None:
+        """Seconds that an item takes, as measured; None: nothing is known."""
+        return self._pace.cost
+
     def put(self, tasks: Iterable[Task]) -> None:
         """Take items."""
         if self._refusal is not None:

@@ -14,7 +14,7 @@ from hive_jupyter.swarm.death import Exit, explain_item
 from hive_jupyter.swarm.items import Chunk
 from hive_jupyter.swarm.messages import Message
 from hive_jupyter.swarm.node import SwarmNode
-from hive_jupyter.swarm.process import WorkerProcess, first_of, note_failure
+from hive_jupyter.swarm.process import Process, first_of, note_failure
 from hive_jupyter.swarm.run import Run
 
 # A wish to stop is told again after so long (seconds), and then after twice as long: a system call
@@ -109,7 +109,7 @@ class PoolNode(SwarmNode):
             if ended and self._running is None:
                 self._forget()
 
-    async def _bring_to_a_stop(self, run: Run, channels: Channels, process: WorkerProcess) -> bool:
+    async def _bring_to_a_stop(self, run: Run, channels: Channels, process: Process) -> bool:
         """
         Ask the worker to stop these items, and no others; after a grace, SIGKILL.
 

@@ -11,12 +11,14 @@ import socket
 import stat
 import subprocess
 from collections.abc import Coroutine, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
 from hive_jupyter import procfs
 from hive_jupyter.display.text import plain
 from hive_jupyter.errors import HiveError, SandboxUnavailable
+from hive_jupyter.policy import SandboxPolicy
 from hive_jupyter.protocol import (
     EXIT,
     FAILED,
@@ -43,28 +45,136 @@ _SUPERVISOR_PATIENCE = 1.5
 _SWEEP_PATIENCE = 2.0
 
 
-class WorkerProcess:
+@dataclass(frozen=True)
+class Usage:
     """
-    A worker, held through its supervisor's socket and, on Linux, two pidfds.
+    What a worker uses.
+
+    Attributes:
+        memory: bytes of it and its descendants, pages of files left out.
+        cpu_seconds: processor time of the worker alone.
+    """
+
+    memory: int
+    cpu_seconds: float
+
+
+class Process:
+    """
+    A worker's process, wherever it is.
 
     Belongs to the loop that it was made on.
 
     Args:
-        channel: the unix socket to the supervisor.
-        spec: what was asked of it.
-        supervisor: the supervisor's process where it is this host's own child.
+        folder: the worker's private runtime folder, on this machine.
+        policy: what it may touch.
 
     Attributes:
+        place: where it lives; "": on this machine.
         started: resolves once the worker is forked.
         ready: resolves with the bound ports once the worker's sockets are bound.
         exited: resolves with the worker's Exit; never fails.
         gone: set once everything that the worker started is gone too.
         pid: of the worker, 0 until started.
         confinement: what the worker told of its own once it was ready: "missing", what its policy
-            asks for and this machine cannot enforce; "notes" for the user; of what was applied,
+            asks for and its machine cannot enforce; "notes" for the user; of what was applied,
             "landlock" (its ABI, or 0), "seccomp", "namespaces" and, on macOS, "sandbox-exec".
-        refused: why its supervisor does not start it, as an error; None: nothing stops it.
+        refused: why it is not started, as an error; None: nothing stops it.
         bulk: for the memory of large values; None: it goes with the messages.
+    """
+
+    place = ""
+
+    def __init__(self, folder: Path, policy: SandboxPolicy) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._killed_for: str | None = None
+        self.folder = folder
+        self.policy = policy
+        self.pid = 0
+        self.confinement: Mapping[str, Any] = {}
+        self.refused: HiveError | None = None
+        self.bulk: BulkSocket | None = None
+        self.started: asyncio.Future[None] = self._loop.create_future()
+        self.ready: asyncio.Future[Mapping[str, int]] = self._loop.create_future()
+        self.exited: asyncio.Future[Exit] = self._loop.create_future()
+        self.gone = asyncio.Event()
+
+    @property
+    def connection(self) -> dict[str, Any]:
+        """Jupyter connection information, with the ports that were bound."""
+        raise NotImplementedError
+
+    @property
+    def alive(self) -> bool:
+        """Whether the worker is known to have started and not known to have ended."""
+        return self.started.done() and not self.exited.done()
+
+    @property
+    def end(self) -> Exit:
+        """How it ended; one that has not hangs in the kernel, where its end was waited for."""
+        return self.exited.result() if self.exited.done() else Exit(by_us="hung")
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the system says that it is gone, also where nobody has told so yet."""
+        raise NotImplementedError
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether somebody stopped it with SIGSTOP."""
+        raise NotImplementedError
+
+    def usage(self) -> Usage | None:
+        """What it uses now, as far as the system tells; None where it does not."""
+        raise NotImplementedError
+
+    def log_tail(self, most: int = _LOG_IN_ERROR) -> str:
+        """The last lines that the worker wrote to its own log, at most so many bytes."""
+        raise NotImplementedError
+
+    async def signal(self, number: int) -> None:
+        """Send a signal to the worker's process group; returns when it has been sent."""
+        raise NotImplementedError
+
+    def kill(self, reason: str) -> None:
+        """
+        Kill the worker and everything that it started, without waiting; ``exited`` tells.
+
+        Args:
+            reason: why, for ``Exit.by_us``: "timeout", "interrupt", "stop", "restart", "exit",
+                "hung", "protocol".
+        """
+        raise NotImplementedError
+
+    async def stop(self, reason: str = "stop") -> None:
+        """Kill, and wait until everything is gone."""
+        raise NotImplementedError
+
+    async def remove_folder(self) -> None:
+        """Delete the runtime folder, log included; what takes long goes on by itself."""
+        await remove_apart(lambda: remove_tree(self.folder))
+
+    def _refusal(self, reason: str, missing: tuple[str, ...]) -> HiveError:
+        profile = self.policy.profile
+        if not missing:
+            return HiveError(f"the sandbox {profile} could not be set up: {reason}")
+        machine = f"the machine of {self.place}" if self.place else "this machine"
+        msg = (
+            f"The sandbox {profile} cannot be had on {machine}, which cannot confine "
+            f"{', '.join(missing)}; `%hive doctor` tells more. --sandbox workspace enforces what "
+            "there is, and says what is missing."
+        )
+        return SandboxUnavailable(msg, missing=missing)
+
+
+class WorkerProcess(Process):
+    """
+    A worker of this machine, held through its supervisor's socket and, on Linux, two pidfds.
+
+    Args:
+        channel: the unix socket to the supervisor.
+        spec: what was asked of it.
+        supervisor: the supervisor's process where it is this host's own child.
     """
 
     def __init__(
@@ -73,32 +183,20 @@ class WorkerProcess:
         spec: WorkerSpec,
         supervisor: subprocess.Popen[bytes] | None = None,
     ) -> None:
+        super().__init__(Path(spec.folder), spec.policy)
         self._supervisor = supervisor
         pipes = (supervisor.stdin, supervisor.stdout) if supervisor is not None else ()
         self._pipes = [pipe for pipe in pipes if pipe is not None]
-        self._loop = asyncio.get_running_loop()
         self._channel = channel
         self._lines = LineBuffer()
         self._pidfds: list[int] = []
         self._acknowledged = asyncio.Event()
-        self._killed_for: str | None = None
+        self._worked: dict[int, tuple[float, int]] = {}
+        self._memory = 0
         self.spec = spec
-        self.pid = 0
-        self.confinement: Mapping[str, Any] = {}
-        self.refused: HiveError | None = None
-        self.bulk: BulkSocket | None = None
         self.supervisor_pid = 0
-        self.started: asyncio.Future[None] = self._loop.create_future()
-        self.ready: asyncio.Future[Mapping[str, int]] = self._loop.create_future()
-        self.exited: asyncio.Future[Exit] = self._loop.create_future()
-        self.gone = asyncio.Event()
         channel.setblocking(False)
         self._loop.add_reader(channel, self._read)
-
-    @property
-    def folder(self) -> Path:
-        """The worker's private runtime folder."""
-        return Path(self.spec.folder)
 
     @property
     def connection(self) -> dict[str, Any]:
@@ -111,17 +209,27 @@ class WorkerProcess:
         return None if self._supervisor is None else self._supervisor.returncode
 
     @property
-    def alive(self) -> bool:
-        """Whether the worker is known to have started and not known to have ended."""
-        return self.started.done() and not self.exited.done()
+    def has_ended(self) -> bool:
+        return procfs.has_ended(self.pid)
 
     @property
-    def end(self) -> Exit:
-        """How it ended; one that has not hangs in the kernel, where its end was waited for."""
-        return self.exited.result() if self.exited.done() else Exit(by_us="hung")
+    def is_stopped(self) -> bool:
+        return procfs.is_stopped(self.pid)
+
+    def usage(self) -> Usage | None:
+        stat = procfs.read_stat(self.pid)
+        return None if stat is None else Usage(self._used_memory(), stat.cpu_seconds)
+
+    def _used_memory(self) -> int:
+        """Bytes; what takes long to count is counted where any of it may have changed."""
+        family = procfs.family(self.pid)
+        stats = {pid: procfs.read_stat(pid) for pid in family}
+        worked = {pid: (stat.cpu_seconds, stat.faults) for pid, stat in stats.items() if stat}
+        if worked != self._worked:
+            self._worked, self._memory = worked, procfs.used_memory(family)
+        return self._memory
 
     def log_tail(self, most: int = _LOG_IN_ERROR) -> str:
-        """The last lines that the worker wrote to its own log, at most so many bytes."""
         return log_tail(self.folder, most)
 
     def take_pipes(self) -> tuple[IO[bytes], IO[bytes]]:
@@ -135,26 +243,17 @@ class WorkerProcess:
         self._killed_for = self._killed_for or reason
 
     async def signal(self, number: int) -> None:
-        """Send a signal to the worker's process group; returns when it has been sent."""
         self._acknowledged.clear()
         self._request({"signal": number})
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._acknowledged.wait(), _SUPERVISOR_PATIENCE)
 
     def kill(self, reason: str) -> None:
-        """
-        Kill the worker and everything that it started, without waiting; ``exited`` tells.
-
-        Args:
-            reason: why, for ``Exit.by_us``: "timeout", "interrupt", "stop", "restart", "exit",
-                "hung", "protocol".
-        """
         self._killed_for = self._killed_for or reason
         self._request({"kill": True})
         self._loop.call_later(_SUPERVISOR_PATIENCE, self._kill_directly)
 
     async def stop(self, reason: str = "stop") -> None:
-        """Kill, and wait until everything is gone."""
         if self.gone.is_set():
             return
         self.kill(reason)
@@ -179,10 +278,6 @@ class WorkerProcess:
         if self._supervisor is not None:
             self._supervisor.kill()
         self._supervisor_ended()
-
-    async def remove_folder(self) -> None:
-        """Delete the runtime folder, log included; what takes long goes on by itself."""
-        await remove_apart(lambda: remove_tree(self.folder))
 
     def _request(self, request: dict[str, Any]) -> None:
         # Requests are a few bytes; a supervisor whose buffer is full is stopped or gone, and the
@@ -243,17 +338,6 @@ class WorkerProcess:
                     last_words=event["last_words"],
                 )
             )
-
-    def _refusal(self, reason: str, missing: tuple[str, ...]) -> HiveError:
-        profile = self.spec.policy.profile
-        if not missing:
-            return HiveError(f"the sandbox {profile} could not be set up: {reason}")
-        msg = (
-            f"The sandbox {profile} cannot be had on this machine, which cannot confine "
-            f"{', '.join(missing)}; `%hive doctor` tells more. --sandbox workspace enforces what "
-            "there is, and says what is missing."
-        )
-        return SandboxUnavailable(msg, missing=missing)
 
     def _worker_ended(self) -> None:
         """The kernel says the worker is dead; its supervisor has a moment to say how."""

@@ -322,6 +322,16 @@ MEASUREMENTS = (
         quick_size=20,
         rounds=1,
     ),
+    Measurement(
+        "cluster-noops",
+        "{size} calls that do nothing, on a Dask cluster of 2 workers",
+        "ms",
+        (HIVE, "distributed"),
+        (Goal(1, "distributed"),),
+        size=2000,
+        quick_size=2000,
+        rounds=3,
+    ),
     Measurement("import-package", "`import hive_jupyter`", "ms", (HIVE,), rounds=5),
 )
 

@@ -92,3 +92,13 @@ def naps_8(size):
 def _mapped(workers, measure, size):
     with _cluster(workers) as client:
         return measure(lambda f, items: client.gather(client.map(f, items, pure=False)), size)
+
+
+def cluster_noops(size):
+    with _cluster(2) as client:
+
+        def mapped():
+            assert [*range(size)] == client.gather(client.map(abs, range(size), pure=False))
+
+        mapped()
+        return work.repeated(mapped, 5)

@@ -264,3 +264,17 @@ def naps_8(size):
 def _mapped(workers, measure, size):
     with HiveManager() as hive:
         return measure(lambda f, items: list(hive.map(f, items, workers=workers)), size)
+
+
+def cluster_noops(size):
+    from distributed import LocalCluster
+
+    settings = {"n_workers": 2, "threads_per_worker": 1, "dashboard_address": None}
+    with LocalCluster(**settings) as cluster, HiveManager() as hive:
+        on_cluster = {"engine": "dask", "address": cluster.scheduler_address}
+
+        def mapped():
+            assert [*range(size)] == list(hive.map(abs, range(size), **on_cluster))
+
+        mapped()
+        return work.repeated(mapped, 5)
