@@ -16,11 +16,11 @@ import asyncio
 import contextlib
 import json
 import logging
+import struct
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import zmq
-from zmq.utils.monitor import recv_monitor_message
 
 from hive_jupyter.swarm.channels import Context
 
@@ -28,6 +28,9 @@ log = logging.getLogger(__name__)
 
 # Words are small; what ends a worker brings a piece of its log.
 LARGEST_WORD = 2**20
+# Of a socket's monitor: what happened, and to which descriptor or with which error; see
+# http://api.zeromq.org/4-3:zmq-socket-monitor.
+_EVENT = struct.Struct("=hi")
 # Of the keys that a station knows (https://rfc.zeromq.org/spec/27).
 DOMAIN = b"hive"
 # So many signs of life are asked for within the time in which one has to come.
@@ -41,7 +44,7 @@ _EVENTS = (
     | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL
     | zmq.EVENT_HANDSHAKE_FAILED_AUTH
 )
-_FAILURES = {
+_FAILURES: dict[int, str] = {
     zmq.EVENT_HANDSHAKE_FAILED_AUTH: "it does not know this host's key",
     zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL: "it speaks something else",
     zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL: "it is not the one whose key Dask brought",
@@ -145,16 +148,16 @@ class Link:
     def _watch(self) -> None:
         with contextlib.suppress(zmq.Again):
             while not self._closed:
-                self._note(recv_monitor_message(self._monitor, zmq.NOBLOCK))
+                event, *_ = self._monitor.recv_multipart(zmq.NOBLOCK)
+                self._note(*_EVENT.unpack(event))
 
-    def _note(self, told: Mapping[str, Any]) -> None:
-        event = told["event"]
+    def _note(self, event: int, value: int) -> None:
         if event == zmq.EVENT_HANDSHAKE_SUCCEEDED:
             if not self.opened.done():
                 self.opened.set_result(None)
         elif not self._binds:
             self._end(_FAILURES.get(event, ""))
-        elif event == zmq.EVENT_DISCONNECTED and told["value"] == self._peer:
+        elif event == zmq.EVENT_DISCONNECTED and value == self._peer:
             self._end("")
 
     def _end(self, reason: str) -> None:
