@@ -393,3 +393,36 @@ def test_a_worker_that_refuses_in_turn_is_given_up(patient):
         late.cancel()
 
     assert [TransferError] * 2 == [*map(type, errors)]
+
+
+def test_a_worker_that_never_says_that_it_began_has_no_more_time(runtime):
+    def forge(_):
+        import asyncio
+
+        from IPython import get_ipython
+
+        kernel = get_ipython().kernel
+        send = kernel.session.send
+
+        def forged(stream, kind, *arguments, **options):
+            if kind != "status" or "busy" not in [*arguments[0].values()]:
+                send(stream, kind, *arguments, **options)
+
+        async def silent(*_):
+            await asyncio.sleep(1000)
+
+        kernel.session.send = forged
+        kernel.shell_handlers["map_request"] = silent
+        return 0
+
+    options = {"workers": 1, "timeout": 0.5, "return_exceptions": True}
+    with (
+        HiveManager(interrupt_grace=0.2, connect_timeout=60) as hive,
+        hive.map(forge, iter([0, 1]), **options) as results,
+    ):
+        late = threading.Timer(30, results.cancel)
+        late.start()
+        ended = list(results)
+        late.cancel()
+
+    assert 2 == len(ended)
