@@ -138,13 +138,13 @@ class Job(Future[Result | Instructions]):
 
     @property
     def stdout(self) -> str:
-        """What it wrote there until now."""
-        return "".join(list(self._delegation.said.stdout))
+        """What it wrote there until now, and did not clear."""
+        return self._delegation.said.written("stdout")
 
     @property
     def stderr(self) -> str:
-        """What it wrote there until now."""
-        return "".join(list(self._delegation.said.stderr))
+        """What it wrote there until now, and did not clear."""
+        return self._delegation.said.written("stderr")
 
     @property
     def progress(self) -> str:
