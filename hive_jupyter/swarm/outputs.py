@@ -78,7 +78,7 @@ class Outputs:
             self._take_output(message.type, content)
         if message.type == "execute_result":
             text = content["data"].get("text/plain")
-            self.value_repr = None if text is None else _whole(text)
+            self.value_repr = None if text is None else whole(text)
 
     def _as_far_as_there_is_room(self, message: Message) -> Message:
         if self._left == math.inf or message.type in ("clear_output", "error"):
@@ -117,10 +117,10 @@ class Outputs:
 
 def plain_text(data: Mapping[str, Any]) -> str:
     """The text of something displayed, or its types where it has none."""
-    return _whole(data.get("text/plain", f"<{', '.join(map(str, data)) or 'nothing'}>"))
+    return whole(data.get("text/plain", f"<{', '.join(map(str, data)) or 'nothing'}>"))
 
 
-def _whole(text: object) -> str:
+def whole(text: object) -> str:
     """A text, which may come in lines."""
     return "".join(map(str, text)) if isinstance(text, list) else str(text)
 
