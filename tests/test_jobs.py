@@ -301,6 +301,21 @@ def test_a_worker_that_dies_ends_all_that_runs_in_it_and_counts_as_one_failure(h
     assert "2" == hive.delegate("1 + 1", worker="dying").value_repr
 
 
+def test_who_waits_beside_a_worker_that_breaks_the_protocol_is_told_so(hive):
+    forged = """
+kernel = get_ipython().kernel
+async def forged(stream, ident, parent):
+    kernel.session.send(kernel.iopub_socket, "stream", {"name": 5}, parent=parent)
+kernel.control_handlers["create_subshell_request"] = forged
+"""
+    liar = begun(hive.submit(forged + FOR_EVER, worker="liar", sandbox="workspace"))
+    beside = hive.submit("1", worker="liar", sandbox="workspace", concurrent=True)
+
+    assert liar.wait(60)
+    assert beside.wait(60)
+    assert ["died", "died"] == [liar.state, beside.state]
+
+
 HOLDS_THE_INTERPRETER = "print('begun', flush=True)\nimport re\nre.match('(a|a)*$', 'a' * 60 + 'b')"
 
 
