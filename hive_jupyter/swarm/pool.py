@@ -283,8 +283,8 @@ class Pool:
 
     async def _take_back(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> None:
         first = await node.take_back(chunk)
-        # what is over is settled, or about to be, with all of its items
-        if first is not None and not chunk.is_over:
+        # what is over is settled, or about to be, with all of its items; so is what was stopped
+        if first is not None and not chunk.is_over and self._refusal is None:
             back = tasks[first:]
             del tasks[first:]
             chunk.count = len(tasks)
