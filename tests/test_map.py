@@ -26,6 +26,7 @@ from hive_jupyter.errors import (
     TransferError,
 )
 from hive_jupyter.swarm.chunks import MOST
+from hive_jupyter.swarm.items import taken
 from hive_jupyter.swarm.pool_node import PoolNode
 from tests.hosts import play
 from tests.processes import wait_until
@@ -612,6 +613,21 @@ def test_results_that_are_large_go_by_themselves(confined):
     sizes = [len(result) for result in confined.map(lambda n: bytes(3 * 10**6), range(20))]
 
     assert [3 * 10**6] * 20 == sizes
+
+
+def test_nobody_waits_while_results_are_read(confined, monkeypatch):
+    """A million lists without any memory of their own take seconds, and what else is asked, too."""
+    threads = set()
+
+    def noting(*arguments, **options):
+        threads.add(threading.current_thread())
+        return taken(*arguments, **options)
+
+    monkeypatch.setattr("hive_jupyter.swarm.pool.taken", noting)
+
+    assert [[0], [1]] == list(confined.map(lambda number: [number], range(2), workers=1))
+    assert confined._portal._thread not in threads
+    assert threads
 
 
 def test_what_cannot_even_be_sent_is_told(confined, monkeypatch):

@@ -350,10 +350,7 @@ class Pool:
             with shadows.installed_only(node.writable):
                 return [taken(outcome, node.name, loads=loads) for outcome in outcomes]
 
-        # what is JSON alone is soon read, and runs no code; the rest may take its time
-        if any(outcome.buffers for outcome in outcomes):
-            return await apart(read)
-        return read()
+        return await apart(read)
 
     def _refuse_waiting(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()
