@@ -96,6 +96,27 @@ def test_who_stops_a_job_lets_it_clean_up(hive):
     assert "begun\nclean\n" == job.stdout
 
 
+def test_to_cancel_a_job_again_takes_no_time_from_it(hive, tmp_path):
+    """Two who await it and are cancelled do so, for one."""
+    cleans = (
+        "import pathlib\n"
+        f"try:\n    exec({FOR_EVER!r})\n"
+        "finally:\n    print('cleaning', flush=True)\n"
+        f"    while not pathlib.Path({str(tmp_path / 'go on')!r}).exists(): time.sleep(0.01)\n"
+        "    print('clean')"
+    )
+    hive.delegate("kept = 5")
+    job = begun(hive.submit(cleans))
+    assert job.cancel()
+    wait_until(lambda: "cleaning" in job.stdout)
+
+    assert job.cancel()
+    (tmp_path / "go on").touch()
+    assert job.wait(60)
+    assert "begun\ncleaning\nclean\n" == job.stdout
+    assert "5" == hive.delegate("kept").value_repr
+
+
 def test_an_exception_is_raised_by_result_as_by_any_call(hive):
     job = hive.submit("1 / 0")
 
