@@ -47,8 +47,8 @@ class Result:
     Attributes:
         status: "ok" or "error".
         value_repr: the text of the last expression's value, or None.
-        stdout: all that was written there.
-        stderr: all that was written there.
+        stdout: all that was written there, and was not cleared.
+        stderr: the same.
         outputs: in order, as a notebook stores them (nbformat 4).
         seconds: it took, a start of the worker included.
         worker: its name.
@@ -379,8 +379,8 @@ class Delegation(BaseDelegation[Result]):
         return Result(
             status="ok" if error is None else "error",
             value_repr=said.value_repr,
-            stdout="".join(said.stdout),
-            stderr="".join(said.stderr),
+            stdout=said.written("stdout"),
+            stderr=said.written("stderr"),
             outputs=said.all,
             seconds=time.monotonic() - self._began,
             worker=self._worker,

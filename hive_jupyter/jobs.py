@@ -138,13 +138,13 @@ class Job(Future[Result | Instructions]):
 
     @property
     def stdout(self) -> str:
-        """What it wrote there until now."""
-        return "".join(list(self._delegation.said.stdout))
+        """What it wrote there until now, and did not clear."""
+        return self._delegation.said.written("stdout")
 
     @property
     def stderr(self) -> str:
-        """What it wrote there until now."""
-        return "".join(list(self._delegation.said.stderr))
+        """What it wrote there until now, and did not clear."""
+        return self._delegation.said.written("stderr")
 
     @property
     def progress(self) -> str:
@@ -180,13 +180,17 @@ class Job(Future[Result | Instructions]):
         """
         Have it stopped: it never begins, or is interrupted; after a grace its worker is killed.
 
+        To ask again changes nothing.
+
         Returns:
             False where it is over already. It is over when ``wait`` says so.
         """
         if self.done():
             return False
-        self._is_unwanted = True
-        self._delegation.interrupt()
+        # to stop a run a second time is to kill it at once, and many may wait for one job
+        if not self._is_unwanted:
+            self._is_unwanted = True
+            self._delegation.interrupt()
         return True
 
     def conclude(self) -> None:

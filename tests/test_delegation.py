@@ -135,6 +135,15 @@ def test_clear_output_clears_at_once_or_with_what_comes_next(portal):
     assert ["b"] == [output["text"] for output in replaced.outputs]
 
 
+def test_what_is_cleared_is_kept_nowhere(portal):
+    """Else a cell that shows how far it is, and clears that, takes ever more memory."""
+    delegation = portal.delegation(stream("a"), stream("b", "stderr"), CLEAR, stream("c"))
+
+    outcome = delegation.outcome()
+
+    assert ("c", "") == (outcome.stdout, outcome.stderr)
+
+
 def test_nothing_is_kept_where_nobody_wants_it(portal):
     outcome = portal.delegation(stream("a"), collect=False).outcome()
 

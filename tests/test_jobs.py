@@ -96,6 +96,27 @@ def test_who_stops_a_job_lets_it_clean_up(hive):
     assert "begun\nclean\n" == job.stdout
 
 
+def test_to_cancel_a_job_again_takes_no_time_from_it(hive, tmp_path):
+    """Two who await it and are cancelled do so, for one."""
+    cleans = (
+        "import pathlib\n"
+        f"try:\n    exec({FOR_EVER!r})\n"
+        "finally:\n    print('cleaning', flush=True)\n"
+        f"    while not pathlib.Path({str(tmp_path / 'go on')!r}).exists(): time.sleep(0.01)\n"
+        "    print('clean')"
+    )
+    hive.delegate("kept = 5")
+    job = begun(hive.submit(cleans))
+    assert job.cancel()
+    wait_until(lambda: "cleaning" in job.stdout)
+
+    assert job.cancel()
+    (tmp_path / "go on").touch()
+    assert job.wait(60)
+    assert "begun\ncleaning\nclean\n" == job.stdout
+    assert "5" == hive.delegate("kept").value_repr
+
+
 def test_an_exception_is_raised_by_result_as_by_any_call(hive):
     job = hive.submit("1 / 0")
 
@@ -299,6 +320,21 @@ def test_a_worker_that_dies_ends_all_that_runs_in_it_and_counts_as_one_failure(h
             job.result(60)
     assert 1 == hive.swarm_status()["workers"]["dying"]["failures"]
     assert "2" == hive.delegate("1 + 1", worker="dying").value_repr
+
+
+def test_who_waits_beside_a_worker_that_breaks_the_protocol_is_told_so(hive):
+    forged = """
+kernel = get_ipython().kernel
+async def forged(stream, ident, parent):
+    kernel.session.send(kernel.iopub_socket, "stream", {"name": 5}, parent=parent)
+kernel.control_handlers["create_subshell_request"] = forged
+"""
+    liar = begun(hive.submit(forged + FOR_EVER, worker="liar", sandbox="workspace"))
+    beside = hive.submit("1", worker="liar", sandbox="workspace", concurrent=True)
+
+    assert liar.wait(60)
+    assert beside.wait(60)
+    assert ["died", "died"] == [liar.state, beside.state]
 
 
 HOLDS_THE_INTERPRETER = "print('begun', flush=True)\nimport re\nre.match('(a|a)*$', 'a' * 60 + 'b')"

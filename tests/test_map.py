@@ -26,6 +26,8 @@ from hive_jupyter.errors import (
     TransferError,
 )
 from hive_jupyter.swarm.chunks import MOST
+from hive_jupyter.swarm.items import taken
+from hive_jupyter.swarm.pool_node import PoolNode
 from tests.hosts import play
 from tests.processes import wait_until
 
@@ -258,6 +260,32 @@ def test_nobody_is_idle_while_items_wait_behind_a_dear_one(confined, tmp_path):
     results = confined.map(work, range(300), workers=2, sandbox="open", ordered=False, timeout=60)
 
     assert [*range(300)] == sorted(results)
+
+
+def test_what_a_worker_gives_back_to_a_map_that_was_stopped_runs_nowhere(
+    confined, tmp_path, monkeypatch
+):
+    give_back, ran_before = PoolNode.take_back, []
+
+    async def stopped_meanwhile(node, chunk):
+        first = await give_back(node, chunk)
+        if not ran_before:
+            ran_before.append({*os.listdir(tmp_path)})
+            results._crew.pool.cancel()
+        return first
+
+    monkeypatch.setattr(PoolNode, "take_back", stopped_meanwhile)
+
+    def work(number):
+        (tmp_path / str(number)).touch()
+        while number == 100:
+            time.sleep(0.01)
+
+    options = {"workers": 2, "sandbox": "open", "return_exceptions": True}
+    with confined.map(work, range(300), **options) as results:
+        assert 300 == len(list(results))
+
+    assert [{*os.listdir(tmp_path)}] == ran_before
 
 
 # --- deaths ---
@@ -585,6 +613,21 @@ def test_results_that_are_large_go_by_themselves(confined):
     sizes = [len(result) for result in confined.map(lambda n: bytes(3 * 10**6), range(20))]
 
     assert [3 * 10**6] * 20 == sizes
+
+
+def test_nobody_waits_while_results_are_read(confined, monkeypatch):
+    """A million lists without any memory of their own take seconds, and what else is asked, too."""
+    threads = set()
+
+    def noting(*arguments, **options):
+        threads.add(threading.current_thread())
+        return taken(*arguments, **options)
+
+    monkeypatch.setattr("hive_jupyter.swarm.pool.taken", noting)
+
+    assert [[0], [1]] == list(confined.map(lambda number: [number], range(2), workers=1))
+    assert confined._portal._thread not in threads
+    assert threads
 
 
 def test_what_cannot_even_be_sent_is_told(confined, monkeypatch):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import threading
 import time
 
 import pytest
@@ -64,6 +65,7 @@ async def test_a_reply_tells_what_came_of_the_first_items(chunk):
         reply(results=[ENTRY], stopped=1),
         reply(results=[ENTRY], stopped="x"),
         reply(results=[], stopped=0),
+        reply(unknown=True),
         Message("map_reply", {"status": "ok"}),
         Message("map_reply", {"status": "ok", "results": [ENTRY], "stopped": None}),
         Message("map_reply", reply(results=[ENTRY]).content, size=10**9),
@@ -158,6 +160,26 @@ async def test_where_nothing_began_there_is_nothing(chunk, tmp_path):
 async def test_a_file_that_makes_no_sense_is_refused(chunk, tmp_path, running, records):
     with pytest.raises(TransferError):
         leave(tmp_path, chunk, running, *records)
+
+
+@pytest.mark.parametrize("size", [b"0", b"1"])
+async def test_a_file_brings_no_more_parts_than_a_reply_can(chunk, tmp_path, size):
+    """Each of them costs the host a hundred times what it costs the worker."""
+    count = 100_000
+    line = b'[0,"value",1,[' + b",".join([size] * count) + b"]]"
+    first = JOURNAL_LENGTH.pack(len(line)) + line + bytes(int(size) * count)
+
+    with pytest.raises(TransferError):
+        leave(tmp_path, chunk, 1, first)
+
+
+@pytest.mark.parametrize("running", [-1, 3, 2**62])
+async def test_an_item_that_a_chunk_does_not_have_has_not_begun(chunk, tmp_path, running):
+    leave(tmp_path, chunk, 1, FIRST)
+    assert (1, 1.0) == chunk.began(tmp_path)
+    (tmp_path / f"{JOURNAL}0").write_bytes(JOURNAL_HEAD.pack(chunk.number, running, 1.0))
+
+    assert chunk.began(tmp_path) is None
 
 
 async def test_what_is_no_file_is_not_read(chunk, tmp_path):
@@ -349,3 +371,65 @@ def test_a_worker_cannot_gain_time_for_ever(patient):
 
     assert [0, 2] == [results[0], results[2]]
     assert isinstance(results[1], HiveError)
+
+
+def test_a_worker_that_refuses_in_turn_is_given_up(patient):
+    """Of two chunks that it has, the second one is not the first; and then the other one is not."""
+
+    def forge(_):
+        import asyncio
+
+        from IPython import get_ipython
+
+        kernel = get_ipython().kernel
+
+        async def forged(stream, ident, parent):
+            await asyncio.sleep(0.05)
+            content = {"status": "ok", "unknown": True}
+            kernel.session.send(stream, "map_reply", content, parent, ident=ident)
+
+        kernel.shell_handlers["map_request"] = forged
+        return 0
+
+    items = iter([0, 1, 2])
+    with patient.map(forge, items, workers=1, return_exceptions=True) as results:
+        assert 0 == next(results)
+        late = threading.Timer(20, results.cancel)
+        late.start()
+        errors = list(results)
+        late.cancel()
+
+    assert [TransferError] * 2 == [*map(type, errors)]
+
+
+def test_a_worker_that_never_says_that_it_began_has_no_more_time(runtime):
+    def forge(_):
+        import asyncio
+
+        from IPython import get_ipython
+
+        kernel = get_ipython().kernel
+        send = kernel.session.send
+
+        def forged(stream, kind, *arguments, **options):
+            if kind != "status" or "busy" not in [*arguments[0].values()]:
+                send(stream, kind, *arguments, **options)
+
+        async def silent(*_):
+            await asyncio.sleep(1000)
+
+        kernel.session.send = forged
+        kernel.shell_handlers["map_request"] = silent
+        return 0
+
+    options = {"workers": 1, "timeout": 0.5, "return_exceptions": True}
+    with (
+        HiveManager(interrupt_grace=0.2, connect_timeout=60) as hive,
+        hive.map(forge, iter([0, 1]), **options) as results,
+    ):
+        late = threading.Timer(30, results.cancel)
+        late.start()
+        ended = list(results)
+        late.cancel()
+
+    assert 2 == len(ended)

@@ -9,7 +9,6 @@ cell that is updated to all that the job has said.
 
 from __future__ import annotations
 
-import base64
 import html
 import uuid
 from collections.abc import Mapping
@@ -19,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 from hive_jupyter.notebook import compat
 from hive_jupyter.notebook.relay import Cell
 from hive_jupyter.swarm.messages import COMMS, OUTPUTS, Message
-from hive_jupyter.swarm.outputs import plain_text
+from hive_jupyter.swarm.outputs import plain_text, whole
 from hive_jupyter.units import format_duration, without_colours
 
 if TYPE_CHECKING:
@@ -162,15 +161,11 @@ def _output_as_html(output: Mapping[str, Any]) -> str:
     data = output["data"]
     for kind in ("text/html", "image/svg+xml"):
         if kind in data:
-            return "".join(data[kind])
+            return whole(data[kind])
     for kind in ("image/png", "image/jpeg", "image/gif"):
         if kind in data:
-            return f'<img src="data:{kind};base64,{html.escape(_in_base64(data[kind]))}">'
+            return f'<img src="data:{kind};base64,{html.escape(whole(data[kind]))}">'
     return _pre(plain_text(data))
-
-
-def _in_base64(picture: object) -> str:
-    return base64.b64encode(base64.b64decode(str(picture))).decode()
 
 
 def _pre(text: str) -> str:

@@ -32,8 +32,9 @@ from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.run import Request
 from hive_jupyter.units import format_size, printable
 
-# More than a worker leaves in its file, in bytes.
-_LARGEST_JOURNAL = 64 * 2**20
+# More than a worker leaves in its file: bytes, and parts of memory, which cost more than they hold.
+_LARGEST_JOURNAL = 16 * 2**20
+_MOST_PARTS = 10_000
 # Of an exception: lines of its traceback, characters of one, and of its text.
 _MOST_LINES = 250
 _LONGEST_LINE = 10_000
@@ -240,6 +241,7 @@ class Chunk(Request):
         self._name = function.name
         self._limit = limit
         self._file = f"{JOURNAL}{slot}"
+        self._sends_function = sends_function
         self.count = len(tasks)
         content = {
             "number": self.number,
@@ -277,6 +279,8 @@ class Chunk(Request):
         if content.get("refused") is not None:
             return Report(refused=reason(content["refused"]))
         if content.get("unknown") is True:
+            if self._sends_function:
+                _lie("it says that it does not have the function, which came with its items")
             return Report(unknown=True)
         if self._limit is not None and reply.size > self._limit + _BESIDE:
             msg = f"it sent more than {format_size(self._limit)}"
@@ -322,7 +326,7 @@ class Chunk(Request):
             head = _journal(os.path.join(folder, self._file), JOURNAL_HEAD.size)
             if len(head) == JOURNAL_HEAD.size:
                 number, running, since = JOURNAL_HEAD.unpack(head)
-                if number == self.number and math.isfinite(since):
+                if number == self.number and 0 <= running < self.count and math.isfinite(since):
                     return running, since
         return None
 
@@ -437,14 +441,16 @@ def _outcome(kind: Any, body: Any, buffers: Sequence[Any]) -> Outcome:
 def _kept(data: memoryview, most: int) -> list[Outcome]:
     """The outcomes in a file, but for a last one in which its worker was cut off."""
     outcomes: list[Outcome] = []
+    parts = 0
     while len(data) >= JOURNAL_LENGTH.size:
         (length,) = JOURNAL_LENGTH.unpack_from(data)
         start = JOURNAL_LENGTH.size
         if len(data) < start + length:
             break
         index, kind, body, sizes = json.loads(bytes(data[start : start + length]))
-        if not all(isinstance(size, int) and size >= 0 for size in sizes):
-            _lie("a size is none")
+        parts += len(sizes)
+        if parts > _MOST_PARTS or not all(isinstance(size, int) and size >= 0 for size in sizes):
+            _lie("a size is none, or there are too many")
         start += length
         if len(data) < start + sum(sizes):
             break

@@ -19,16 +19,12 @@ class Outputs:
 
     Attributes:
         left_out: bytes that were not kept.
-        stdout: the pieces that were written there.
-        stderr: the pieces that were written there.
         value_repr: the text of the last expression's value, or None.
     """
 
     def __init__(self, limit: float = math.inf) -> None:
         self.left_out = 0
         self._left = limit
-        self.stdout: list[str] = []
-        self.stderr: list[str] = []
         self.value_repr: str | None = None
         # A stream's text is a list of pieces until somebody asks.
         self._outputs: list[dict[str, Any]] = []
@@ -41,6 +37,15 @@ class Outputs:
         return tuple(
             {**output, "text": "".join(output["text"])} if _is_stream(output) else output
             for output in self._outputs
+        )
+
+    def written(self, name: str) -> str:
+        """What was written to a stream, and was not cleared; from any thread."""
+        return "".join(
+            piece
+            for output in list(self._outputs)
+            if _is_stream(output) and output["name"] == name
+            for piece in list(output["text"])
         )
 
     def last_written(self, most: int) -> str:
@@ -73,7 +78,7 @@ class Outputs:
             self._take_output(message.type, content)
         if message.type == "execute_result":
             text = content["data"].get("text/plain")
-            self.value_repr = None if text is None else _whole(text)
+            self.value_repr = None if text is None else whole(text)
 
     def _as_far_as_there_is_room(self, message: Message) -> Message:
         if self._left == math.inf or message.type in ("clear_output", "error"):
@@ -90,7 +95,6 @@ class Outputs:
         return replace(message, content={**message.content, "text": kept})
 
     def _take_stream(self, name: str, text: str) -> None:
-        (self.stderr if name == "stderr" else self.stdout).append(text)
         last = self._outputs[-1] if self._outputs else {}
         if _is_stream(last) and last["name"] == name:
             last["text"].append(text)
@@ -113,10 +117,10 @@ class Outputs:
 
 def plain_text(data: Mapping[str, Any]) -> str:
     """The text of something displayed, or its types where it has none."""
-    return _whole(data.get("text/plain", f"<{', '.join(map(str, data)) or 'nothing'}>"))
+    return whole(data.get("text/plain", f"<{', '.join(map(str, data)) or 'nothing'}>"))
 
 
-def _whole(text: object) -> str:
+def whole(text: object) -> str:
     """A text, which may come in lines."""
     return "".join(map(str, text)) if isinstance(text, list) else str(text)
 

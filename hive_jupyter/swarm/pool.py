@@ -297,8 +297,8 @@ class Pool:
 
     async def _take_back(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> None:
         first = await node.take_back(chunk)
-        # what is over is settled, or about to be, with all of its items
-        if first is not None and not chunk.is_over:
+        # what is over is settled, or about to be, with all of its items; so is what was stopped
+        if first is not None and not chunk.is_over and self._refusal is None:
             back = tasks[first:]
             del tasks[first:]
             chunk.count = len(tasks)
@@ -363,10 +363,7 @@ class Pool:
             with shadows.installed_only(node.writable):
                 return [taken(outcome, node.name, loads=loads) for outcome in outcomes]
 
-        # what is JSON alone is soon read, and runs no code; the rest may take its time
-        if any(outcome.buffers for outcome in outcomes):
-            return await apart(read)
-        return read()
+        return await apart(read)
 
     def _refuse_waiting(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()

@@ -98,16 +98,23 @@ class PoolNode(SwarmNode):
         if isinstance(run, Chunk):
             run.is_first = not self._asked
         self._asked.append(run)
-        self._running, run.since = self._asked[0], time.monotonic()
+        run.since = time.monotonic()
+        self._next_turn()
         try:
             return await self._run_now(run)
         finally:
             run.close()
             self._asked.remove(run)
-            self._running = next(iter(self._asked), None)
+            self._next_turn()
             ended = self._process is not None and self._process.exited.done()
             if ended and self._running is None:
                 self._forget()
+
+    def _next_turn(self) -> None:
+        """What waits behind nothing has begun, whether its worker says so or not."""
+        self._running = next(iter(self._asked), None)
+        if self._running is not None and not self._running.begun.done():
+            self._running.begun.set_result(None)
 
     async def _bring_to_a_stop(self, run: Run, channels: Channels, process: Process) -> bool:
         """

@@ -47,8 +47,11 @@ class Subshell:
 
     def close(self) -> None:
         """Have the worker end it; nobody waits for that."""
-        if self._opening is not None and self._opening.done() and not self._opening.exception():
-            name = self._opening.result()
+        opening = self._opening
+        if opening is None or not opening.done() or opening.cancelled():
+            return
+        if not opening.exception():
+            name = opening.result()
             ending = asyncio.ensure_future(
                 self._request("control", "delete_subshell_request", {"subshell_id": name})
             )

@@ -205,6 +205,22 @@ def test_a_program_that_executes_a_notebook_gets_all_in_the_cell_of_the_job(tmp_
     assert ["other\n"] == [each.text for each in made.cells[2].outputs]
 
 
+def test_a_display_that_is_none_disturbs_no_later_cell(tmp_path):
+    made = notebook(
+        "%load_ext hive_jupyter",
+        "%%delegate --bg -o job --sandbox open\nfrom IPython.display import display\n"
+        "display({'image/png': 'ab>', 'text/plain': 'a picture'}, raw=True)\n"
+        "display({'text/html': 5, 'text/plain': 'a page'}, raw=True)",
+        "_ = job.wait(60)",
+    )
+    NotebookClient(made, timeout=120, resources={"metadata": {"path": str(tmp_path)}}).execute()
+
+    assert [] == made.cells[2].outputs
+    [output] = made.cells[1].outputs
+    assert "a picture\na page\n" in output.data["text/plain"]
+    assert ',ab&gt;"' in output.data["text/html"]
+
+
 def test_jobs_of_a_kernel_that_is_shut_down_are_stopped_and_told(tmp_path):
     with FrontEnd(tmp_path, HIVE_JUPYTER_SANDBOX="open") as page:
         play(page, "%load_ext hive_jupyter")
