@@ -465,12 +465,14 @@ from hive_jupyter import HiveManager
 if __name__ == "__main__":
     hive = HiveManager(connect_timeout=60, sandbox="open")
     hive.delegate("x = 5", worker="far", on="local")
+    code = "import time; print('begun', flush=True); time.sleep(600)"
+    run = hive.begin(code, worker="far")
     try:
-        code = "import time; print('begun', flush=True); time.sleep(600)"
-        for message in (run := hive.begin(code, worker="far")):
+        for message in run:
             print(message.content["text"], end="", flush=True)
         run.outcome()
     except KeyboardInterrupt:
+        run.abandon()  # it may have come between two messages
         print("stopped")
     print(hive.delegate("x", worker="far").value_repr)
     hive.close()
