@@ -13,7 +13,7 @@ from hive_jupyter.worker.watch import Excess, Watch
 from tests.children import in_child
 from tests.processes import MEGABYTE, holder, wait_until
 
-LIMIT = 128 * MEGABYTE
+LIMIT = 160 * MEGABYTE
 
 PRIVATE = "x = b'x' * ({} * 2**20)"
 # Touched by a child that is still there, and by its parent.
@@ -74,13 +74,13 @@ def test_memory_below_the_limit_is_no_excess(programs):
 @pytest.mark.parametrize(
     "programs",
     [
-        [PRIVATE.format(80)] * 2,
-        [f"import os; os.fork()\n{PRIVATE.format(80)}"],
-        [SHARED.format(160)],
-        [MEMORY_FILE.format(160)],
-        [MEMORY_FILE.format(80)] * 2,
-        [MAPPED.format(160)],
-        [SHARED.format(80), MEMORY_FILE.format(80)],
+        [PRIVATE.format(100)] * 2,
+        [f"import os; os.fork()\n{PRIVATE.format(100)}"],
+        [SHARED.format(200)],
+        [MEMORY_FILE.format(200)],
+        [MEMORY_FILE.format(100)] * 2,
+        [MAPPED.format(200)],
+        [SHARED.format(100), MEMORY_FILE.format(100)],
     ],
     ids=["private", "forked", "shared", "a file", "files", "a mapped file", "of two kinds"],
 )
@@ -91,12 +91,12 @@ def test_memory_above_the_limit_is_seen(programs):
         excess = watch(memory=LIMIT).look()
 
     assert "memory" == excess.limit
-    assert 160 * MEGABYTE <= excess.used < 210 * MEGABYTE
+    assert 200 * MEGABYTE <= excess.used < 250 * MEGABYTE
 
 
 @alone
 def test_a_file_that_is_mapped_from_a_disk_is_no_memory(tmp_path):
-    (tmp_path / "data").write_bytes(bytes(160 * MEGABYTE))
+    (tmp_path / "data").write_bytes(bytes(200 * MEGABYTE))
     program = (
         f"import mmap; file = open({str(tmp_path / 'data')!r}, 'rb')\n"
         "m = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ); m[::4096]"
