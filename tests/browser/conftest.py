@@ -25,11 +25,28 @@ KERNEL = "window.jupyterapp.shell.currentWidget.sessionContext.session.kernel"
 
 
 @pytest.fixture(scope="package")
-def place(tmp_path_factory):
-    """A JupyterLab whose folder is a repository, and a browser."""
-    from playwright.sync_api import expect, sync_playwright
+def chromium():
+    """The browser; Playwright allows one of itself in a thread."""
+    from playwright.sync_api import sync_playwright
 
-    from tools.screenshot import BROWSER_ARGUMENTS, lab
+    from tools.screenshot import BROWSER_ARGUMENTS
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(
+            executable_path=shutil.which("chromium"),
+            args=BROWSER_ARGUMENTS,
+            chromium_sandbox=False,
+        )
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="package")
+def place(tmp_path_factory, chromium):
+    """A JupyterLab whose folder is a repository, and a browser."""
+    from playwright.sync_api import expect
+
+    from tools.screenshot import lab
 
     expect.set_options(timeout=PATIENCE)
     folder = tmp_path_factory.mktemp("lab")
@@ -42,14 +59,8 @@ def place(tmp_path_factory):
     repo.write("fence.py", "posts = 3\n")
     repo.commit_all()
     try:
-        with lab(folder) as address, sync_playwright() as playwright:
-            browser = playwright.chromium.launch(
-                executable_path=shutil.which("chromium"),
-                args=BROWSER_ARGUMENTS,
-                chromium_sandbox=False,
-            )
-            yield SimpleNamespace(address=address, browser=browser, repo=repo)
-            browser.close()
+        with lab(folder) as address:
+            yield SimpleNamespace(address=address, browser=chromium, repo=repo)
     finally:
         patch.undo()
 

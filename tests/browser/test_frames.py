@@ -11,10 +11,9 @@ pytest.importorskip("playwright.sync_api", reason="make browser runs this")
 BROWSER = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt install chromium")
 
-from playwright.sync_api import expect, sync_playwright  # noqa: E402  it is known to be there
+from playwright.sync_api import expect  # noqa: E402  it is known to be there
 
 from hive_jupyter.display import frames  # noqa: E402
-from tools.screenshot import BROWSER_ARGUMENTS  # noqa: E402
 
 # Each covers its frame, and waits for a click.
 COVER = "<style>.all { position: fixed; inset: 0; width: 100%; height: 100%; opacity: 0 }</style>"
@@ -63,13 +62,10 @@ def listener():
 
 
 @pytest.fixture(scope="module")
-def page():
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=BROWSER, args=BROWSER_ARGUMENTS, chromium_sandbox=False
-        )
-        yield browser.new_page()
-        browser.close()
+def page(chromium):
+    page = chromium.new_page()
+    yield page
+    page.close()
 
 
 def show(page, listener, html):

@@ -17,9 +17,9 @@ pytest.importorskip("playwright.sync_api", reason="make browser runs this")
 BROWSER = shutil.which("chromium")
 pytestmark = pytest.mark.skipif(BROWSER is None, reason="needs Chromium: apt install chromium")
 
-from playwright.sync_api import expect, sync_playwright  # noqa: E402  it is known to be there
+from playwright.sync_api import expect  # noqa: E402  it is known to be there
 
-from tools.screenshot import ALL_RAN, BROWSER_ARGUMENTS, RUN_ALL, lab  # noqa: E402
+from tools.screenshot import ALL_RAN, RUN_ALL, lab  # noqa: E402
 
 PATIENCE = 30_000
 
@@ -254,16 +254,13 @@ class Opened:
 
 
 @pytest.fixture(scope="module")
-def opened(listener, tmp_path_factory):
+def opened(listener, tmp_path_factory, chromium):
     """The notebook, run from its first cell to its last."""
     folder = tmp_path_factory.mktemp("lab")
     (folder / "work").mkdir()
     nbformat.write(notebook(listener.url), folder / "work" / "outputs.ipynb")
-    with lab(folder) as address, sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=BROWSER, args=BROWSER_ARGUMENTS, chromium_sandbox=False
-        )
-        page = browser.new_page()
+    with lab(folder) as address:
+        page = chromium.new_page()
         page.set_default_timeout(PATIENCE)
         page.add_init_script(
             "if (top === window) { window.told = []; addEventListener('message', "
@@ -272,7 +269,7 @@ def opened(listener, tmp_path_factory):
         opened = Opened(page, address, folder / "work")
         opened.run("outputs.ipynb")
         yield opened
-        browser.close()
+        page.close()
 
 
 def harmless(opened, listener):
