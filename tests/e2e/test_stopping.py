@@ -97,8 +97,10 @@ def impatient(hive, monkeypatch):
 
 def test_an_interrupt_ends_a_shell_command_as_it_does_at_home(hive):
     """IPython passes it on to the command, and takes the command's end for the cell's."""
-    delegation = begun(hive, "!sleep 1000")
+    delegation = begun(hive, "!echo up; sleep 1000")
     worker = psutil.Process(pid_of(hive))
+    # from here on IPython waits for the command, and no more for its start
+    next(message for message in delegation if message.content.get("text", "").startswith("up"))
     wait_until(lambda: "sleep" in [child.name() for child in worker.children(recursive=True)])
     delegation.interrupt()
 
