@@ -17,7 +17,7 @@ from hive_jupyter.swarm.late import LateOutput
 from hive_jupyter.swarm.messages import Message, Sink
 from hive_jupyter.swarm.outputs import Outputs, plain_text
 from hive_jupyter.swarm.process import note_failure
-from hive_jupyter.units import format_duration, printable, shortened, without_colours
+from hive_jupyter.units import format_duration, printable, shortened, without_colours, wrapped
 
 # So many that are over are remembered, with all that they said.
 _REMEMBERED = 30
@@ -294,7 +294,7 @@ def _text_of(output: Mapping[str, Any]) -> str:
 def _as_message(error: Exception) -> Message:
     """An error as the output of a cell."""
     name, text = type(error).__name__, str(error)
-    traceback = [f"{name}: {text}"]
+    traceback = wrapped(f"{name}: {text}")
     if isinstance(error, RemoteError):
         name, text, traceback = error.ename, error.evalue, error.traceback
     return Message("error", {"ename": name, "evalue": text, "traceback": traceback})

@@ -6,6 +6,7 @@ import contextlib
 import difflib
 import math
 import re
+import textwrap
 from numbers import Integral, Real
 from typing import TYPE_CHECKING
 
@@ -31,6 +32,8 @@ _HOUR = 60 * _MINUTE
 _KILO = 1024
 # From here on one decimal would say "1024.0".
 _ROUNDS_UP = 1023.95
+# Columns that also a narrow notebook shows.
+_WIDTH = 80
 # Of a text that stands for a longer one, in characters.
 _SHOWN = 60
 # Nobody mistypes a longer word, and to compare one takes long.
@@ -174,6 +177,11 @@ def format_size(size: int | None) -> str:
         if number < _ROUNDS_UP:
             return f"{number:.1f}".rstrip("0").rstrip(".") + f" {unit}"
     return f"{number / _KILO:.1f}".rstrip("0").rstrip(".") + " TB"
+
+
+def wrapped(text: str) -> list[str]:
+    """The lines of a text, broken between words where a front-end would break them anywhere."""
+    return [textwrap.fill(line, _WIDTH, break_long_words=False) for line in text.splitlines()]
 
 
 def shortened(text: str) -> str:

@@ -142,11 +142,17 @@ def test_a_job_may_be_over_before_anybody_can_wait_for_it(hive, monkeypatch):
 
 
 def test_a_job_that_takes_its_worker_along_says_what_of(hive):
-    job = hive.submit("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)")
+    heard = []
+    kill = "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)"
+    job = hive.submit(kill, sink=heard.append)
 
     with pytest.raises(NodeDied, match="SIGKILL"):
         job.result(60)
     assert "died" == job.state
+    wait_until(lambda: heard and heard[-1].type == "error")
+    lines = "\n".join(heard[-1].content["traceback"]).split("\n")
+    assert len(lines) > 1
+    assert max(map(len, lines)) <= 80
     assert "1" == hive.submit("1").result(60).value_repr
 
 

@@ -8,13 +8,14 @@ Hive allows and with the newest. A kernel's shell has ``.kernel``; a terminal's 
 from __future__ import annotations
 
 import sys
-import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, cast
 
 from comm.base_comm import BaseComm
 from IPython.core import page as page_module
 from IPython.core.displaypub import CapturingDisplayPublisher
+
+from hive_jupyter.units import wrapped
 
 if TYPE_CHECKING:
     from IPython.core.completer import SimpleCompletion
@@ -24,8 +25,6 @@ if TYPE_CHECKING:
 
 # Where the header is among the parts of a message; the signature comes before.
 _HEADER = 1
-# Columns that also a narrow notebook shows.
-_WIDTH = 80
 
 
 def kernel_of(shell: InteractiveShell) -> Any | None:
@@ -194,9 +193,7 @@ def render_as(error: BaseException, traceback: list[str]) -> None:
 
 def render_briefly(error: BaseException) -> None:
     """Let IPython show the exception's message alone, in lines that a front-end need not break."""
-    message = f"{type(error).__name__}: {error}"
-    lines = [textwrap.fill(line, _WIDTH, break_long_words=False) for line in message.splitlines()]
-    render_as(error, lines)
+    render_as(error, wrapped(f"{type(error).__name__}: {error}"))
 
 
 def rendered(error: BaseException) -> list[str]:
