@@ -29,3 +29,40 @@ except OSError:
     said = hosts.play(program, before=("sh", "-c", 'ulimit -n 32 && exec "$@"', "sh"))
 
     assert "may have 32 open files (ulimit -n) and has room for 0 more" in said
+
+
+def test_a_runtime_folder_that_gets_no_descriptor_says_so_and_is_not_left(tmp_path):
+    """At each number of free descriptors, up to that which it needs."""
+    program = """
+import os, sys
+from pathlib import Path
+from hive_jupyter import HiveError
+from hive_jupyter.swarm.runtime import RuntimeFolder
+base, files = Path(sys.argv[1]), []
+RuntimeFolder.create(base).remove()
+try:
+    while True:
+        files.append(os.dup(1))
+except OSError:
+    pass
+while True:
+    try:
+        folder = RuntimeFolder.create(base)
+    except HiveError as error:
+        print(error)
+    else:
+        break
+    finally:
+        for file in files[:10]: os.close(file)
+        print(*os.listdir(base))
+        for file in files[:10]: os.dup2(1, file)
+    os.close(files.pop())
+folder.remove()
+"""
+    said = hosts.play(program, str(tmp_path), before=("sh", "-c", 'ulimit -n 32 && exec "$@"', "sh"))
+
+    *failed, made = said.splitlines()
+    assert len(failed) == 4
+    assert all("may have 32 open files (ulimit -n)" in line for line in failed[::2])
+    assert failed[1::2] == ["", ""]
+    assert made

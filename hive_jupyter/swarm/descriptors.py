@@ -11,6 +11,9 @@ from hive_jupyter.swarm import system
 # Where a process finds its own; Linux has the second only where somebody made a link of it.
 _OPEN = "/proc/self/fd" if system.IS_LINUX else "/dev/fd"
 
+# The errors of a system call for which there was no descriptor: of this process, of the machine.
+NO_DESCRIPTOR = (errno.EMFILE, errno.ENFILE)
+
 
 def lack_of_descriptors(needed: int) -> str | None:
     """
@@ -28,11 +31,21 @@ def lack_of_descriptors(needed: int) -> str | None:
     try:
         left = limit - len(os.listdir(_OPEN))
     except OSError as error:
-        if error.errno not in (errno.EMFILE, errno.ENFILE):
+        if error.errno not in NO_DESCRIPTOR:
             return None
         left = 0
-    if left >= needed:
-        return None
+    return None if left >= needed else shortage(needed, left)
+
+
+def shortage(needed: int, left: int = 0) -> str:
+    """
+    What is wrong and what helps, where there are too few descriptors.
+
+    Args:
+        needed: how many more files were to be opened.
+        left: how many may be.
+    """
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
     return (
         f"this process may have {limit} open files (ulimit -n) and has room for {left} more, where "
         f"{needed} are needed. Close some, or raise the limit."

@@ -33,6 +33,7 @@ from jupyter_core.paths import jupyter_runtime_dir
 from hive_jupyter.errors import HiveError
 from hive_jupyter.procfs import read_stat
 from hive_jupyter.swarm import system
+from hive_jupyter.swarm.descriptors import NO_DESCRIPTOR, shortage
 from hive_jupyter.swarm.portal import apart
 
 if TYPE_CHECKING:
@@ -46,6 +47,8 @@ SOCKET_PATH = 107 if system.IS_LINUX else 103
 _LONGEST_BELOW = "/w999999/k-5"
 # What must fit on the disk for a start: a log, a profile, a few sockets.
 LEAST_SPACE = 64 * 1024
+# What a folder needs while it is made: its lock, and a file or a socket.
+_DESCRIPTORS = 2
 # So long somebody waits until a folder is removed, in seconds.
 _PATIENCE = 5.0
 _NAME = re.compile(r"(\d{1,10})-(\d{1,20})(?:-\d{1,6})?", re.ASCII)
@@ -82,7 +85,7 @@ class RuntimeFolder:
                 (read-only, full, another's, a path too long), below the temporary folder.
 
         Raises:
-            HiveError: there is no place to write.
+            HiveError: there is no place to write, or no descriptor.
         """
         spare: RuntimeFolder | None = None
         failures: list[str] = []
@@ -90,6 +93,8 @@ class RuntimeFolder:
             try:
                 folder = cls._create_in(place)
             except OSError as error:
+                if error.errno in NO_DESCRIPTOR:
+                    raise HiveError(shortage(_DESCRIPTORS)) from error
                 failures.append(f"{place}: {error.strerror or error}")
                 continue
             if folder.sockets:
@@ -116,8 +121,8 @@ class RuntimeFolder:
             _prove_space(path)
             sockets = _sockets_work(path)
         except OSError:
+            os.close(lock)  # where there are no descriptors, removing takes the one of the lock
             remove_tree(path)
-            os.close(lock)
             raise
         return cls(path, lock, sockets=sockets)
 
