@@ -59,7 +59,8 @@ while True:
     os.close(files.pop())
 folder.remove()
 """
-    said = hosts.play(program, str(tmp_path), before=("sh", "-c", 'ulimit -n 32 && exec "$@"', "sh"))
+    few = ("sh", "-c", 'ulimit -n 32 && exec "$@"', "sh")
+    said = hosts.play(program, str(tmp_path), before=few)
 
     *failed, made = said.splitlines()
     assert len(failed) == 4
