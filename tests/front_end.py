@@ -96,6 +96,8 @@ class FrontEnd:
     def __exit__(self, *_):
         self.client.stop_channels()
         self.manager.shutdown_kernel(now=True)
+        # or else that is left to the garbage collector, which may find the context first and warn
+        self.client.context.destroy(linger=0)
 
     @property
     def pid(self):

@@ -72,6 +72,7 @@ def talking(manager, ready=True):
         yield client
     finally:
         client.stop_channels()
+        client.context.destroy(linger=0)
 
 
 @contextmanager
@@ -198,6 +199,7 @@ async def test_an_async_manager_does_the_same(spec):
         assert await manager.is_alive()
     await manager.interrupt_kernel()
     client.stop_channels()
+    client.context.destroy(linger=0)
     await manager.shutdown_kernel(now=True)
     assert not await manager.is_alive()
     assert not manager.provisioner.has_process
@@ -484,6 +486,7 @@ async def test_a_kernel_that_crashed_is_restarted_by_the_restarter():
     await client.wait_for_ready(timeout=60)
     assert await manager.is_alive()
     client.stop_channels()
+    client.context.destroy(linger=0)
     await manager.shutdown_kernel(now=True)
 
 
