@@ -17,7 +17,8 @@ and in these besides, whose contents have the shapes of MCP::
     shell  pull_request {names, limit, pickles, bulk}   -> pull_reply {values, missing, refused,
            bulk} and buffers; what values are is in ``transfer``, and what bulk is in its ``bulk``
     shell  map_request {number, slot, key, function, spread, items, seconds, pickles, limit} and
-           buffers -> map_reply {results, stopped, seconds} or {unknown} or {refused}, and buffers;
+           buffers -> map_reply {results, stopped, seconds} or {unknown} or {refused}, each with
+           {silent}: nothing was published, "busy" and "idle" neither; and buffers;
            see ``swarm.items``
     control  map_stop_request {number}                  -> map_stop_reply {}
     control  map_return_request {number}                -> map_return_reply {first}

@@ -435,3 +435,28 @@ def test_a_worker_that_never_says_that_it_began_has_no_more_time(runtime):
         late.cancel()
 
     assert 2 == len(ended)
+
+
+def test_an_item_that_takes_the_descriptor_of_its_file_loses_nothing(patient, tmp_path):
+    """The file is opened again, and what the item opened in its place stays what it is."""
+    mine = tmp_path / "mine"
+
+    def take(number):
+        import glob
+
+        if number == 1:
+            for each in glob.glob("/proc/self/fd/*"):
+                if os.path.basename(os.path.realpath(each)).startswith("items"):
+                    own = os.open(mine, os.O_RDWR | os.O_CREAT)
+                    os.write(own, b"mine")
+                    os.dup2(own, int(os.path.basename(each)))
+        if number == 4:
+            os._exit(1)
+        return number
+
+    options = {"workers": 1, "sandbox": "open", "return_exceptions": True}
+    results = list(patient.map(take, range(6), **options))
+
+    assert [0, 1, 2, 3, 5] == [result for result in results if isinstance(result, int)]
+    assert isinstance(results[4], NodeDied)
+    assert b"mine" == mine.read_bytes()

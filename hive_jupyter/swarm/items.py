@@ -138,6 +138,11 @@ class Task:
     error: BaseException | None = None
     is_over: bool = False
 
+    @property
+    def is_revocable(self) -> bool:
+        """Whether somebody may cancel it, as long as it has not gone to a worker."""
+        return self.claim is not _wanted
+
     def end(self, value: Any = None, error: BaseException | None = None) -> None:
         """Say what came of it; only the first time counts."""
         if not self.is_over:
@@ -175,6 +180,13 @@ class Outcome:
     kind: str
     body: Any
     buffers: Sequence[Any] = ()
+
+    @property
+    def is_scalar(self) -> bool:
+        """Whether it is a number, a text, or nothing."""
+        values = self.body.get("values") if isinstance(self.body, dict) else None
+        value = values.get("result", []) if isinstance(values, dict) else []
+        return self.kind == VALUE and not isinstance(value, list | dict)
 
 
 @dataclass(frozen=True)
@@ -215,6 +227,7 @@ class Chunk(Request):
         overran: an item had more than its time.
         is_over: nothing more comes of it.
         is_first: its worker had nothing else to do before.
+        is_late: it takes longer than it should.
         is_asked_back: its worker is to begin no further item, and may have begun none.
         count: how many items it has; fewer once its worker has given some back.
     """
@@ -236,6 +249,7 @@ class Chunk(Request):
         self.number = secrets.randbits(62)
         self.overran = False
         self.is_first = True
+        self.is_late = False
         self.is_asked_back = False
         self.is_over = False
         self._name = function.name
@@ -267,6 +281,11 @@ class Chunk(Request):
     def may_do_nothing(self) -> bool:
         """Whether somebody wanted its worker to begin no item."""
         return self.stops > 0 or self.is_asked_back
+
+    def take_reply(self, message: Message) -> None:
+        """The worker's reply; where nothing was published, that it is idle does not come either."""
+        self._idle = message.content.get("silent") is True or self._idle
+        super().take_reply(message)
 
     def report(self, reply: Message) -> Report:
         """
@@ -319,6 +338,23 @@ class Chunk(Request):
             ):
                 _lie("it says that it ran another item than it can have run")
             return Report(outcomes, running if running == len(outcomes) else None)
+
+    def done_before(self, running: int, folder: str | os.PathLike[str]) -> Sequence[Outcome]:
+        """
+        What came of the items before the one that runs, as far as the file tells by now.
+
+        Args:
+            running: the number of that one.
+            folder: the worker's private one.
+
+        Raises:
+            TransferError: it makes no sense.
+        """
+        with _told_as_lies():
+            data = _journal(os.path.join(folder, self._file), _LARGEST_JOURNAL)
+            if len(data) < JOURNAL_HEAD.size or JOURNAL_HEAD.unpack_from(data)[0] != self.number:
+                return ()
+            return _kept(data[JOURNAL_HEAD.size :], self.count)[:running]
 
     def began(self, folder: str | os.PathLike[str]) -> tuple[int, float] | None:
         """The item that runs, and since when (``time.monotonic``), as its worker says; or None."""

@@ -53,6 +53,10 @@ _PACKERS = {kind: packer for module in _MODULES for kind, packer in module.PACKE
 _READERS = {tag: reader for module in _MODULES for tag, reader in module.READERS.items()}
 
 
+def _is_composed(told: Any) -> bool:
+    return isinstance(told, list | dict)
+
+
 def pack(
     values: Mapping[str, Any],
     *,
@@ -118,9 +122,11 @@ def unpack(
         TransferError: something is not what it says that it is, or its library is missing.
     """
     try:
-        buffers = from_parts(description["sizes"], list(parts))
-        reader = Reader(buffers, loads, _READERS)
-        values = {str(name): reader.value(told) for name, told in description["values"].items()}
+        sizes, described = description["sizes"], description["values"]
+        if not sizes and not parts and not any(map(_is_composed, described.values())):
+            return {str(name): value for name, value in described.items()}
+        reader = Reader(from_parts(sizes, list(parts)), loads, _READERS)
+        values = {str(name): reader.value(told) for name, told in described.items()}
         reader.finish()
     except TransferError:
         raise

@@ -122,6 +122,19 @@ class CoderWorker(IPythonKernel):
         self.threads = Threads()
         self.commit_requests = CommitRequests(self._publish_commit_request)
         self.shell_handlers["comm_msg"] = self.comm_msg
+        self._published = 0
+        self._is_silent = False
+        self._count_what_is_published()
+
+    def _count_what_is_published(self) -> None:
+        thread: Any = self.iopub_thread
+        send = thread.send_multipart
+
+        def send_and_count(*arguments: Any, **options: Any) -> None:
+            self._published += 1
+            send(*arguments, **options)
+
+        thread.send_multipart = send_and_count
 
     def comm_msg(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Take what a front-end says to a comm; as a rule on a subshell's thread."""
@@ -163,6 +176,18 @@ class CoderWorker(IPythonKernel):
         """Repeat the code to those who look on; Hive's host, which sent it, does not."""
         if RUN_KEY not in parent["header"]:
             super()._publish_execute_input(code, parent, count)
+
+    def _publish_status(
+        self, status: str, channel: str, parent: dict[str, Any] | None = None
+    ) -> None:
+        """Say it, but of a request of a map that has published nothing: its reply says enough."""
+        header = (parent or self.get_parent(channel)).get("header", {})
+        if header.get("msg_type") != "map_request":
+            super()._publish_status(status, channel, parent)
+        elif status == "busy":
+            self._is_silent = False
+        elif not self._is_silent:
+            super()._publish_status(status, channel, parent)
 
     def pre_handler_hook(self) -> None:
         """Leave SIGINT as it is: ``do_execute`` has it raise, and nothing else does."""
@@ -337,6 +362,7 @@ class CoderWorker(IPythonKernel):
     async def map_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Run items of a map and answer with what came of each."""
         parts: list[memoryview] = []
+        before = self._published
         try:
             answer, parts = self.items.run(parent["content"], parent["buffers"])
         except Exception as error:
@@ -344,6 +370,7 @@ class CoderWorker(IPythonKernel):
         # what the items printed comes before what came of them
         sys.stdout.flush()
         sys.stderr.flush()
+        self._is_silent = answer["silent"] = self._published == before
         self._reply(stream, ident, parent, "map_reply", answer, buffers=parts)
 
     async def map_stop_request(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
