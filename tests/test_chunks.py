@@ -18,12 +18,21 @@ def learned(workers, *chunks):
     return pace
 
 
-def test_nothing_is_known_of_the_first_ones_so_each_goes_alone():
-    assert 1 == Pace(4).size(1000)
+def test_the_very_first_item_goes_alone_and_then_some_until_their_cost_is_known():
+    pace, given, sizes = Pace(8), 0, []
+    for _ in range(8):
+        sizes.append(pace.size(1000 - given, given))
+        given += sizes[-1]
+
+    assert 1 == sizes[0]
+    assert all(4 <= size <= 12 for size in sizes[1:])
+    # not all come back at once
+    assert len(set(sizes)) > 4
+    assert 2 == pace.size(15, 1)
 
 
 def test_cheap_items_go_many_at_a_time_and_dear_ones_alone():
-    assert 10 == learned(2, (1, 0.005)).size(1000)
+    assert WORTH / 0.005 == learned(2, (1, 0.005)).size(1000)
     assert 1 == learned(2, (1, 1.0)).size(1000)
 
 
@@ -34,6 +43,39 @@ def test_no_worker_takes_more_than_its_share(workers, cost, waiting):
     assert 1 <= size <= MOST
     # but for what is done sooner than shared
     assert size <= max(1, math.ceil(waiting / workers)) or size * cost <= WORTH / 4
+
+
+@given(st.integers(1, 20), costs, st.integers(1, 3000), st.integers(1, 2))
+def test_who_deals_in_turn_leaves_nobody_without_and_nobody_with_much_more(
+    workers, cost, items, depth
+):
+    pace = learned(workers, (1, cost))
+    held = [0] * workers
+    for _ in range(depth):
+        for number in range(workers):
+            waiting = items - sum(held)
+            size = pace.size(waiting, sum(held), held[number]) if waiting else 0
+            assert size or not waiting or held[number]
+            held[number] += min(size, waiting)
+
+    share = items / workers
+    assert max(held) <= max(1, share + 0.5, 2 * WORTH / 10 / cost)
+
+
+def test_a_worker_that_has_its_share_gets_no_more():
+    assert 0 == learned(2, (1, 0.005)).size(1, given=9, held=8)
+    assert 3 == learned(2, (1, 0.005)).size(1, given=9, held=2)
+
+
+def test_what_a_worker_has_done_by_now_is_guessed_from_the_costs():
+    assert 0 == Pace(2).done_in(10)
+    assert 20 == learned(2, (10, 0.05)).done_in(0.1)
+
+
+def test_little_is_not_worth_sharing():
+    assert not Pace(2).is_worth_sharing(1000)
+    assert not learned(2, (1, 0.005)).is_worth_sharing(2)
+    assert learned(2, (1, 0.005)).is_worth_sharing(10)
 
 
 @given(counts, costs)
@@ -53,7 +95,7 @@ def test_enough_is_ahead_for_each_worker_and_never_without_bounds(workers, chunk
 
 
 def test_the_next_chunk_is_there_before_it_is_asked_for_where_that_would_weigh():
-    assert 2 == learned(2).depth
+    assert 1 == learned(2).depth
     assert 2 == learned(2, (1, WORTH / 10)).depth
     assert 1 == learned(2, (1, WORTH * 10)).depth
 

@@ -144,6 +144,23 @@ def test_a_future_can_be_cancelled_before_it_begins(confined, tmp_path):
         assert (1, 2) == (running.result(), last.result())
 
 
+def test_what_has_not_begun_can_be_cancelled_however_much_there_is(confined, tmp_path):
+    go = tmp_path / "go"
+
+    def wait(number):
+        while not os.path.exists(go):
+            time.sleep(0.01)
+        return number
+
+    with confined.executor(2, sandbox="open") as executor:
+        futures = [executor.submit(wait, n) for n in range(20)]
+        wait_until(futures[1].running)
+        cancelled = [future.cancel() for future in futures[2:]]
+        go.touch()
+        assert all(cancelled)
+        assert [0, 1] == [future.result() for future in futures[:2]]
+
+
 def test_a_hive_that_is_closed_ends_it(runtime):
     hive = HiveManager(connect_timeout=60)
     executor = hive.executor(1)

@@ -77,6 +77,28 @@ def test_they_come_as_they_are_completed(confined, tmp_path):
         assert ({1, 2}, [0]) == (first, list(results))
 
 
+def test_what_is_done_does_not_wait_for_a_dear_item_of_its_chunk(confined, tmp_path):
+    """Nor is it run again when the chunk comes to its end."""
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+
+    def wait_for_gate(item):
+        with open(tmp_path / "ran", "a") as ran:
+            ran.write(f"{item}\n")
+        if item == 4:
+            with open(gate) as file:
+                file.read()
+        return item
+
+    options = {"workers": 1, "ordered": False, "sandbox": "open", "timeout": 60}
+    with confined.map(wait_for_gate, range(6), **options) as results:
+        first = [next(results) for _ in range(4)]
+        gate.write_text("")
+        assert ([0, 1, 2, 3], [4, 5]) == (first, list(results))
+
+    assert [*"012345"] == (tmp_path / "ran").read_text().split()
+
+
 def test_values_with_memory_of_their_own_come_and_go(confined):
     arrays = [np.full((100, 100), n) for n in range(20)]
     for n, doubled in enumerate(confined.map(lambda array: 2 * array, arrays, workers=2)):
@@ -260,6 +282,24 @@ def test_nobody_is_idle_while_items_wait_behind_a_dear_one(confined, tmp_path):
     results = confined.map(work, range(300), workers=2, sandbox="open", ordered=False, timeout=60)
 
     assert [*range(300)] == sorted(results)
+
+
+def test_a_chunk_that_has_not_begun_is_taken_over_at_once(confined, tmp_path, monkeypatch):
+    """The first item keeps its worker; what that got while others told the cost is for them."""
+    monkeypatch.setattr("hive_jupyter.swarm.pool._LATE", 1000.0)
+    ran = tmp_path / "ran"
+    ran.mkdir()
+
+    def work(number):
+        (ran / str(number)).touch()
+        while number == 0 and len(os.listdir(ran)) < 100:
+            time.sleep(0.01)
+        time.sleep(0.005)
+        return number
+
+    results = confined.map(work, range(100), workers=2, sandbox="open", timeout=60)
+
+    assert [*range(100)] == list(results)
 
 
 def test_what_a_worker_gives_back_to_a_map_that_was_stopped_runs_nowhere(

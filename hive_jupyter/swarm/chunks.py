@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import math
 
-# Seconds of work that a worker gets at once: so much that asking for it, some 2 ms, weighs little,
-# and so little that nobody waits long for the last one.
-WORTH = 0.05
+# Seconds of work that a worker gets at once: so much that asking for it, some 1 ms, weighs little,
+# and so little that nobody waits long for the results.
+WORTH = 0.125
 # So much of one worker's work, in seconds, is not shared with others: that would take longer.
 _LEAST_WORTH = 0.01
+# As many go at once while the first one tells what they cost: to each worker another number, as all
+# would else come back in the same moment, and wait for each other.
+_LEAST_PROBE = 4
+_PROBES = 9
 # No message holds more items, or, beyond its first one, more bytes.
 MOST = 2000
 LARGEST = 8 * 2**20
@@ -18,7 +22,9 @@ _WEIGHT = 0.5
 _LEAST_COST = 1e-5
 # How many chunks a worker may be ahead of who takes the results.
 _AHEAD = 4
-# How many items, where they are dear.
+# How many items before anything is known.
+_FIRST_AHEAD = 32
+# How many, where they are dear.
 _LEAST_AHEAD = 16
 
 
@@ -51,24 +57,42 @@ class Pace:
             cost = _WEIGHT * cost + (1 - _WEIGHT) * self._cost
         self._cost = cost
 
-    def size(self, waiting: int) -> int:
+    def size(self, waiting: int, given: float = 0, held: float = 0) -> int:
         """
-        How many items the next chunk has: 1 while nothing is known.
+        How many items the next chunk of a worker has; 0: none, as it has its share.
+
+        The very first item goes alone, so that what they cost is known soon.
 
         Args:
-            waiting: how many there are; no worker takes more than its share of them.
+            waiting: how many there are.
+            given: how many the workers have, and have not done.
+            held: how many of those this worker has.
         """
-        share = math.ceil(waiting / self._workers)
+        share = round((waiting + given) / self._workers - held)
+        if share <= 0:
+            return 0 if held else 1
+        if self._cost is None:
+            return min(share, _LEAST_PROBE + int(given) % _PROBES) if given else 1
         return max(1, min(max(share, self._worth(_LEAST_WORTH)), self._worth(self._seconds)))
+
+    def done_in(self, seconds: float) -> float:
+        """How many items a worker has done after some time, as far as is known."""
+        return 0.0 if self._cost is None else seconds / self._cost
+
+    def is_worth_sharing(self, items: int) -> bool:
+        """Whether others would have done so many items sooner than the one who has them."""
+        return self._cost is not None and items * self._cost > 2 * _LEAST_WORTH
 
     @property
     def depth(self) -> int:
-        """How many chunks a worker has at once: two, unless to ask for one does not weigh."""
-        return 2 if self._cost is None or self._cost <= WORTH else 1
+        """How many chunks a worker has at once: two, where to ask for one would weigh."""
+        return 2 if self._cost is not None and self._cost <= WORTH else 1
 
     @property
     def ahead(self) -> int:
         """How many items there may be of which nobody has taken the result yet."""
+        if self._cost is None:
+            return self._workers * _FIRST_AHEAD
         return self._workers * max(_LEAST_AHEAD, _AHEAD * self._worth(self._seconds))
 
     @property

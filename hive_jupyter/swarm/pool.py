@@ -42,6 +42,27 @@ _LATE = 2 * WORTH
 _MOST_PARTS = 4000
 
 
+class _Post:
+    """
+    A worker that is at work.
+
+    Attributes:
+        node: the worker.
+        chunks: that it has, in their order.
+        asks: for a chunk each; they last until it is known what came of each item.
+    """
+
+    def __init__(self, node: PoolNode) -> None:
+        self.node = node
+        self.chunks: list[list[Task]] = []
+        self.asks: set[asyncio.Task[None]] = set()
+
+    def left(self, pace: Pace) -> float:
+        """How many items it has not done, presumably."""
+        counts = [len(tasks) for tasks in self.chunks]
+        return sum(counts) - min(next(iter(counts), 0), pace.done_in(self.node.busy_for))
+
+
 class Pool:
     """
     Runs items in workers. Belongs to their loop.
@@ -76,8 +97,8 @@ class Pool:
         self._waiting: deque[Task] = deque()
         self._working: set[asyncio.Task[None]] = set()
         self._hiring = 0
-        self._fed = 0
-        self._late: dict[Chunk, tuple[PoolNode, list[Task]]] = {}
+        self._posts: list[_Post] = []
+        self._asked_for: dict[Chunk, tuple[PoolNode, list[Task]]] = {}
         self._relieving: set[asyncio.Task[None]] = set()
         self._refusal: Exception | None = None
         self._sealed = False
@@ -101,6 +122,7 @@ class Pool:
             return
         self._waiting.extend(tasks)
         self._have_workers()
+        self._deal()
 
     def seal(self, *, cancel: bool = False) -> None:
         """Take no more items; those that wait are run, or cancelled."""
@@ -132,6 +154,7 @@ class Pool:
             return
         self._waiting.extendleft(reversed(tasks))
         self._have_workers()
+        self._deal()
 
     def _have_workers(self) -> None:
         while len(self._working) < self._most and self._hiring < len(self._waiting):
@@ -166,32 +189,41 @@ class Pool:
             self._hiring += 1
 
     async def _employ(self, node: PoolNode) -> None:
-        """Keep a worker busy, as long as there is something to do and it lives."""
-        asks: set[asyncio.Task[None]] = set()
+        """Have a worker at hand, as long as there is something to do for it."""
+        post = _Post(node)
+        self._posts.append(post)
         try:
-            while True:
-                while node.is_fit and self._may_have_more(len(asks)):
-                    tasks = self._next_tasks()
-                    if not tasks:
-                        break
-                    self._fed += not asks
-                    asks.add(asyncio.create_task(self._ask(node, tasks)))
-                if not asks:
-                    return
-                _, asks = await asyncio.wait(asks, return_when=asyncio.FIRST_COMPLETED)
-                self._fed -= not asks
+            self._deal()
+            while post.asks:
+                await asyncio.wait(post.asks, return_when=asyncio.FIRST_COMPLETED)
         finally:
-            self._fed -= bool(asks)
-            for ask in asks:
+            self._posts.remove(post)
+            for ask in post.asks:
                 ask.cancel()
-            if asks:
-                await asyncio.wait(asks)
+            if post.asks:
+                await asyncio.wait(post.asks)
 
-    def _may_have_more(self, chunks: int) -> bool:
-        """Whether a worker that has so many chunks gets one more: not while others have none."""
-        if not chunks:
-            return True
-        return chunks < self._pace.depth and self._fed >= len(self._working)
+    def _deal(self) -> None:
+        """Hand out what waits; nobody gets a second chunk while others have none."""
+        for chunks in range(self._pace.depth):
+            busy = sum(len(post.chunks) >= chunks for post in self._posts)
+            if chunks and busy < len(self._working):
+                return
+            for post in self._posts:
+                if not self._waiting:
+                    return
+                if len(post.chunks) == chunks and post.node.is_fit:
+                    self._give(post)
+
+    def _give(self, post: _Post) -> None:
+        """Hand its next chunk to a worker, where it is to have one."""
+        tasks = self._next_tasks(post.left(self._pace))
+        if not tasks:
+            return
+        post.chunks.append(tasks)
+        ask = asyncio.create_task(self._ask(post, tasks))
+        post.asks.add(ask)
+        ask.add_done_callback(post.asks.discard)
 
     async def _hired(self) -> PoolNode | None:
         """A worker, where there is something to do."""
@@ -200,9 +232,10 @@ class Pool:
         finally:
             self._hiring -= 1
 
-    def _next_tasks(self) -> list[Task]:
-        """The next chunk: of one function, and no more than a worker's share."""
-        most = self._pace.size(len(self._waiting))
+    def _next_tasks(self, held: float) -> list[Task]:
+        """The next chunk, of one function, of a worker that has so many items."""
+        given = sum(post.left(self._pace) for post in self._posts)
+        most = self._pace.size(len(self._waiting), given, held)
         tasks: list[Task] = []
         size = parts = 0
         while self._waiting and len(tasks) < most:
@@ -214,14 +247,17 @@ class Pool:
             ):
                 break
             self._waiting.popleft()
-            if task.claim():
+            if not task.is_over and task.claim():
                 tasks.append(task)
+                if task.is_revocable and self._pace.cost is None:
+                    break
         return tasks
 
-    async def _ask(self, node: PoolNode, tasks: list[Task]) -> None:
+    async def _ask(self, post: _Post, tasks: list[Task]) -> None:
         """Have a worker run some items; one that lies is ended."""
+        node = post.node
         try:
-            await self._asked(node, tasks)
+            await self._asked(post, tasks)
         except asyncio.CancelledError:
             for task in tasks:
                 task.end(error=copy(self._refusal or CancelledError()))
@@ -238,14 +274,15 @@ class Pool:
             for task in tasks:
                 task.end(error=HiveError(f'Worker "{node.name}" could not be asked: {error}'))
 
-    async def _asked(self, node: PoolNode, tasks: list[Task]) -> None:
+    async def _asked(self, post: _Post, tasks: list[Task]) -> None:
         """
         Have a worker run some items.
 
         Raises:
             TransferError: what it says makes no sense.
         """
-        function, folder = tasks[0].function, node.folder
+        node, function = post.node, tasks[0].function
+        folder = node.folder
         assert folder is not None
         chunk = Chunk(
             tasks,
@@ -265,35 +302,70 @@ class Pool:
                 raise
             except HiveError as error:
                 report, failure = chunk.left(folder), error
+            finally:
+                post.chunks.remove(tasks)
         await self._settle(node, chunk, tasks, report, failure)
 
     @contextlib.contextmanager
     def _watched(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> Iterator[None]:
-        """While entered, its items may be given to others, once it takes longer than it should."""
+        """While entered, care is taken of its items, once it takes longer than it should."""
+        self._asked_for[chunk] = node, tasks
+        looks: list[asyncio.Task[None]] = []
 
         def is_late() -> None:
-            if len(tasks) > 1 or not chunk.is_first:
-                self._late[chunk] = (node, tasks)
-                self._relieve()
+            looks.append(asyncio.create_task(self._look_after(node, chunk, tasks)))
+            looks[0].add_done_callback(note_failure)
 
         timer = asyncio.get_running_loop().call_later(_LATE, is_late)
         try:
             yield
         finally:
             timer.cancel()
+            for look in looks:
+                look.cancel()
             chunk.is_over = True
-            self._late.pop(chunk, None)
+            del self._asked_for[chunk]
+
+    async def _look_after(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> None:
+        """See that nobody waits for a dear item but who asked for it."""
+        chunk.is_late = True
+        self._relieve()
+        pause = _LATE
+        while True:
+            await self._answer_done(node, chunk, tasks)
+            await asyncio.sleep(pause)
+            pause *= 2
+
+    async def _answer_done(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> None:
+        """Answer the items that come before the one that runs."""
+        folder = node.folder
+        began = None if folder is None else chunk.began(folder)
+        if folder is None or began is None or not began[0]:
+            return
+        try:
+            outcomes = await apart(lambda: chunk.done_before(began[0], folder))
+        except TransferError:
+            return  # the end of the chunk tells what is to be thought of that
+        for task, (value, error) in zip(tasks, await self._values(node, outcomes), strict=False):
+            task.end(value, error)
 
     def _relieve(self) -> None:
-        """Take items from workers that are late with them, where others have nothing to do."""
+        """Take items from workers that do not come to them soon, where others have nothing."""
         if self._waiting or len(self._working) >= self._most:
             return
-        late, self._late = self._late, {}
-        for chunk, (node, tasks) in late.items():
-            task = asyncio.create_task(self._take_back(node, chunk, tasks))
-            self._relieving.add(task)
-            task.add_done_callback(self._relieving.discard)
-            task.add_done_callback(note_failure)
+        for chunk, (node, tasks) in self._asked_for.items():
+            if not chunk.is_asked_back and self._is_for_others(node, chunk):
+                chunk.is_asked_back = True
+                task = asyncio.create_task(self._take_back(node, chunk, tasks))
+                self._relieving.add(task)
+                task.add_done_callback(self._relieving.discard)
+                task.add_done_callback(note_failure)
+
+    def _is_for_others(self, node: PoolNode, chunk: Chunk) -> bool:
+        """Whether others would have done its items sooner than the worker that has them."""
+        if node.runs(chunk):
+            return chunk.is_late and chunk.count > 1
+        return chunk.is_late or self._pace.is_worth_sharing(chunk.count)
 
     async def _take_back(self, node: PoolNode, chunk: Chunk, tasks: list[Task]) -> None:
         first = await node.take_back(chunk)
@@ -341,6 +413,7 @@ class Pool:
         if not count and report.running is None and chunk.is_first and not chunk.is_asked_back:
             rest = [task for task in rest if not _gave_up(task, failure)]
         self._put_back(rest)
+        self._deal()
         values = await self._values(node, report.outcomes)
         for task, (value, error) in zip(tasks, values, strict=False):
             task.end(value, error)
@@ -363,7 +436,9 @@ class Pool:
             with shadows.installed_only(node.writable):
                 return [taken(outcome, node.name, loads=loads) for outcome in outcomes]
 
-        return await apart(read)
+        if all(outcome.is_scalar for outcome in outcomes):
+            return [taken(outcome, node.name, loads=loads) for outcome in outcomes]
+        return await apart(read)  # which may take its time, and import modules
 
     def _refuse_waiting(self, error: Exception) -> None:
         waiting, self._waiting = self._waiting, deque()

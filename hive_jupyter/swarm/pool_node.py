@@ -40,6 +40,7 @@ class PoolNode(SwarmNode):
         super().__init__(*arguments, **options)
         self._asked: list[Run] = []
         self._slot = 0
+        self._turned = 0.0
 
     @property
     def folder(self) -> Path | None:
@@ -66,6 +67,15 @@ class PoolNode(SwarmNode):
         self._slot = 1 - self._slot
         return self._slot
 
+    @property
+    def busy_for(self) -> float:
+        """Seconds since it could begin with the first of what it was asked."""
+        return time.monotonic() - self._turned if self._asked else 0.0
+
+    def runs(self, chunk: Chunk) -> bool:
+        """Whether nothing that it was asked before keeps it from these items."""
+        return self._running is chunk
+
     async def take_back(self, chunk: Chunk) -> int | None:
         """
         Have the worker begin no further item of a chunk.
@@ -77,7 +87,6 @@ class PoolNode(SwarmNode):
         channels, process = self._channels, self._process
         if channels is None or channels.is_closed or process is None:
             return None
-        chunk.is_asked_back = True
         content = {"number": chunk.number}
         asking = asyncio.create_task(channels.request("control", "map_return_request", content))
         try:
@@ -112,7 +121,9 @@ class PoolNode(SwarmNode):
 
     def _next_turn(self) -> None:
         """What waits behind nothing has begun, whether its worker says so or not."""
-        self._running = next(iter(self._asked), None)
+        running, self._running = self._running, next(iter(self._asked), None)
+        if running is not self._running:
+            self._turned = time.monotonic()
         if self._running is not None and not self._running.begun.done():
             self._running.begun.set_result(None)
 
