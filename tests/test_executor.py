@@ -161,6 +161,27 @@ def test_what_has_not_begun_can_be_cancelled_however_much_there_is(confined, tmp
         assert [0, 1] == [future.result() for future in futures[:2]]
 
 
+def test_what_was_handed_out_in_the_moment_of_the_end_is_answered(confined, tmp_path, monkeypatch):
+    wait = gate(tmp_path / "gate")
+    executor = confined.executor(1, sandbox="open")
+    executor.submit(abs, 1).result()  # its cost: from now on a worker may have two
+    running = executor.submit(wait, 1)
+    wait_until(running.running)
+    pool = executor._crew.pool
+    put = pool.put
+
+    def put_and_cancel(tasks):
+        put(tasks)
+        pool.cancel()
+
+    monkeypatch.setattr(pool, "put", put_and_cancel)
+    other = executor.submit(abs, -2)
+
+    for future in (running, other):
+        with pytest.raises(concurrent.futures.CancelledError):
+            future.result(timeout=30)
+
+
 def test_a_hive_that_is_closed_ends_it(runtime):
     hive = HiveManager(connect_timeout=60)
     executor = hive.executor(1)

@@ -223,7 +223,14 @@ class Pool:
         post.chunks.append(tasks)
         ask = asyncio.create_task(self._ask(post, tasks))
         post.asks.add(ask)
-        ask.add_done_callback(post.asks.discard)
+
+        def is_over(_: object) -> None:
+            post.asks.discard(ask)
+            if ask.cancelled():  # it may not even have begun
+                for task in tasks:
+                    task.end(error=copy(self._refusal or CancelledError()))
+
+        ask.add_done_callback(is_over)
 
     async def _hired(self) -> PoolNode | None:
         """A worker, where there is something to do."""
@@ -258,10 +265,6 @@ class Pool:
         node = post.node
         try:
             await self._asked(post, tasks)
-        except asyncio.CancelledError:
-            for task in tasks:
-                task.end(error=copy(self._refusal or CancelledError()))
-            raise
         except TransferError as lie:
             node.has_lied = True
             # none is run a second time, as some may have run
