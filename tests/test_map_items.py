@@ -2,6 +2,7 @@
 
 import json
 import os
+import sys
 import threading
 import time
 
@@ -435,6 +436,51 @@ def test_a_worker_that_never_says_that_it_began_has_no_more_time(runtime):
         late.cancel()
 
     assert 2 == len(ended)
+
+
+def prints(_):
+    print("said")
+
+
+def writes_without_an_end(_):
+    sys.stderr.write("said")
+
+
+def writes_to_the_descriptor(_):
+    os.write(1, b"said")
+
+
+def shows(_):
+    from IPython.display import display
+
+    display("said")
+
+
+@pytest.mark.parametrize(
+    ("function", "silent"),
+    [
+        (abs, True),
+        (prints, False),
+        (writes_without_an_end, False),
+        (writes_to_the_descriptor, False),
+        (shows, False),
+    ],
+)
+def test_a_reply_says_that_nothing_was_published_where_that_is_so(
+    patient, monkeypatch, function, silent
+):
+    """Else the map would be over before all was heard."""
+    told = []
+    take = Chunk.take_reply
+
+    def note(chunk, message):
+        told.append(message.content["silent"])
+        take(chunk, message)
+
+    monkeypatch.setattr(Chunk, "take_reply", note)
+    list(patient.map(function, [1], workers=1))
+
+    assert [silent] == told
 
 
 def test_an_item_that_takes_the_descriptor_of_its_file_loses_nothing(patient, tmp_path):

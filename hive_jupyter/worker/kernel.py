@@ -128,13 +128,17 @@ class CoderWorker(IPythonKernel):
 
     def _count_what_is_published(self) -> None:
         thread: Any = self.iopub_thread
-        send = thread.send_multipart
 
-        def send_and_count(*arguments: Any, **options: Any) -> None:
-            self._published += 1
-            send(*arguments, **options)
+        def counting(send: Callable[..., None]) -> Callable[..., None]:
+            def send_and_count(*arguments: Any, **options: Any) -> None:
+                self._published += 1
+                send(*arguments, **options)
 
-        thread.send_multipart = send_and_count
+            return send_and_count
+
+        # what is said on other threads goes by the first, and streams send by the second
+        thread.send_multipart = counting(thread.send_multipart)
+        thread._really_send = counting(thread._really_send)  # noqa: SLF001  private in ipykernel
 
     def comm_msg(self, stream: Any, ident: Any, parent: dict[str, Any]) -> None:
         """Take what a front-end says to a comm; as a rule on a subshell's thread."""
